@@ -1,0 +1,1 @@
+"""Codecs of what crosses a process boundary: ledger facts, envelopes, CloudEvents, registry documents."""

@@ -1,0 +1,203 @@
+"""The registry's documents: what `registry_object.data` holds for each kind, and how it becomes the domain's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Final
+from uuid import UUID
+
+import msgspec
+
+from libs.common.domain.endpoint import DEFAULT_TIMEOUT, Endpoint, Profile, SigningKey
+from libs.common.domain.retry import STANDARD_SCHEDULE, RetryPolicy
+
+
+class Kind(StrEnum):
+    """The kinds of registry object."""
+
+    ORGANISATION = "organisation"
+    APPLICATION = "application"
+    ENDPOINT = "endpoint"
+    SOURCE = "source"
+    EVENT_TYPE = "event_type"
+    API_KEY = "api_key"
+
+
+class Scope(StrEnum):
+    """What an API key may do."""
+
+    ADMIN = "admin"
+    PUBLISH = "publish"
+    READ = "read"
+
+
+class SecretReveal(StrEnum):
+    """Whether an endpoint's secret can be read after its creation."""
+
+    ONCE = "once"
+    ALWAYS = "always"
+
+
+class Document(msgspec.Struct, kw_only=True, frozen=True, rename="camel", omit_defaults=True):
+    """Base of all documents: camel case as the API has it, defaults left out."""
+
+
+class KeyReference(Document, frozen=True):
+    """A secret of an endpoint or a source, by id and fingerprint; the sealed bytes stand in `secret`."""
+
+    id: UUID
+    fingerprint: str
+    expires_at: datetime | None = None
+
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=30 * 24 * 3600)]
+
+
+class OrganisationDocument(Document, frozen=True):
+    """An organisation and its settings. Its `uid` is the broker user that publishes for it."""
+
+    name: str
+    secret_reveal: SecretReveal = SecretReveal.ONCE
+    endpoint_https_only: bool = True
+    retry_schedule: tuple[Seconds, ...] | None = None
+    retry_client_errors: bool = False
+
+
+class ApplicationDocument(Document, frozen=True):
+    """A tenant."""
+
+    name: str
+    metadata: dict[str, str] = {}
+    throttle_rate: int | None = None
+    publish_accepted: bool = False
+
+
+class EndpointDocument(Document, frozen=True):
+    """A receiver."""
+
+    url: str
+    description: str = ""
+    disabled: bool = False
+    event_types: tuple[str, ...] | None = None
+    channels: tuple[str, ...] | None = None
+    metadata: dict[str, str] = {}
+    throttle_rate: int | None = None
+    profile: Profile = Profile.STANDARD
+    retry_schedule: tuple[Seconds, ...] | None = None
+    retry_client_errors: bool | None = None
+    timeout_ms: int | None = None
+    keys: tuple[KeyReference, ...] = ()
+
+
+class SourceDocument(Document, frozen=True):
+    """An inbound sender. `provider` is one of the domain's providers."""
+
+    name: str
+    provider: str
+    metadata: dict[str, str] = {}
+    publish_accepted: bool = False
+    keys: tuple[KeyReference, ...] = ()
+
+
+class EventTypeDocument(Document, frozen=True):
+    """A dotted name that messages carry. The object's `uid` is the name."""
+
+    description: str = ""
+    archived: bool = False
+    deprecated: bool = False
+    feature_flag: str | None = None
+    schemas: dict[str, msgspec.Raw] | None = None
+
+
+class ApiKeyDocument(Document, frozen=True):
+    """A key: its SHA-256 in hex, what it may do, and until when."""
+
+    hash: str
+    name: str = ""
+    scopes: tuple[Scope, ...] = ()
+    expires_at: datetime | None = None
+
+
+AnyDocument = (
+    OrganisationDocument | ApplicationDocument | EndpointDocument | SourceDocument | EventTypeDocument | ApiKeyDocument
+)
+
+DOCUMENTS: Final[Mapping[Kind, type[AnyDocument]]] = {
+    Kind.ORGANISATION: OrganisationDocument,
+    Kind.APPLICATION: ApplicationDocument,
+    Kind.ENDPOINT: EndpointDocument,
+    Kind.SOURCE: SourceDocument,
+    Kind.EVENT_TYPE: EventTypeDocument,
+    Kind.API_KEY: ApiKeyDocument,
+}
+_DECODERS: Final = {kind: msgspec.json.Decoder(document) for kind, document in DOCUMENTS.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryObject:
+    """A row of `registry_object`."""
+
+    id: UUID
+    kind: Kind
+    org: UUID
+    app: UUID | None
+    uid: str | None
+    version: int
+    registry_version: int
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None
+    document: AnyDocument = field(repr=False)
+
+
+def encode(document: AnyDocument) -> str:
+    """The JSON text of a document, for a `jsonb` column."""
+    return msgspec.json.encode(document).decode()
+
+
+def decode(kind: Kind, data: str | bytes) -> AnyDocument:
+    """The document of a `jsonb` column."""
+    return _DECODERS[kind].decode(data)
+
+
+def seconds(values: tuple[float, ...]) -> tuple[timedelta, ...]:
+    """A retry schedule as the domain has it."""
+    return tuple(timedelta(seconds=value) for value in values)
+
+
+def endpoint(row: RegistryObject, organisation: OrganisationDocument, secrets: Mapping[UUID, str]) -> Endpoint:
+    """The domain's endpoint: settings of the endpoint over those of its organisation over the platform's.
+
+    Args:
+        row: an object of kind endpoint.
+        organisation: its organisation's document.
+        secrets: opened secrets by key id; keys without theirs do not sign.
+    """
+    document = row.document
+    assert isinstance(document, EndpointDocument)
+    assert row.app is not None
+    schedule = document.retry_schedule if document.retry_schedule is not None else organisation.retry_schedule
+    client_errors = document.retry_client_errors
+    if client_errors is None:
+        client_errors = organisation.retry_client_errors
+    keys = tuple(
+        SigningKey(id=key.id, secret=secrets[key.id], expires_at=key.expires_at)
+        for key in document.keys
+        if key.id in secrets
+    )
+    return Endpoint(
+        id=row.id,
+        app=row.app,
+        version=row.version,
+        url=document.url,
+        enabled=not document.disabled and row.deleted_at is None,
+        event_types=frozenset(document.event_types) if document.event_types is not None else None,
+        channels=frozenset(document.channels) if document.channels is not None else None,
+        profile=document.profile,
+        keys=keys,
+        retry=RetryPolicy(
+            schedule=STANDARD_SCHEDULE if schedule is None else seconds(schedule), retry_client_errors=client_errors
+        ),
+        timeout=timedelta(milliseconds=document.timeout_ms) if document.timeout_ms else DEFAULT_TIMEOUT,
+    )

@@ -1,0 +1,93 @@
+"""Endpoints and messages as the dispatcher sees them, and which message goes where."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+from libs.common.domain.retry import RetryPolicy
+
+DEFAULT_TIMEOUT: Final = timedelta(seconds=10)
+DEFAULT_MAX_INFLIGHT: Final = 32
+
+
+class Profile(StrEnum):
+    """The form in which an endpoint receives its messages."""
+
+    STANDARD = "standard"
+    X_WEBHOOK = "x-webhook"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """A secret of an endpoint. `secret` is its text as users see it (`whsec_…`). Its id is in the ledger, the text is not."""
+
+    id: UUID
+    secret: str = field(repr=False)
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A receiver's configuration at one version."""
+
+    id: UUID
+    app: UUID
+    version: int
+    url: str
+    enabled: bool = True
+    event_types: frozenset[str] | None = None
+    channels: frozenset[str] | None = None
+    profile: Profile = Profile.STANDARD
+    keys: tuple[SigningKey, ...] = ()
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    timeout: timedelta = DEFAULT_TIMEOUT
+    max_inflight: int = DEFAULT_MAX_INFLIGHT
+
+    def signing_keys(self, now: datetime) -> tuple[SigningKey, ...]:
+        """The keys in force, the newest first: after a rotation the old ones still sign until they expire."""
+        return tuple(key for key in self.keys if key.expires_at is None or key.expires_at > now)
+
+
+class Rule(StrEnum):
+    """Why an endpoint was sent a message, or was not."""
+
+    ALL = "all"
+    EVENT_TYPE = "event_type"
+    CHANNEL = "channel"
+    EVENT_TYPE_AND_CHANNEL = "event_type_and_channel"
+    DISABLED = "disabled"
+    OTHER_EVENT_TYPE = "other_event_type"
+    OTHER_CHANNEL = "other_channel"
+
+    @property
+    def matched(self) -> bool:
+        """Whether the message goes to the endpoint."""
+        return self in _MATCHING
+
+
+_MATCHING: Final = frozenset({Rule.ALL, Rule.EVENT_TYPE, Rule.CHANNEL, Rule.EVENT_TYPE_AND_CHANNEL})
+
+
+def match(endpoint: Endpoint, *, event_type: str, channels: frozenset[str]) -> Rule:
+    """Which rule decides whether a message of that type on those channels goes to `endpoint`.
+
+    An endpoint without event types takes all of them; one without channels takes messages on any or no channel; one
+    with channels takes only messages that share one.
+    """
+    if not endpoint.enabled:
+        return Rule.DISABLED
+    if endpoint.event_types is not None and event_type not in endpoint.event_types:
+        return Rule.OTHER_EVENT_TYPE
+    if endpoint.channels is not None and endpoint.channels.isdisjoint(channels):
+        return Rule.OTHER_CHANNEL
+    match (endpoint.event_types is not None, endpoint.channels is not None):
+        case (True, True):
+            return Rule.EVENT_TYPE_AND_CHANNEL
+        case (True, False):
+            return Rule.EVENT_TYPE
+        case (False, True):
+            return Rule.CHANNEL
+        case _:
+            return Rule.ALL

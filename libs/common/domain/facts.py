@@ -1,0 +1,192 @@
+"""The ledger events: a closed set, past tense, each one a fact that is never changed.
+
+A message's stream holds `MessageAccepted` and `MessageFannedOut`. A delivery's stream begins with `DeliveryScheduled`;
+then each attempt is an `AttemptStarted` and one end: `AttemptEnded`, `AttemptAbandoned` or `AttemptOutcomeUnknown`. A
+success needs no decision and ends the delivery; every other end is followed, in the same transaction, by the decision
+that was taken: a `RetryScheduled` or a terminal fact.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID
+
+from libs.common.domain.endpoint import Rule
+from libs.common.domain.outcome import Failure, Outcome
+
+
+class Trigger(StrEnum):
+    """What made an attempt: the schedule, or a person."""
+
+    SCHEDULED = "scheduled"
+    MANUAL = "manual"
+
+
+class Origin(StrEnum):
+    """The way by which a message came in."""
+
+    API = "api"
+    SOURCE = "source"
+    BROKER = "broker"
+
+
+class CancelReason(StrEnum):
+    """Why a waiting delivery is no longer wanted."""
+
+    ENDPOINT_DISABLED = "endpoint_disabled"
+    ENDPOINT_DELETED = "endpoint_deleted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """How long the parts of a send took; None where a part did not happen (a reused connection) or was not reached."""
+
+    dns: timedelta | None = None
+    connect: timedelta | None = None
+    tls: timedelta | None = None
+    first_byte: timedelta | None = None
+    total: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageAccepted:
+    """A message was verified and committed; `publish` says that it also goes out on the accepted exchange."""
+
+    at: datetime
+    event_type: str
+    origin: Origin
+    source: UUID | None
+    registry_version: int
+    publish: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageFannedOut:
+    """The message met the registry as of `registry_version`; `counts` says how many endpoints each rule decided."""
+
+    at: datetime
+    registry_version: int
+    counts: Mapping[Rule, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryScheduled:
+    """A message is to go to an endpoint, because of `rule` in the endpoint's configuration of that version."""
+
+    at: datetime
+    app: UUID
+    message: UUID
+    endpoint: UUID
+    config_version: int
+    rule: Rule
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted:
+    """Committed before the socket opens. `process` owns the attempt for as long as its lease lasts."""
+
+    at: datetime
+    attempt: UUID
+    run: int
+    number: int
+    trigger: Trigger
+    config_version: int
+    signing_key: UUID | None
+    process: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnded:
+    """The attempt has an outcome. `url` is without its query, which may hold a secret and can be erased."""
+
+    at: datetime
+    attempt: UUID
+    outcome: Outcome
+    status: int | None
+    failure: Failure | None
+    url: str
+    peer: str | None
+    sends: int
+    timings: Timings
+    base_delay: timedelta | None
+    jitter: float | None
+    retry_after: timedelta | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptAbandoned:
+    """The attempt surely sent nothing: its process stopped first."""
+
+    at: datetime
+    attempt: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptOutcomeUnknown:
+    """The attempt's process died; whether the receiver saw the request cannot be known."""
+
+    at: datetime
+    attempt: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryScheduled:
+    """The delivery waits for `due_at`."""
+
+    at: datetime
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryExhausted:
+    """Retries are spent."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRefused:
+    """The receiver answered with a final 4xx."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryGone:
+    """The receiver answered 410: it asks for no more."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryCancelled:
+    """An operator disabled or deleted the endpoint while the delivery waited."""
+
+    at: datetime
+    reason: CancelReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryExpired:
+    """The delivery waited for longer than the platform keeps trying."""
+
+    at: datetime
+
+
+MessageFact = MessageAccepted | MessageFannedOut
+DeliveryFact = (
+    DeliveryScheduled
+    | AttemptStarted
+    | AttemptEnded
+    | AttemptAbandoned
+    | AttemptOutcomeUnknown
+    | RetryScheduled
+    | DeliveryExhausted
+    | DeliveryRefused
+    | DeliveryGone
+    | DeliveryCancelled
+    | DeliveryExpired
+)
+Fact = MessageFact | DeliveryFact

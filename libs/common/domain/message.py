@@ -1,0 +1,31 @@
+"""Messages: accepted events with their exact bytes."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from libs.common.domain.facts import Origin
+
+MAX_BODY_BYTES: Final = 1024 * 1024
+JSON: Final = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One accepted event. `body` is what came, byte for byte; `registry_version` is the fence for its fan-out."""
+
+    id: UUID
+    org: UUID
+    app: UUID
+    event_type: str
+    body: bytes = field(repr=False)
+    accepted_at: datetime
+    registry_version: int
+    origin: Origin
+    content_type: str = JSON
+    channels: frozenset[str] = frozenset()
+    event_id: str | None = None
+    source: UUID | None = None
+    ordering_key: str | None = None
+    publish: bool = False

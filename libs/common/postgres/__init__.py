@@ -1,0 +1,1 @@
+"""Postgres: pool, migrations, the ledger, the registry's snapshot."""

@@ -1,0 +1,110 @@
+"""Connections to Postgres, with the service's role, pinned plans and bounded waits."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, Literal, TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from libs.common.postgres.migrate import SchemaError, check_schema
+
+Service = Literal["ingress", "dispatcher", "registry"]
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+PROJECTION: Final = 1
+SEARCH_PATH: Final = f"hookledger, projection_{PROJECTION}, pg_catalog"
+CONNECT_SECONDS: Final = 10.0
+COMMAND_SECONDS: Final = 30.0
+
+CONNECTION_ERRORS: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+)
+"""The server is away, going, or too full: try again later."""
+
+RETRYABLE_ERRORS: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
+"""The transaction lost against another: try again at once."""
+
+
+class DatabaseUnavailableError(Exception):
+    """Postgres cannot be reached, or not used, at start."""
+
+
+async def open_pool(url: str, service: Service, *, size: int, seqscan: bool = False) -> Pool:
+    """A pool whose connections have taken the service's role, against a database of this version's schema.
+
+    Args:
+        url: as in `HOOKLEDGER_DATABASE_URL`.
+        service: whose role the connections take.
+        size: connections at most.
+        seqscan: whether the planner may read whole tables. Hot statements may not: a plan made while a table is empty
+            would stay.
+
+    Raises:
+        DatabaseUnavailableError: with one line for the operator.
+    """
+    try:
+        pool = await asyncpg.create_pool(
+            url,
+            min_size=1,
+            max_size=size,
+            timeout=CONNECT_SECONDS,
+            command_timeout=COMMAND_SECONDS,
+            max_inactive_connection_lifetime=0,
+            server_settings={
+                "application_name": f"hookledger-{service}",
+                "role": f"hookledger_{service}",
+                "search_path": SEARCH_PATH,
+                "timezone": "UTC",
+                "jit": "off",
+                "plan_cache_mode": "force_generic_plan",
+                "enable_seqscan": "on" if seqscan else "off",
+                "statement_timeout": "25s",
+                "idle_in_transaction_session_timeout": "30s",
+            },
+        )
+        async with pool.acquire() as connection:
+            await check_schema(connection)
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, SchemaError) as error:
+        raise DatabaseUnavailableError(reason(error)) from error
+    return pool
+
+
+def reason(error: BaseException) -> str:
+    """One line on why Postgres cannot be used, and what to do."""
+    match error:
+        case SchemaError():
+            return str(error)
+        case asyncpg.InvalidParameterValueError() | asyncpg.UndefinedObjectError() | asyncpg.UndefinedTableError():
+            return f"the database is not prepared ({error}); run `hookledger migrate`"
+        case ValueError():
+            return f"HOOKLEDGER_DATABASE_URL cannot be used: {error}"
+        case TimeoutError():
+            return "Postgres does not answer; check HOOKLEDGER_DATABASE_URL and the server"
+        case _:
+            return f"Postgres cannot be reached: {error}; check HOOKLEDGER_DATABASE_URL and the server"
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """A read-committed transaction on a pooled connection."""
+    async with pool.acquire(timeout=CONNECT_SECONDS) as connection, connection.transaction():
+        yield connection
+
+
+async def answers(pool: Pool) -> bool:
+    """Whether Postgres answers now; for readiness."""
+    try:
+        async with asyncio.timeout(2):
+            await pool.fetchval("SELECT 1")
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""The process: settings, logging, clock, health, stopping."""

@@ -1,0 +1,149 @@
+"""The batcher: many callers, one write.
+
+Items that arrive while a batch is being written make up the next one. The linger adapts: an idle batcher writes at
+once, a busy one waits a few milliseconds for a fuller batch. A batch that fails by its content is bisected, so that one
+bad item fails alone; a batch that fails by its server fails whole.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Write = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
+
+
+class StoppedError(Exception):
+    """The batcher takes no more items: its service is stopping."""
+
+
+class Batcher(Generic[Item, Result]):
+    """Collects items and writes them in batches, one at a time for each of `writers`.
+
+    Args:
+        write: writes a batch and gives a result for each item, in their order.
+        is_content_fault: whether an exception of `write` is the fault of an item; only then is the batch bisected.
+        max_items: items in a batch at most.
+        max_weight: sum of `weight` in a batch at most; a single heavier item goes alone.
+        weight: what an item weighs, such as its bytes.
+        linger: seconds that a busy batcher waits for company.
+        writers: batches in flight at the same time.
+    """
+
+    def __init__(
+        self,
+        write: Write[Item, Result],
+        *,
+        is_content_fault: Callable[[BaseException], bool],
+        max_items: int,
+        max_weight: int | None = None,
+        weight: Callable[[Item], int] = lambda _: 0,
+        linger: float = 0.003,
+        writers: int = 1,
+    ) -> None:
+        self._write = write
+        self._is_content_fault = is_content_fault
+        self._max_items = max_items
+        self._max_weight = max_weight
+        self._weight = weight
+        self._linger = linger
+        self._writers = writers
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._arrived = asyncio.Event()
+        self._full = asyncio.Event()
+        self._stopping = False
+
+    def __len__(self) -> int:
+        """Items that wait for a batch."""
+        return len(self._waiting)
+
+    async def submit(self, item: Item) -> Result:
+        """Have `item` written with the next batch; its result, or the exception that its write raised.
+
+        Raises:
+            StoppedError: the batcher is stopping.
+        """
+        return await self.put(item)
+
+    def put(self, item: Item) -> asyncio.Future[Result]:
+        """As `submit`, for a caller that awaits later."""
+        if self._stopping:
+            raise StoppedError
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        self._arrived.set()
+        if len(self._waiting) >= self._max_items:
+            self._full.set()
+        return future
+
+    async def run(self) -> None:
+        """Write batches until `stop`, then what is left."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._writers):
+                group.create_task(self._run_writer())
+
+    def stop(self) -> None:
+        """Take no more items; `run` ends when those in hand are written."""
+        self._stopping = True
+        self._arrived.set()
+        self._full.set()
+
+    async def _run_writer(self) -> None:
+        busy = False
+        while True:
+            if not self._waiting:
+                busy = False
+                if self._stopping:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            if busy and not self._stopping and len(self._waiting) < self._max_items:
+                await self._wait_for_company()
+            batch = self._take()
+            if batch:
+                await self._settle(batch)
+                busy = len(batch) > 1
+
+    async def _wait_for_company(self) -> None:
+        self._full.clear()
+        try:
+            async with asyncio.timeout(self._linger):
+                await self._full.wait()
+        except TimeoutError:
+            pass
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        weight = 0
+        count = 0
+        for item, _ in self._waiting[: self._max_items]:
+            weight += self._weight(item)
+            if count and self._max_weight is not None and weight > self._max_weight:
+                break
+            count += 1
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        return batch
+
+    async def _settle(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._write([item for item, _ in batch])
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001  handed to the callers, who know what to do with it
+            if len(batch) > 1 and self._is_content_fault(error):
+                middle = len(batch) // 2
+                await self._settle(batch[:middle])
+                await self._settle(batch[middle:])
+                return
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # a caller that has gone away is no reason for a warning
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)

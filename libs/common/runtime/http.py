@@ -1,0 +1,184 @@
+"""What the services' HTTP sides share: errors in the API's form, request ids, health, and serving."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import orjson
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from libs.common.runtime.clock import new_id
+from libs.common.runtime.logs import logger
+
+_LOG: Final = logger("http")
+REQUEST_ID: Final = "X-Request-Id"
+_LONGEST_REQUEST_ID: Final = 128
+KEEPALIVE_SECONDS: Final = 75.0
+
+_CODES: Final = {
+    400: "bad_request",
+    401: "authentication_failed",
+    403: "permission_denied",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    409: "conflict",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    422: "validation",
+    429: "rate_limited",
+    500: "server_error",
+    502: "bad_gateway",
+    503: "unavailable",
+    504: "gateway_timeout",
+}
+
+ReadinessCheck = Callable[[], Awaitable[bool]]
+
+
+class ApiError(Exception):
+    """An answer that is not a success: `{code, detail}` with a status.
+
+    Args:
+        status: HTTP status, 400 or more.
+        detail: what to mend, for a person; or a list of `{loc, msg, type}` where the request did not validate.
+        code: a stable name; by default the status's.
+        headers: further headers, such as Retry-After.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str | list[dict[str, Any]],
+        *,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.code = code or _CODES.get(status, "error")
+        self.headers = dict(headers or {})
+
+    def response(self) -> web.Response:
+        """The answer."""
+        body = {"code": self.code, "detail": self.detail}
+        return json_response(body, status=self.status, headers=self.headers)
+
+
+def invalid(location: list[str | int], message: str, kind: str = "value_error") -> ApiError:
+    """A 422 for one field, in the API's form. `location` begins with `body`, `query`, `path` or `header`."""
+    return ApiError(422, [{"loc": location, "msg": message, "type": kind}])
+
+
+def unavailable(detail: str = "the database does not answer; try again") -> ApiError:
+    """A 503 that asks to come back."""
+    return ApiError(503, detail, headers={"Retry-After": "1"})
+
+
+def json_response(body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON answer from anything that orjson encodes, or from bytes that are JSON already."""
+    data = body if isinstance(body, bytes) else orjson.dumps(body)
+    return web.Response(body=data, status=status, headers=headers, content_type="application/json")
+
+
+def middlewares(unavailable_on: tuple[type[BaseException], ...] = ()) -> list[Any]:
+    """Request ids outside, errors inside.
+
+    Args:
+        unavailable_on: exceptions that mean that a server behind this one does not answer: 503.
+    """
+
+    @web.middleware
+    async def request_ids(request: web.Request, handler: Handler) -> web.StreamResponse:
+        given = request.headers.get(REQUEST_ID, "")
+        usable = 0 < len(given) <= _LONGEST_REQUEST_ID and given.isascii() and given.isprintable()
+        request_id = given if usable else str(new_id())
+        request["request_id"] = request_id
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            response = await handler(request)
+        if not response.prepared:
+            response.headers[REQUEST_ID] = request_id
+            response.headers.setdefault("X-Content-Type-Options", "nosniff")
+            response.headers.setdefault("Cache-Control", "no-store")
+        return response
+
+    @web.middleware
+    async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except ApiError as error:
+            return error.response()
+        except web.HTTPException as error:
+            allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+            return ApiError(error.status, error.reason, headers=allow).response()
+        except unavailable_on as error:
+            _LOG.warning("http.unavailable", path=request.path, reason=str(error) or type(error).__name__)
+            return unavailable().response()
+        except (ConnectionResetError, asyncio.CancelledError):
+            raise
+        except Exception:  # noqa: BLE001  the boundary of a request
+            _LOG.exception("http.failed", method=request.method, path=request.path)
+            return ApiError(500, "something went wrong here; the log has it under the request id").response()
+
+    return [request_ids, errors]
+
+
+def add_health(app: web.Application, checks: Mapping[str, ReadinessCheck]) -> None:
+    """Add `/healthz`, `/readyz` and `/metrics`.
+
+    Args:
+        checks: by name of the dependency, whether it answers; each has 2 seconds.
+    """
+
+    async def healthz(_: web.Request) -> web.Response:
+        return json_response({"status": "alive"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        results = await asyncio.gather(*(_within(check) for check in checks.values()))
+        states = {name: "ok" if ok else "unavailable" for name, ok in zip(checks, results, strict=True)}
+        ready = all(results)
+        return json_response({"status": "ready" if ready else "unready", **states}, status=200 if ready else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+
+
+@asynccontextmanager
+async def serving(app: web.Application, host: str, port: int, *, grace: float) -> AsyncIterator[None]:
+    """Listen until the block ends; then take no more connections and give requests in hand `grace` seconds.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        auto_decompress=False,
+        handle_signals=False,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        shutdown_timeout=grace,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, reuse_address=True, backlog=1024).start()
+        _LOG.info("http.listening", host=host, port=port)
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def _within(check: ReadinessCheck) -> bool:
+    try:
+        async with asyncio.timeout(2):
+            return await check()
+    except TimeoutError:
+        return False

@@ -1,0 +1,48 @@
+"""Logs: one JSON object a line on standard output, one line for each thing that happened."""
+
+import logging
+import sys
+from typing import Any, Final
+
+import orjson
+import structlog
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def configure(service: str, level: str) -> None:
+    """Set up structlog, and lead the libraries' own warnings into the same stream."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_dumps),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(service=service)
+    root = logging.getLogger()
+    root.handlers = [_IntoStructlog()]
+    root.setLevel(logging.WARNING)
+    # A broken connection is reported by our own reconnecting code; these repeat it with a traceback.
+    for noisy in ("aiormq", "aio_pika", "aiohttp.server"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+
+def logger(name: str) -> structlog.stdlib.BoundLogger:
+    """The logger of a module or part."""
+    bound: structlog.stdlib.BoundLogger = structlog.get_logger(part=name)
+    return bound
+
+
+def _dumps(value: Any, default: Any = str, **_: Any) -> bytes:
+    return orjson.dumps(value, default=default, option=orjson.OPT_NON_STR_KEYS)
+
+
+class _IntoStructlog(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger(part=record.name).warning("library", said=record.getMessage())

@@ -1,0 +1,76 @@
+"""Secrets at rest: AES-256-GCM under a master key, bound to their owner.
+
+A sealed secret is 4 bytes that name the master key, 12 of nonce, and the ciphertext with its tag. The owner's ids are
+associated data, so that a sealed secret copied to another row does not open.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from libs.common.runtime.clock import random_bytes
+
+_KEY_BYTES: Final = 32
+_ID_BYTES: Final = 4
+_NONCE_BYTES: Final = 12
+
+
+class SealError(Exception):
+    """A secret does not open: another master key, another owner, or damaged bytes."""
+
+
+class MasterKeys:
+    """The master keys: the first seals, each may open.
+
+    Args:
+        keys: 32 bytes each.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._ciphers = {hashlib.sha256(key).digest()[:_ID_BYTES]: AESGCM(key) for key in keys}
+        self._first = next(iter(self._ciphers))
+
+    @classmethod
+    def parse(cls, text: str) -> "MasterKeys":
+        """Keys from settings: base64 of 32 bytes each, separated by commas.
+
+        Raises:
+            ValueError: what is wrong, without the text.
+        """
+        keys = []
+        for part in text.split(","):
+            try:
+                key = base64.b64decode(part.strip(), validate=True)
+            except binascii.Error:
+                key = b""
+            if len(key) != _KEY_BYTES:
+                raise ValueError("each master key is the base64 of 32 random bytes")
+            keys.append(key)
+        return cls(keys)
+
+    def seal(self, secret: bytes, *, owner: UUID, org: UUID) -> bytes:
+        """The secret, for storage beside `owner`."""
+        nonce = random_bytes(_NONCE_BYTES)
+        sealed = self._ciphers[self._first].encrypt(nonce, secret, owner.bytes + org.bytes)
+        return self._first + nonce + sealed
+
+    def open(self, sealed: bytes, *, owner: UUID, org: UUID) -> bytes:
+        """The secret again.
+
+        Raises:
+            SealError: see there.
+        """
+        cipher = self._ciphers.get(sealed[:_ID_BYTES])
+        if cipher is None:
+            raise SealError(f"sealed with master key {sealed[:_ID_BYTES].hex()}, which is not in HOOKLEDGER_MASTER_KEY")
+        start = _ID_BYTES + _NONCE_BYTES
+        try:
+            return cipher.decrypt(sealed[_ID_BYTES:start], sealed[start:], owner.bytes + org.bytes)
+        except InvalidTag as error:
+            raise SealError("a sealed secret does not open: wrong owner, or damaged") from error

@@ -1,0 +1,75 @@
+"""A service's main: read settings, run until told to stop, leave with a code that says how it went."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Final, NoReturn, TypeVar
+
+import uvloop
+
+from libs.common.runtime import logs
+from libs.common.runtime.settings import CommonSettings, SettingsError, help_text, load
+
+Settings = TypeVar("Settings", bound=CommonSettings)
+BAD_USAGE: Final = 2
+KILLED: Final = 130
+
+
+class StartError(Exception):
+    """The service cannot start; the text is one line for the operator."""
+
+
+def run(
+    name: str,
+    purpose: str,
+    settings_type: type[Settings],
+    serve: Callable[[Settings, asyncio.Event], Awaitable[None]],
+) -> None:
+    """Run a service and exit.
+
+    Args:
+        name: of the program.
+        purpose: one sentence for `--help`.
+        settings_type: what is read from the environment.
+        serve: runs until the event is set, then drains and returns; raises `StartError` if it cannot begin.
+
+    Exit codes: 0 after a stop that was asked for, 2 for what the operator has to mend, 130 after a second signal.
+    """
+    arguments = sys.argv[1:]
+    if arguments in (["--help"], ["-h"]):
+        sys.stdout.write(help_text(settings_type, name, purpose) + "\n")
+        return
+    if arguments:
+        _refuse(name, f"unknown argument {arguments[0]!r}; settings come from the environment, see --help")
+    try:
+        settings = load(settings_type, os.environ)
+    except SettingsError as error:
+        _refuse(name, str(error))
+    logs.configure(name.removeprefix("hookledger-"), settings.log_level)
+    try:
+        uvloop.run(_until_signalled(settings, serve))
+    except (StartError, SettingsError) as error:
+        _refuse(name, str(error))
+
+
+async def _until_signalled(settings: Settings, serve: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(received: signal.Signals) -> None:
+        if stopping.is_set():
+            os._exit(KILLED)
+        logs.logger("service").info("service.stopping", signal=received.name)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    await serve(settings, stopping)
+    logs.logger("service").info("service.stopped")
+
+
+def _refuse(name: str, reason: str) -> NoReturn:
+    sys.stderr.write(f"{name}: {reason}\n")
+    raise SystemExit(BAD_USAGE)

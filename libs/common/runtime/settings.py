@@ -1,0 +1,137 @@
+"""Settings from the environment: `HOOKLEDGER_…`, typed, refused with one clear line when unknown or ill-typed.
+
+A service declares its settings as a `msgspec.Struct`; a field `database_url` is read from `HOOKLEDGER_DATABASE_URL`, or
+from the file that `HOOKLEDGER_DATABASE_URL_FILE` names, as secrets are mounted.
+"""
+
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from libs.common.runtime.sealing import MasterKeys
+
+PREFIX: Final = "HOOKLEDGER_"
+
+PLATFORM_NAMES: Final = frozenset({
+    "ALLOW_NETWORKS", "AMQP_PREFIX", "AMQP_URL", "API_KEY", "CACHE_DIR", "DATABASE_URL", "DEV", "DISPATCHER_URL",
+    "FRONT_DOOR_TIMEOUT_MS", "HOST", "IDEMPOTENCY_HOURS", "INGRESS_URL", "LOG_LEVEL", "MASTER_KEY", "MAX_CONCURRENCY",
+    "PORT", "REGISTRY_URL", "STOP_GRACE_MS", "URL",
+})  # fmt: skip
+"""Every name that some part of the platform knows. One environment may serve all of them, so a service passes over
+what is another's; a name outside this list is a mistake."""
+
+
+class SettingsError(Exception):
+    """The environment cannot be used; the text says which setting, and what it should be."""
+
+
+class CommonSettings(msgspec.Struct, kw_only=True, frozen=True):
+    """What every service takes."""
+
+    database_url: Annotated[str, Meta(description="Postgres, as postgresql://user:password@host:port/database")]
+    amqp_url: Annotated[str, Meta(description="RabbitMQ, as amqp://user:password@host:port/vhost")]
+    amqp_prefix: Annotated[
+        str, Meta(pattern=r"^[A-Za-z0-9_\-]{1,64}$", description="first part of exchange and queue names")
+    ] = "hookledger"
+    host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"  # noqa: S104  a container's default
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level logged")] = "info"
+    stop_grace_ms: Annotated[
+        int, Meta(ge=0, le=600_000, description="how long work in hand may take after SIGTERM, in milliseconds")
+    ] = 25_000
+
+
+Settings = TypeVar("Settings", bound=CommonSettings)
+
+
+def load(kind: type[Settings], environ: Mapping[str, str]) -> Settings:
+    """The settings of a service.
+
+    Raises:
+        SettingsError: a setting is unknown, missing, ill-typed or unreadable.
+    """
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    values: dict[str, str] = {}
+    for name, value in environ.items():
+        if not name.startswith(PREFIX):
+            continue
+        short = name.removeprefix(PREFIX)
+        plain = short.removesuffix("_FILE")
+        if plain.lower() not in fields:
+            if plain in PLATFORM_NAMES:
+                continue
+            raise SettingsError(f"{name} is not a setting of Hookledger; --help lists those of this service")
+        if plain.lower() in values:
+            raise SettingsError(f"{PREFIX}{plain} and {PREFIX}{plain}_FILE are both set; set one")
+        values[plain.lower()] = value if short == plain else _read(name, value)
+    missing = [name for name, field in fields.items() if field.required and name not in values]
+    if missing:
+        raise SettingsError(f"{PREFIX}{missing[0].upper()} is not set: {_described(kind)[missing[0]][1]}")
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at `$.")
+        raise SettingsError(f"{PREFIX}{place.rstrip('`').upper()}: {reason}") from None
+
+
+def parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """The networks of `HOOKLEDGER_ALLOW_NETWORKS`: CIDR, separated by commas.
+
+    Raises:
+        SettingsError: one of them is not a network.
+    """
+    try:
+        return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise SettingsError(f"{PREFIX}ALLOW_NETWORKS: {error}") from None
+
+
+def parse_master_keys(text: str) -> MasterKeys:
+    """The keys of `HOOKLEDGER_MASTER_KEY`.
+
+    Raises:
+        SettingsError: they are not such keys.
+    """
+    try:
+        return MasterKeys.parse(text)
+    except ValueError as error:
+        raise SettingsError(f"{PREFIX}MASTER_KEY: {error}") from None
+
+
+def help_text(kind: type[CommonSettings], program: str, purpose: str) -> str:
+    """What `--help` prints: each setting with its type, default and meaning."""
+    described = _described(kind)
+    lines = [f"usage: {program}", "", purpose, "", "Settings, from the environment (each also as NAME_FILE):"]
+    for field in msgspec.structs.fields(kind):
+        type_name, description = described[field.name]
+        default = "required" if field.required else f"default {field.default!r}"
+        lines.append(f"  {PREFIX}{field.name.upper()}")
+        lines.append(f"      {description} ({type_name}, {default})")
+    return "\n".join(lines)
+
+
+def _described(kind: type[CommonSettings]) -> dict[str, tuple[str, str]]:
+    described = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        description = ""
+        base: Any = hint
+        if get_origin(hint) is Annotated:
+            base, *extras = get_args(hint)
+            description = next((extra.description for extra in extras if isinstance(extra, Meta)), None) or ""
+        if get_origin(base) is Literal:
+            type_name = " or ".join(cast("tuple[str, ...]", get_args(base)))
+        else:
+            type_name = getattr(base, "__name__", str(base))
+        described[name] = (type_name, description)
+    return described
+
+
+def _read(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise SettingsError(f"{name}: {path} cannot be read: {reason}") from None

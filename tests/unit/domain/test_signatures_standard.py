@@ -1,0 +1,216 @@
+"""Standard Webhooks, symmetric: what we send, and what we believe."""
+
+import base64
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from libs.common.domain.signatures import standard
+from libs.common.domain.signatures.verdict import RefusalReason, Refused, Verdict, Verified
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+KEY = standard.parse_secret(SECRET)
+OTHER_KEY = b"another key of enough bytes!"
+ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"
+TIMESTAMP = 1614265330
+BODY = b'{"test": 2432232314}'
+SIGNATURE = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+NOW = datetime.fromtimestamp(TIMESTAMP, tz=UTC)
+
+
+def request(**changed: list[str]) -> dict[str, list[str]]:
+    """The specification's example request, with some headers changed (their `webhook-` left out)."""
+    headers = {"id": [ID], "timestamp": [str(TIMESTAMP)], "signature": [SIGNATURE]} | changed
+    return {f"webhook-{name}": values for name, values in headers.items()}
+
+
+def judge(headers: dict[str, list[str]], *, now: datetime = NOW, keys: tuple[bytes, ...] = (KEY,)) -> Verdict:
+    return standard.verify(headers, BODY, secrets=keys, now=now)
+
+
+def reason(verdict: Verdict) -> RefusalReason:
+    assert isinstance(verdict, Refused)
+    return verdict.reason
+
+
+# Secrets
+
+
+def test_a_secret_is_base64_with_or_without_its_prefix() -> None:
+    assert standard.parse_secret(SECRET) == standard.parse_secret(SECRET.removeprefix("whsec_")) == KEY
+
+
+def test_a_secret_is_shown_as_it_was_given() -> None:
+    assert standard.format_secret(standard.parse_secret(SECRET)) == SECRET
+
+
+@pytest.mark.parametrize("missing", ["", "=="])
+def test_a_secret_may_lack_its_padding(missing: str) -> None:
+    key = bytes(25)
+    padded = standard.format_secret(key)
+    assert padded.endswith("==")
+    assert standard.parse_secret(padded.removesuffix(missing)) == key
+
+
+@pytest.mark.parametrize("length", [24, 64])
+def test_a_secret_of_24_to_64_bytes_is_taken(length: int) -> None:
+    assert standard.parse_secret(standard.format_secret(bytes(length))) == bytes(length)
+
+
+@pytest.mark.parametrize("length", [0, 23, 65])
+def test_a_shorter_or_longer_secret_is_refused_with_its_length(length: int) -> None:
+    with pytest.raises(standard.InvalidSecretError, match=f"24 to 64 bytes, this one of {length}$"):
+        standard.parse_secret(standard.format_secret(bytes(length)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("whsec_not base64 at all, not even nearly", id="words"),
+        pytest.param("whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=", id="ed25519-public-key"),
+        pytest.param("whsec_" + "é" * 32, id="not-ascii"),
+        pytest.param("whsec_" + "\udc80" * 32, id="lone-surrogates"),
+        pytest.param("whsec_" + "A" * 33, id="a-character-too-many"),
+        pytest.param("whsec_" + "A" * 33 + "B==", id="bits-that-no-key-has"),
+        pytest.param(SECRET + "\n", id="trailing-newline"),
+        pytest.param(SECRET + "====", id="padding-that-pads-nothing"),
+        pytest.param("whsec_" + "-_" * 16, id="the-url-alphabet"),
+    ],
+)
+def test_a_text_that_is_no_secret_is_refused_without_repeating_it(text: str) -> None:
+    with pytest.raises(standard.InvalidSecretError) as refused:
+        standard.parse_secret(text)
+    assert text.removeprefix("whsec_") not in str(refused.value)
+    assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+# Signing
+
+
+def test_the_specifications_example_is_signed_as_printed() -> None:
+    assert standard.sign(KEY, message_id=ID, timestamp=TIMESTAMP, body=BODY) == SIGNATURE
+
+
+def test_an_attempt_carries_id_timestamp_and_signature() -> None:
+    assert standard.headers([KEY], message_id=ID, timestamp=TIMESTAMP, body=BODY) == {
+        "webhook-id": ID,
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": SIGNATURE,
+    }
+
+
+def test_while_a_secret_rotates_the_message_is_signed_with_both() -> None:
+    sent = standard.headers([OTHER_KEY, KEY], message_id=ID, timestamp=TIMESTAMP, body=BODY)
+    assert sent["webhook-signature"].split(" ")[1] == SIGNATURE
+    received = {name: [value] for name, value in sent.items()}
+    assert judge(received, keys=(KEY,)) == judge(received, keys=(OTHER_KEY,)) == Verified()
+
+
+@pytest.mark.parametrize("message_id", ["msg.1", "", "msg 1", "msg_é", "m" * 257, "msg_1\n"])
+def test_an_id_that_could_be_misread_is_not_signed(message_id: str) -> None:
+    with pytest.raises(ValueError, match="without a full stop"):
+        standard.sign(KEY, message_id=message_id, timestamp=TIMESTAMP, body=BODY)
+
+
+def test_nothing_is_sent_unsigned() -> None:
+    with pytest.raises(ValueError, match="at least one secret"):
+        standard.headers([], message_id=ID, timestamp=TIMESTAMP, body=BODY)
+
+
+# Verifying
+
+
+def test_the_specifications_example_is_believed() -> None:
+    assert judge(request()) == Verified()
+
+
+def test_any_signature_of_the_list_may_match_and_other_versions_are_ignored() -> None:
+    assert judge(request(signature=[f"v1a,AAAA v1,AAAA v2,{SIGNATURE[3:]} nonsense {SIGNATURE}"])) == Verified()
+
+
+def test_any_secret_of_the_source_may_have_signed() -> None:
+    assert judge(request(), keys=(OTHER_KEY, KEY)) == judge(request(), keys=(KEY, OTHER_KEY)) == Verified()
+
+
+@pytest.mark.parametrize("header", ["id", "timestamp", "signature"])
+def test_each_header_must_be_there(header: str) -> None:
+    assert reason(judge(request(**{header: []}))) is RefusalReason.MISSING
+
+
+@pytest.mark.parametrize("header", ["id", "timestamp", "signature"])
+def test_a_repeated_header_is_refused_even_when_both_are_alike(header: str) -> None:
+    [value] = request()[f"webhook-{header}"]
+    assert reason(judge(request(**{header: [value, value]}))) is RefusalReason.MALFORMED
+
+
+@pytest.mark.parametrize("header", ["id", "timestamp", "signature"])
+@pytest.mark.parametrize("value", ["", "\udcff", "é", "\x00", " ", "a.b"])
+def test_a_header_that_cannot_be_one_is_malformed(header: str, value: str) -> None:
+    assert reason(judge(request(**{header: [value]}))) is RefusalReason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [
+        "nan",
+        "inf",
+        "1e9",
+        "+1",
+        "-1",
+        "1614265330.0",
+        "1 ",
+        "1\n",
+        "1_0",
+        "9" * 12,
+        "9" * 5000,
+        "\N{ARABIC-INDIC DIGIT ONE}",
+    ],
+)
+def test_a_timestamp_is_whole_seconds_in_at_most_eleven_digits(timestamp: str) -> None:
+    assert reason(judge(request(timestamp=[timestamp]))) is RefusalReason.MALFORMED
+
+
+def test_a_list_without_v1_is_malformed() -> None:
+    assert reason(judge(request(signature=[f"v1a,{SIGNATURE[3:]}"]))) is RefusalReason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        pytest.param("v1,", id="empty"),
+        pytest.param(SIGNATURE.rstrip("="), id="unpadded"),
+        pytest.param(SIGNATURE.replace("OE=", "OF="), id="other-text-of-the-same-bytes"),
+        pytest.param("v1," + base64.b64decode(SIGNATURE[3:]).hex(), id="hex"),
+    ],
+)
+def test_only_the_one_way_to_write_a_signature_matches(signature: str) -> None:
+    assert reason(judge(request(signature=[signature]))) is RefusalReason.MISMATCH
+
+
+def test_a_source_without_secrets_believes_nothing() -> None:
+    assert reason(judge(request(), keys=())) is RefusalReason.MISMATCH
+
+
+def test_an_empty_key_signs_nothing() -> None:
+    signature = standard.sign(b"", message_id=ID, timestamp=TIMESTAMP, body=BODY)
+    assert reason(judge(request(signature=[signature]), keys=(b"",))) is RefusalReason.MISMATCH
+
+
+@pytest.mark.parametrize("seconds", [-300, 300])
+def test_five_minutes_to_either_side_are_believed(seconds: int) -> None:
+    assert judge(request(), now=NOW + timedelta(seconds=seconds)) == Verified()
+
+
+@pytest.mark.parametrize(
+    ("off_by", "expected"),
+    [
+        (timedelta(seconds=300, microseconds=1), RefusalReason.STALE),
+        (timedelta(seconds=-300, microseconds=-1), RefusalReason.FUTURE),
+    ],
+)
+def test_more_than_five_minutes_are_not(off_by: timedelta, expected: RefusalReason) -> None:
+    assert reason(judge(request(), now=NOW + off_by)) is expected
+
+
+def test_a_forged_request_is_a_mismatch_however_old() -> None:
+    assert reason(judge(request(), now=NOW + timedelta(days=1), keys=(OTHER_KEY,))) is RefusalReason.MISMATCH
