@@ -28,7 +28,7 @@ def parse(data: bytes) -> Any:
         raise BadJsonError(f"not valid JSON: {error}") from None
     if data.count(b"{") + data.count(b"[") > MAX_NESTING and _nesting(document) > MAX_NESTING:
         raise BadJsonError(f"nested deeper than {MAX_NESTING}")
-    if data.count(b'"') > 4:  # noqa: PLR2004  two keys take four quotes at least
+    if data.count(b'"') >= 4:  # noqa: PLR2004  two keys take four quotes at least
         # orjson keeps the last of two equal keys without a word; only a second reading sees the first.
         json.loads(data, object_pairs_hook=_unique)
     return document
@@ -50,3 +50,12 @@ def _nesting(document: Any) -> int:
         for value in containers:
             level.extend(value.values() if isinstance(value, dict) else value)
     return depth
+
+
+def valid(data: bytes) -> bool:
+    """Whether `data` may be embedded in other JSON as it is: unchecked bytes could add members around themselves."""
+    try:
+        parse(data)
+    except BadJsonError:
+        return False
+    return True

@@ -1,5 +1,7 @@
 """Endpoints and messages as the dispatcher sees them, and which message goes where."""
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -21,7 +23,7 @@ class Profile(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigningKey:
-    """A secret of an endpoint. `secret` is its text as users see it (`whsec_…`). Its id is in the ledger, the text is not."""
+    """A secret of an endpoint: `secret` is its text as users see it (`whsec_…`). The ledger has its id only."""
 
     id: UUID
     secret: str = field(repr=False)
@@ -91,3 +93,44 @@ def match(endpoint: Endpoint, *, event_type: str, channels: frozenset[str]) -> R
             return Rule.CHANNEL
         case _:
             return Rule.ALL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FanOut:
+    """Where one message goes: the endpoints that match, in the order of their ids, and how many each rule decided."""
+
+    matches: tuple[tuple[Endpoint, Rule], ...]
+    counts: Mapping[Rule, int]
+    continues_after: UUID | None
+
+
+def fan_out(
+    endpoints: Mapping[UUID, Endpoint],
+    *,
+    event_type: str,
+    channels: frozenset[str],
+    after: UUID | None,
+    most: int,
+) -> FanOut:
+    """Match a message against an application's endpoints, at most `most` matches at a time.
+
+    Args:
+        endpoints: of the message's application, by id.
+        event_type: of the message.
+        channels: of the message.
+        after: the endpoint at which an earlier call stopped, or None.
+        most: after so many matches the result says where to go on.
+    """
+    matches: list[tuple[Endpoint, Rule]] = []
+    counts: Counter[Rule] = Counter()
+    for identity in sorted(endpoints):
+        if after is not None and identity <= after:
+            continue
+        if len(matches) == most:
+            return FanOut(matches=tuple(matches), counts=counts, continues_after=matches[-1][0].id)
+        endpoint = endpoints[identity]
+        rule = match(endpoint, event_type=event_type, channels=channels)
+        counts[rule] += 1
+        if rule.matched:
+            matches.append((endpoint, rule))
+    return FanOut(matches=tuple(matches), counts=counts, continues_after=None)

@@ -79,10 +79,16 @@ class Batcher(Generic[Item, Result]):
         return future
 
     async def run(self) -> None:
-        """Write batches until `stop`, then what is left."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._writers):
-                group.create_task(self._run_writer())
+        """Write batches until `stop`, then what is left. When it is cancelled, so are all who still wait."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._writers):
+                    group.create_task(self._run_writer())
+        finally:
+            self._stopping = True
+            for _, future in self._waiting:
+                future.cancel()
+            self._waiting = []
 
     def stop(self) -> None:
         """Take no more items; `run` ends when those in hand are written."""

@@ -72,5 +72,5 @@ class MasterKeys:
         start = _ID_BYTES + _NONCE_BYTES
         try:
             return cipher.decrypt(sealed[_ID_BYTES:start], sealed[start:], owner.bytes + org.bytes)
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # ValueError: cut short within the nonce
             raise SealError("a sealed secret does not open: wrong owner, or damaged") from error

@@ -44,11 +44,11 @@ class CommonSettings(msgspec.Struct, kw_only=True, frozen=True):
     ] = 25_000
 
 
-Settings = TypeVar("Settings", bound=CommonSettings)
+Settings = TypeVar("Settings", bound=msgspec.Struct)
 
 
 def load(kind: type[Settings], environ: Mapping[str, str]) -> Settings:
-    """The settings of a service.
+    """The settings of a service or command.
 
     Raises:
         SettingsError: a setting is unknown, missing, ill-typed or unreadable.
@@ -113,7 +113,7 @@ def help_text(kind: type[CommonSettings], program: str, purpose: str) -> str:
     return "\n".join(lines)
 
 
-def _described(kind: type[CommonSettings]) -> dict[str, tuple[str, str]]:
+def _described(kind: type[msgspec.Struct]) -> dict[str, tuple[str, str]]:
     described = {}
     for name, hint in get_type_hints(kind, include_extras=True).items():
         description = ""

@@ -299,7 +299,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON hookledger.idempotency TO hookledger_ing
 GRANT SELECT, INSERT, DELETE ON hookledger.rejected TO hookledger_ingress;
 
 GRANT SELECT ON hookledger.message, hookledger.message_body TO hookledger_dispatcher;
-GRANT SELECT, UPDATE, DELETE ON hookledger.outbox TO hookledger_dispatcher;
+GRANT SELECT, INSERT, UPDATE, DELETE ON hookledger.outbox TO hookledger_dispatcher;
 GRANT SELECT, INSERT ON hookledger.attempt_content TO hookledger_dispatcher;
 GRANT SELECT, INSERT, UPDATE ON projection_1.delivery_state TO hookledger_dispatcher;
 GRANT SELECT, INSERT ON projection_1.attempt TO hookledger_dispatcher;

@@ -2,7 +2,7 @@
 
 -- One counter row, updated in the transaction of every registry change, so that versions commit in order.
 CREATE TABLE hookledger.registry_version (
-    only    boolean PRIMARY KEY DEFAULT true CHECK (only),
+    one     boolean PRIMARY KEY DEFAULT true CHECK (one),
     version bigint NOT NULL
 );
 INSERT INTO hookledger.registry_version (version) VALUES (0);

@@ -1,0 +1,144 @@
+"""Carrying out attempts whose start is committed: sign, send, have the end recorded."""
+
+import asyncio
+from typing import Final
+
+import asyncpg
+
+from libs.common.domain.addresses import AddressPolicy
+from libs.common.domain.delivery import AbandonAttempt, RecordAnswer
+from libs.common.domain.facts import Timings
+from libs.common.domain.outcome import Answer, Failure, describe
+from libs.common.domain.urls import TargetUrl, UrlRefusal, parse_target
+from libs.common.postgres.pool import CONNECTION_ERRORS
+from libs.common.runtime import clock
+from libs.common.runtime.batcher import StoppedError
+from libs.common.runtime.logs import logger
+from services.dispatcher.capacity import Capacity
+from services.dispatcher.flight import Flight
+from services.dispatcher.lease import Lease, LeaseLostError
+from services.dispatcher.metrics import ATTEMPT_SECONDS, ATTEMPTS
+from services.dispatcher.recorder import Ending, Recorder
+from services.dispatcher.sender import Report, Sender
+from services.dispatcher.signing import NoSigningKeyError, sign
+
+_LOG: Final = logger("attempts")
+_RECORD_AGAIN_SECONDS: Final = 0.3
+
+
+class Attempts:
+    """The attempts in flight in this process.
+
+    Args:
+        sender: the HTTP client.
+        recorder: of outcomes.
+        lease: without which nothing is sent.
+        capacity: given back as attempts end.
+        policy: which URLs endpoints may have.
+    """
+
+    def __init__(
+        self, sender: Sender, recorder: Recorder, lease: Lease, capacity: Capacity, policy: AddressPolicy
+    ) -> None:
+        self._sender = sender
+        self._recorder = recorder
+        self._lease = lease
+        self._capacity = capacity
+        self._policy = policy
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    def begin(self, flight: Flight) -> None:
+        """Carry out an attempt; its place in the capacity was taken by the caller."""
+        task = asyncio.create_task(self._carry_out(flight))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drop(self) -> None:
+        """Drop everything in flight, because the lease has passed: nothing of it may be recorded."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def drain(self, grace: float) -> None:
+        """Begin no more sends; give those under way `grace` seconds to end and be recorded, then drop them."""
+        self._stopping = True
+        if self._tasks:
+            _LOG.info("attempts.draining", in_flight=len(self._tasks))
+            await asyncio.wait(list(self._tasks), timeout=grace)
+        await self.drop()
+
+    async def _carry_out(self, flight: Flight) -> None:
+        try:
+            ending = await self._end_of(flight)
+            await self._record(ending)
+        except LeaseLostError:
+            _LOG.warning("attempt.lease_lost", delivery=str(flight.delivery))
+        except StoppedError:
+            _LOG.warning("attempt.unrecorded", delivery=str(flight.delivery))
+        except Exception:  # noqa: BLE001  a task's boundary: the attempt stays without an end and is declared unknown
+            _LOG.exception("attempt.failed_here", delivery=str(flight.delivery))
+        finally:
+            self._capacity.give_back(flight.endpoint.id, direct=not flight.counted)
+
+    async def _end_of(self, flight: Flight) -> Ending:
+        """Send, unless this process is stopping or has lost its lease."""
+        if self._stopping:
+            return Ending(flight=flight, command=AbandonAttempt(at=clock.now(), attempt=flight.started.attempt))
+        target = parse_target(flight.endpoint.url, self._policy, https_only=False)
+        if isinstance(target, UrlRefusal):
+            return _ending(flight, _unsent(Failure.ADDRESS_REFUSED), url=flight.endpoint.url.partition("?")[0])
+        try:
+            request = sign(flight, clock.now())
+        except NoSigningKeyError:
+            return _ending(flight, _unsent(Failure.CONFIGURATION), url=target.without_query)
+        if not self._lease.held:
+            raise LeaseLostError
+        report = await self._sender.send(target.text, request.headers, request.body, timeout=flight.endpoint.timeout)
+        return _ending(flight, report, url=target.without_query, target=target)
+
+    async def _record(self, ending: Ending) -> None:
+        """Have the end recorded, however long Postgres is away, for as long as the lease may come back."""
+        while True:
+            try:
+                transition = await self._recorder.batcher.submit(ending)
+                break
+            except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+                _LOG.warning("attempt.not_recorded_yet", reason=str(error) or type(error).__name__)
+                await asyncio.sleep(_RECORD_AGAIN_SECONDS)
+        if transition is None:
+            return
+        command = ending.command
+        if isinstance(command, RecordAnswer):
+            ATTEMPTS.labels(transition.after.status.value).inc()
+            ATTEMPT_SECONDS.observe(command.timings.total.total_seconds())
+            _LOG.info(
+                "attempt.ended",
+                delivery=str(ending.flight.delivery),
+                number=ending.flight.started.number,
+                answer=describe(command.answer),
+                status=transition.after.status,
+                due_at=transition.after.due_at,
+                total_ms=command.timings.total.total_seconds() * 1000,
+            )
+
+
+def _unsent(failure: Failure) -> Report:
+    return Report(answer=Answer(failure=failure), peer=None, sends=0, timings=Timings())
+
+
+def _ending(flight: Flight, report: Report, *, url: str, target: TargetUrl | None = None) -> Ending:
+    command = RecordAnswer(
+        at=clock.now(),
+        attempt=flight.started.attempt,
+        answer=report.answer,
+        policy=flight.endpoint.retry,
+        jitter=clock.jitter(),
+        url=url,
+        peer=report.peer,
+        sends=report.sends,
+        timings=report.timings,
+    )
+    query = target.query if target is not None else None
+    return Ending(flight=flight, command=command, response=report.response, url_query=query)

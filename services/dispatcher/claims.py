@@ -1,0 +1,184 @@
+"""Claiming waiting deliveries: whose turn it is gets its next attempt begun, or is cancelled or expired."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from libs.common.domain.delivery import (
+    LONGEST_LIFE,
+    Cancel,
+    Command,
+    Delivery,
+    Expire,
+    NotWaitingError,
+    decide,
+)
+from libs.common.domain.endpoint import Endpoint
+from libs.common.domain.facts import AttemptStarted, CancelReason
+from libs.common.domain.message import Message
+from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
+from libs.common.postgres.snapshot import RegistrySnapshot
+from libs.common.runtime import clock
+from libs.common.runtime.logs import logger
+from libs.common.runtime.waiting import set_within
+from services.dispatcher import lanes, messages, projection, transitions
+from services.dispatcher.attempts import Attempts
+from services.dispatcher.capacity import Capacity
+from services.dispatcher.fanout import attempt_command
+from services.dispatcher.flight import Flight
+from services.dispatcher.lease import Lease, LeaseLostError
+from services.dispatcher.metrics import CLAIMED
+from services.dispatcher.transitions import Transition
+
+_LOG: Final = logger("claims")
+MOST_AT_ONCE: Final = 128
+LONGEST_SLEEP_SECONDS: Final = 1.0
+_SOON: Final = timedelta(milliseconds=2)
+
+
+class Claims:
+    """The loop that claims. It sleeps until the next due time that it knows of, at most a second."""
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        epoch: int,
+        lease: Lease,
+        snapshot: RegistrySnapshot,
+        capacity: Capacity,
+        attempts: Attempts,
+    ) -> None:
+        self._pool = pool
+        self._epoch = epoch
+        self._lease = lease
+        self._snapshot = snapshot
+        self._capacity = capacity
+        self._attempts = attempts
+        self._wake = asyncio.Event()
+        self._next_due: datetime | None = None
+        self._unwanted_as_of = -1
+
+    def note(self, due: Sequence[datetime]) -> None:
+        """Deliveries wait with these due times, or lanes have room again: look in time."""
+        earliest = min(due, default=None)
+        if earliest is not None and (self._next_due is None or earliest < self._next_due):
+            self._next_due = earliest
+        self._wake.set()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Claim until told to stop."""
+        while not stopping.is_set():
+            try:
+                claimed = await self._claim_if_free()
+            except LeaseLostError:
+                claimed = False
+            except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+                _LOG.warning("claims.interrupted", reason=str(error) or type(error).__name__)
+                claimed = False
+            if not claimed:
+                await self._sleep()
+
+    async def _claim_if_free(self) -> bool:
+        self._wake.clear()
+        if self._snapshot.version != self._unwanted_as_of:
+            await self._hasten_unwanted()
+        most = min(self._capacity.free, MOST_AT_ONCE)
+        if not most:
+            await self._wait_for_room()
+            return True
+        await self._snapshot.catch_up()
+        flights, claimed = await self._claim(most)
+        for flight in flights:
+            self._attempts.begin(flight)
+        CLAIMED.inc(claimed)
+        return claimed > 0
+
+    async def _wait_for_room(self) -> None:
+        self._capacity.freed.clear()
+        await set_within(self._capacity.freed, LONGEST_SLEEP_SECONDS)
+
+    async def _claim(self, most: int) -> tuple[list[Flight], int]:
+        taken = 0
+        committed = False
+        try:
+            async with transaction(self._pool) as connection:
+                now = await self._lease.fence(connection)
+                claim = await lanes.claim(connection, now, most=most, owner=self._lease.process)
+                flights = await self._start(connection, claim.deliveries, now) if claim.deliveries else []
+                for _ in flights:
+                    self._capacity.take_claimed()
+                    taken += 1
+                await lanes.refresh(connection, claim.served, now, served=True)
+                unserved = claim.turns - {change.app for change in claim.served.values()}
+                await lanes.refresh_turns(connection, unserved, now, served=True)
+                self._next_due = await lanes.next_ready(connection)
+            committed = True
+        finally:
+            if not committed:
+                for _ in range(taken):
+                    self._capacity.give_back(UUID(int=0), direct=False)
+        return flights, len(claim.deliveries)
+
+    async def _start(self, connection: Connection, claimed: Sequence[lanes.Claimed], now: datetime) -> list[Flight]:
+        states = await projection.lock(connection, sorted(item.delivery for item in claimed))
+        bodies = await messages.read(connection, list({state.message for state in states.values()}))
+        flights: list[Flight] = []
+        changed: list[Transition] = []
+        started: Counter[UUID] = Counter()
+        for item in claimed:
+            state = states[item.delivery]
+            endpoint = self._snapshot.endpoint(state.endpoint)
+            try:
+                facts = decide(state, self._command(state, endpoint, now))
+            except NotWaitingError as error:
+                _LOG.error("claims.not_waiting", delivery=str(item.delivery), status=str(error))
+                continue
+            changed.append(Transition(delivery=item.delivery, before=state, facts=facts))
+            match facts:
+                case [AttemptStarted() as begun] if endpoint is not None:
+                    started[item.lane] += 1
+                    flights.append(_flight(item.delivery, begun, bodies[state.message], endpoint))
+                case _:
+                    pass
+        await transitions.write_facts(connection, self._epoch, changed)
+        await lanes.finish(connection, [change.delivery for change in changed if change.after.status.terminal])
+        await lanes.count(connection, started)
+        return flights
+
+    def _command(self, state: Delivery, endpoint: Endpoint | None, now: datetime) -> Command:
+        if endpoint is None:
+            return Cancel(at=now, reason=CancelReason.ENDPOINT_DELETED)
+        if not endpoint.enabled:
+            return Cancel(at=now, reason=CancelReason.ENDPOINT_DISABLED)
+        if now - state.created_at > LONGEST_LIFE:
+            return Expire(at=now)
+        return attempt_command(endpoint, now, self._lease.process)
+
+    async def _hasten_unwanted(self) -> None:
+        """Have what waits for disabled and deleted endpoints cancelled now, not when it would have been due."""
+        version = self._snapshot.version
+        async with self._pool.acquire() as connection:
+            waiting = await lanes.waiting_endpoints(connection)
+        for identity in waiting:
+            endpoint = self._snapshot.endpoint(identity)
+            if endpoint is None or not endpoint.enabled:
+                async with transaction(self._pool) as connection:
+                    await lanes.hasten(connection, identity, await self._lease.fence(connection))
+        self._unwanted_as_of = version
+
+    async def _sleep(self) -> None:
+        seconds = LONGEST_SLEEP_SECONDS
+        if self._next_due is not None:
+            until_due = (self._next_due - clock.now() + _SOON).total_seconds()
+            seconds = min(seconds, max(0.005, until_due))
+        await set_within(self._wake, seconds)
+
+
+def _flight(delivery: UUID, started: AttemptStarted, message: Message, endpoint: Endpoint) -> Flight:
+    return Flight(delivery=delivery, started=started, message=message, endpoint=endpoint, counted=True)

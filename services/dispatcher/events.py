@@ -1,0 +1,114 @@
+"""Ledger events as the CloudEvents that a team's own services consume. Pure: facts in, events out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from libs.common.contracts import cloudevents, strictjson
+from libs.common.domain.facts import (
+    AttemptEnded,
+    AttemptOutcomeUnknown,
+    DeliveryCancelled,
+    DeliveryExhausted,
+    DeliveryExpired,
+    DeliveryGone,
+    DeliveryRefused,
+    Fact,
+)
+from libs.common.domain.ids import Prefix, encode
+from libs.common.domain.message import Message
+from libs.common.domain.outcome import Outcome
+from libs.common.postgres.ledger import Appended
+
+KINDS: Final = frozenset({
+    "MessageAccepted", "AttemptEnded", "AttemptOutcomeUnknown", "DeliveryExhausted", "DeliveryRefused", "DeliveryGone",
+    "DeliveryCancelled", "DeliveryExpired",
+})  # fmt: skip
+"""The kinds of fact that may become an event."""
+
+_ENDS: Final[Mapping[type[Fact], str]] = {
+    DeliveryExhausted: "delivery.exhausted",
+    DeliveryRefused: "delivery.refused",
+    DeliveryGone: "delivery.gone",
+    DeliveryCancelled: "delivery.cancelled",
+    DeliveryExpired: "delivery.expired",
+    AttemptOutcomeUnknown: "attempt.unknown",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """A CloudEvent on its way: its type is the routing key."""
+
+    type: str
+    body: bytes
+
+
+def outcome(item: Appended, message: UUID) -> Event | None:
+    """The event on `deliveries` for a fact of a delivery's stream, or None for a fact that is none's business."""
+    fact = item.fact
+    if isinstance(fact, AttemptEnded):
+        kind = "delivery.succeeded" if fact.outcome is Outcome.SUCCEEDED else "attempt.failed"
+    else:
+        found = _ENDS.get(type(fact))
+        if found is None:
+            return None
+        kind = found
+    application = encode(Prefix.APPLICATION, item.app)
+    delivery = encode(Prefix.DELIVERY, item.stream)
+    data: dict[str, Any] = {
+        "applicationId": application,
+        "endpointId": encode(Prefix.ENDPOINT, item.endpoint) if item.endpoint else None,
+        "messageId": encode(Prefix.MESSAGE, message),
+        "deliveryId": delivery,
+        "version": item.version,
+        "at": fact.at,
+    }
+    if isinstance(fact, AttemptEnded):
+        data |= {
+            "attemptId": encode(Prefix.ATTEMPT, fact.attempt),
+            "outcome": fact.outcome,
+            "responseStatusCode": fact.status,
+            "failure": fact.failure,
+        }
+    body = cloudevents.encode(
+        id=f"{delivery}-{item.version}",
+        source=f"/hookledger/{application}",
+        type=kind,
+        time=fact.at,
+        data=orjson.dumps(data),
+        datacontenttype=cloudevents.JSON,
+        subject=delivery,
+        extensions={"hookledgerapp": application},
+    )
+    return Event(type=kind, body=body)
+
+
+def accepted(message: Message) -> Event:
+    """The event on `accepted` for a message, with its payload's exact bytes where they are JSON."""
+    application = encode(Prefix.APPLICATION, message.app)
+    source = encode(Prefix.SOURCE, message.source) if message.source else application
+    identity = encode(Prefix.MESSAGE, message.id)
+    extensions = {"hookledgerapp": application}
+    if message.event_id is not None:
+        extensions["hookledgereventid"] = message.event_id
+    embeddable = strictjson.valid(message.body)
+    body = cloudevents.encode(
+        id=identity,
+        source=f"/hookledger/{source}",
+        type=message.event_type,
+        time=message.accepted_at,
+        data=message.body,
+        datacontenttype=cloudevents.JSON if embeddable else _opaque_type(message.content_type),
+        subject=identity,
+        extensions=extensions,
+    )
+    return Event(type=message.event_type, body=body)
+
+
+def _opaque_type(content_type: str) -> str:
+    """The type of content that is not JSON, whatever it calls itself."""
+    return "application/octet-stream" if cloudevents.is_json(content_type) else content_type

@@ -1,0 +1,150 @@
+"""The follower of the ledger: tells the broker what happened, off the attempt path, from where it had come to.
+
+It reads below the snapshot's xmin in the order (epoch, xact, position), so that no transaction that commits late is
+passed over. One process at a time follows; it publishes, awaits the confirms, then moves the checkpoint: at least once.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from libs.common.contracts import cloudevents
+from libs.common.domain.facts import MessageAccepted
+from libs.common.postgres.ledger import Appended, appended
+from libs.common.postgres.pool import CONNECTION_ERRORS, Pool
+from libs.common.rabbitmq.broker import Broker, BrokerUnavailableError
+from libs.common.runtime.logs import logger
+from libs.common.runtime.waiting import set_within
+from services.dispatcher import messages
+from services.dispatcher.events import KINDS, Event, accepted, outcome
+from services.dispatcher.metrics import FOLLOWED
+
+_LOG: Final = logger("follower")
+NAME: Final = "outcomes"
+BATCH: Final = 500
+POLL_SECONDS: Final = 0.25
+OWNED_FOR: Final = timedelta(seconds=10)
+AGAIN_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cursor:
+    epoch: int
+    xact: str
+    position: int
+
+
+class Follower:
+    """Publishes outcomes on `deliveries` and accepted messages on `accepted`."""
+
+    def __init__(self, pool: Pool, broker: Broker, process: UUID) -> None:
+        self._pool = pool
+        self._broker = broker
+        self._process = process
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Follow until told to stop, then let another go on."""
+        while not stopping.is_set():
+            pause = POLL_SECONDS
+            try:
+                while not stopping.is_set() and self._broker.ready and await self._step():
+                    pass
+            except BrokerUnavailableError as error:
+                _LOG.warning("follower.interrupted", reason=str(error))
+                pause = AGAIN_SECONDS
+            except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+                _LOG.warning("follower.interrupted", reason=str(error) or type(error).__name__)
+                pause = AGAIN_SECONDS
+            await set_within(stopping, pause)
+
+    async def leave(self) -> None:
+        """Let another process follow at once."""
+        await self._pool.execute(
+            "UPDATE hookledger.checkpoint SET owner = NULL WHERE follower = $1 AND owner = $2", NAME, self._process
+        )
+
+    async def _step(self) -> bool:
+        """Publish a batch; whether there may be more at once."""
+        cursor = await self._own()
+        if cursor is None:
+            return False
+        rows = await self._pool.fetch(
+            """
+            SELECT stream, version, epoch, xact::text AS xact, position, app, endpoint, kind, schema, at,
+                CASE WHEN kind = ANY($5) THEN data END AS data
+            FROM hookledger.fact
+            WHERE (epoch, xact, position) > ($1, $2::text::xid8, $3)
+              AND (epoch < (SELECT max(epoch) FROM hookledger.ledger_epoch)
+                   OR xact < pg_snapshot_xmin(pg_current_snapshot()))
+            ORDER BY epoch, xact, position LIMIT $4
+            """,
+            cursor.epoch,
+            cursor.xact,
+            cursor.position,
+            BATCH,
+            list(KINDS),
+        )
+        if not rows:
+            return False
+        await self._publish([appended(row) for row in rows if row["data"] is not None])
+        last = rows[-1]
+        await self._move(_Cursor(epoch=last["epoch"], xact=last["xact"], position=last["position"]))
+        return len(rows) == BATCH
+
+    async def _own(self) -> _Cursor | None:
+        """The checkpoint, if this process is or becomes its owner."""
+        row = await self._pool.fetchrow(
+            """
+            INSERT INTO hookledger.checkpoint AS c (follower, epoch, xact, position, owner, owned_until)
+            VALUES ($1, 0, '0', 0, $2, clock_timestamp() + $3)
+            ON CONFLICT (follower) DO UPDATE SET owner = $2, owned_until = clock_timestamp() + $3
+            WHERE c.owner IS NULL OR c.owner = $2 OR c.owned_until < clock_timestamp()
+            RETURNING c.epoch, c.xact::text AS xact, c.position
+            """,
+            NAME,
+            self._process,
+            OWNED_FOR,
+        )
+        return None if row is None else _Cursor(epoch=row["epoch"], xact=row["xact"], position=row["position"])
+
+    async def _move(self, cursor: _Cursor) -> None:
+        await self._pool.execute(
+            """
+            UPDATE hookledger.checkpoint SET epoch = $3, xact = $4::text::xid8, position = $5
+            WHERE follower = $1 AND owner = $2
+            """,
+            NAME,
+            self._process,
+            cursor.epoch,
+            cursor.xact,
+            cursor.position,
+        )
+
+    async def _publish(self, items: Sequence[Appended]) -> None:
+        wanted = [item.stream for item in items if isinstance(item.fact, MessageAccepted) and item.fact.publish]
+        streams = [item.stream for item in items if not isinstance(item.fact, MessageAccepted)]
+        async with self._pool.acquire() as connection:
+            bodies = await messages.read(connection, wanted) if wanted else {}
+            rows = await connection.fetch(
+                "SELECT delivery, message FROM delivery_state WHERE delivery = ANY($1)", streams
+            )
+        message_of = {row["delivery"]: row["message"] for row in rows}
+        names = self._broker.names
+        sends = []
+        for item in items:
+            if item.stream in message_of:
+                event = outcome(item, message_of[item.stream])
+                if event is not None:
+                    sends.append(self._send(names.deliveries, event))
+            elif item.stream in bodies:
+                sends.append(self._send(names.accepted, accepted(bodies[item.stream])))
+        await asyncio.gather(*sends)
+
+    async def _send(self, exchange: str, event: Event) -> None:
+        await self._broker.publish(exchange, event.body, routing_key=event.type, content_type=cloudevents.CONTENT_TYPE)
+        FOLLOWED.labels(exchange).inc()

@@ -1,0 +1,97 @@
+"""Taking over from dead processes: their attempts are declared unknown, and another follows."""
+
+import asyncio
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from libs.common.domain.delivery import DeclareUnknown, Delivery, Status, decide
+from libs.common.domain.facts import AttemptStarted
+from libs.common.postgres.ledger import appended
+from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
+from libs.common.runtime.logs import logger
+from libs.common.runtime.waiting import set_within
+from services.dispatcher import projection, transitions
+from services.dispatcher.metrics import RECLAIMED
+from services.dispatcher.transitions import Transition
+
+_LOG: Final = logger("reclaim")
+CHECK_SECONDS: Final = 1.0
+
+
+async def run(pool: Pool, epoch: int, stopping: asyncio.Event) -> None:
+    """Look each second for processes whose lease has passed."""
+    while not stopping.is_set():
+        try:
+            while await reclaim_one(pool, epoch):
+                pass
+        except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+            _LOG.warning("reclaim.interrupted", reason=str(error) or type(error).__name__)
+        await set_within(stopping, CHECK_SECONDS)
+
+
+async def reclaim_one(pool: Pool, epoch: int) -> bool:
+    """Take over from one dead process, if there is one.
+
+    Its row is deleted in the same transaction: whoever still records under it waits for this, and then finds no lease.
+    """
+    async with transaction(pool) as connection:
+        dead: UUID | None = await connection.fetchval("""
+            DELETE FROM hookledger.process WHERE id = (
+                SELECT id FROM hookledger.process WHERE alive_until <= clock_timestamp()
+                ORDER BY alive_until LIMIT 1 FOR UPDATE SKIP LOCKED
+            ) RETURNING id
+        """)
+        if dead is None:
+            return False
+        taken = await take_over(connection, epoch, dead)
+    RECLAIMED.inc(taken)
+    _LOG.warning("reclaim.process", process=str(dead), deliveries=taken)
+    return True
+
+
+async def take_over(connection: Connection, epoch: int, process: UUID) -> int:
+    """Declare unknown what `process` had in flight; how many deliveries that was."""
+    rows = await connection.fetch(
+        "SELECT delivery, counted FROM hookledger.queue WHERE owner = $1 ORDER BY delivery", process
+    )
+    if not rows:
+        return 0
+    counted = {row["delivery"]: row["counted"] for row in rows}
+    states = await projection.lock(connection, list(counted))
+    flying = {
+        delivery: state
+        for delivery, state in states.items()
+        if state.status is Status.SENDING and state.process == process
+    }
+    begun = await _begun(connection, flying)
+    now = await connection.fetchval("SELECT clock_timestamp()")
+    changes = []
+    for delivery, state in flying.items():
+        assert state.attempt is not None
+        facts = decide(state, DeclareUnknown(at=now, attempt=state.attempt))
+        changes.append(
+            Transition(delivery=delivery, before=state, facts=facts, started=begun[delivery], counted=counted[delivery])
+        )
+    await transitions.write(connection, epoch, changes, now)
+    return len(changes)
+
+
+async def _begun(connection: Connection, flying: dict[UUID, Delivery]) -> dict[UUID, AttemptStarted]:
+    """The start of each attempt in flight: its stream's last fact."""
+    rows = await connection.fetch(
+        """
+        SELECT f.stream, f.version, f.app, f.endpoint, f.kind, f.schema, f.at, f.data
+        FROM unnest($1::uuid[], $2::int[]) AS u (stream, version)
+        JOIN hookledger.fact f ON f.stream = u.stream AND f.version = u.version
+        """,
+        list(flying),
+        [state.version for state in flying.values()],
+    )
+    begun = {}
+    for row in rows:
+        fact = appended(row).fact
+        assert isinstance(fact, AttemptStarted)
+        begun[row["stream"]] = fact
+    return begun

@@ -1,0 +1,124 @@
+"""Recording how attempts ended: many outcomes, one transaction."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+import asyncpg
+
+from libs.common.domain.delivery import AbandonAttempt, RecordAnswer, StaleAttemptError, decide
+from libs.common.postgres.pool import RETRYABLE_ERRORS, Connection, Pool, transaction
+from libs.common.runtime.batcher import Batcher
+from libs.common.runtime.logs import logger
+from services.dispatcher import projection, transitions
+from services.dispatcher.flight import Flight
+from services.dispatcher.lease import Lease
+from services.dispatcher.transitions import Transition
+
+_LOG: Final = logger("recorder")
+BATCH: Final = 256
+_TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """An attempt's end as it was seen here; the database's clock gives its time.
+
+    `response` is what is kept of the answer's body, `url_query` what the ledger leaves out of the URL.
+    """
+
+    flight: Flight
+    command: RecordAnswer | AbandonAttempt
+    response: bytes = b""
+    url_query: str | None = None
+
+
+class Recorder:
+    """The batching writer of outcomes.
+
+    Args:
+        pool: of the dispatcher.
+        epoch: of the ledger.
+        lease: without which nothing is recorded.
+        waiting: called with the due times of deliveries that wait again.
+    """
+
+    def __init__(self, pool: Pool, epoch: int, lease: Lease, waiting: Callable[[Sequence[datetime]], None]) -> None:
+        self._pool = pool
+        self._epoch = epoch
+        self._lease = lease
+        self._waiting = waiting
+        self.batcher: Final[Batcher[Ending, Transition | None]] = Batcher(
+            self._write,
+            is_content_fault=lambda error: isinstance(
+                error, (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+            ),
+            max_items=BATCH,
+            writers=2,
+        )
+
+    async def _write(self, batch: Sequence[Ending]) -> Sequence[Transition | None]:
+        """A transition for each ending, or None where the attempt was declared unknown meanwhile.
+
+        Raises:
+            LeaseLostError: this process may record nothing.
+        """
+        for _ in range(_TRIES):
+            try:
+                async with transaction(self._pool) as connection:
+                    results = await self._record(connection, batch)
+                break
+            except RETRYABLE_ERRORS as error:
+                _LOG.info("recorder.again", reason=str(error))
+        else:
+            raise asyncpg.DeadlockDetectedError("the transaction lost too often")
+        due = [result.after.due_at for result in results if result is not None and result.after.due_at is not None]
+        if due or any(ending.flight.counted for ending in batch):
+            self._waiting(due)
+        return results
+
+    async def _record(self, connection: Connection, batch: Sequence[Ending]) -> list[Transition | None]:
+        now = await self._lease.fence(connection)
+        states = await projection.lock(connection, sorted(ending.flight.delivery for ending in batch))
+        results: list[Transition | None] = []
+        for ending in batch:
+            flight = ending.flight
+            before = states[flight.delivery]
+            try:
+                facts = decide(before, replace(ending.command, at=now))
+            except StaleAttemptError as stale:
+                # Settled for this stream alone: somebody declared the attempt unknown and went on.
+                _LOG.warning("attempt.stale", delivery=str(flight.delivery), reason=str(stale))
+                results.append(None)
+                continue
+            results.append(
+                Transition(
+                    delivery=flight.delivery,
+                    before=before,
+                    facts=facts,
+                    started=flight.started,
+                    counted=flight.counted,
+                    max_inflight=flight.endpoint.max_inflight,
+                )
+            )
+        written = [result for result in results if result is not None]
+        await transitions.write(connection, self._epoch, written, now)
+        await _keep_contents(connection, [e for e, result in zip(batch, results, strict=True) if result is not None])
+        return results
+
+
+async def _keep_contents(connection: Connection, endings: Sequence[Ending]) -> None:
+    """Keep what can be erased apart from the facts."""
+    kept = [ending for ending in endings if ending.response or ending.url_query]
+    if kept:
+        await connection.execute(
+            """
+            INSERT INTO hookledger.attempt_content (delivery, attempt, response, url_query)
+            SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bytea[], $4::text[])
+            """,
+            [ending.flight.delivery for ending in kept],
+            [ending.flight.started.attempt for ending in kept],
+            [ending.response for ending in kept],
+            [ending.url_query for ending in kept],
+        )

@@ -1,0 +1,23 @@
+"""The dispatcher's settings."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from libs.common.runtime.settings import CommonSettings
+
+
+class DispatcherSettings(CommonSettings, kw_only=True, frozen=True):
+    """What the dispatcher takes from the environment."""
+
+    port: Annotated[int, Meta(ge=0, le=65535, description="port of health and metrics")] = 8082
+    master_key: Annotated[
+        str, Meta(description="keys that open the secrets: base64 of 32 bytes each, by commas, the first one seals")
+    ]
+    dev: Annotated[bool, Meta(description="development: http, private addresses and plain host names are allowed")] = (
+        False
+    )
+    allow_networks: Annotated[
+        str, Meta(description="networks (CIDR, by commas) that endpoints may live in beside the public ones")
+    ] = ""
+    max_concurrency: Annotated[int, Meta(ge=1, le=10_000, description="attempts under way at the same time")] = 256

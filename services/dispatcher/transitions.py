@@ -1,0 +1,113 @@
+"""Writing what was decided about deliveries: facts, projections and queue, in one transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import reduce
+from typing import Final
+from uuid import UUID
+
+from libs.common.domain.attempts import AttemptRow, ended
+from libs.common.domain.delivery import Delivery, Status, evolve
+from libs.common.domain.endpoint import DEFAULT_MAX_INFLIGHT
+from libs.common.domain.facts import (
+    AttemptAbandoned,
+    AttemptEnded,
+    AttemptOutcomeUnknown,
+    AttemptStarted,
+    DeliveryFact,
+)
+from libs.common.postgres.ledger import Appended, append
+from libs.common.postgres.pool import Connection
+from services.dispatcher import lanes, projection
+
+_ENDS: Final = (AttemptEnded, AttemptAbandoned, AttemptOutcomeUnknown)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """Facts decided for one delivery, whose row this transaction has locked.
+
+    `started` is the attempt that an ending among the facts ends; `counted` says that the delivery's lane counts it.
+    """
+
+    delivery: UUID
+    before: Delivery
+    facts: Sequence[DeliveryFact]
+    started: AttemptStarted | None = None
+    counted: bool = False
+    max_inflight: int = DEFAULT_MAX_INFLIGHT
+    after: Delivery = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "after", reduce(evolve, self.facts, self.before))
+
+
+async def write_facts(connection: Connection, epoch: int, transitions: Sequence[Transition]) -> None:
+    """Append the facts, and bring the projections to the states after them."""
+    await append(connection, epoch, [fact for transition in transitions for fact in _appended(transition)])
+    await projection.update(connection, [(transition.delivery, transition.after) for transition in transitions])
+    await projection.insert_attempts(connection, [row for transition in transitions for row in _attempts(transition)])
+
+
+async def write(connection: Connection, epoch: int, transitions: Sequence[Transition], now: datetime) -> None:
+    """Write facts and projections of deliveries that were in flight, and let them wait or leave.
+
+    Args:
+        connection: in the transaction that has locked the deliveries' rows in the order of their ids.
+        epoch: of the ledger.
+        transitions: out of flight, each to waiting or to an end.
+        now: the database's time.
+    """
+    await write_facts(connection, epoch, transitions)
+    over = [transition.delivery for transition in transitions if transition.after.status.terminal]
+    waiting = [
+        (transition.delivery, transition.after.due_at)
+        for transition in transitions
+        if transition.after.status is Status.WAITING and transition.after.due_at is not None
+    ]
+    changes: dict[UUID, lanes.LaneChange] = {}
+    for transition in transitions:
+        if transition.counted or transition.after.status is Status.WAITING:
+            endpoint = transition.before.endpoint
+            before = changes.get(endpoint)
+            changes[endpoint] = lanes.LaneChange(
+                app=transition.before.app,
+                endpoint=endpoint,
+                max_inflight=transition.max_inflight,
+                finished=(before.finished if before else 0) + int(transition.counted),
+            )
+    await lanes.lock(connection, changes)
+    await lanes.finish(connection, over)
+    await lanes.release(connection, waiting)
+    await lanes.refresh(connection, changes, now, served=False)
+
+
+def _appended(transition: Transition) -> list[Appended]:
+    return [
+        Appended(
+            stream=transition.delivery,
+            version=transition.before.version + number,
+            app=transition.before.app,
+            endpoint=transition.before.endpoint,
+            fact=fact,
+        )
+        for number, fact in enumerate(transition.facts, start=1)
+    ]
+
+
+def _attempts(transition: Transition) -> list[AttemptRow]:
+    if transition.started is None:
+        return []
+    return [
+        ended(
+            transition.started,
+            fact,
+            delivery=transition.delivery,
+            app=transition.before.app,
+            message=transition.before.message,
+            endpoint=transition.before.endpoint,
+        )
+        for fact in transition.facts
+        if isinstance(fact, _ENDS)
+    ]

@@ -1,0 +1,226 @@
+"""The delivery machine under any sequence of commands, true and stale ones."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from libs.common.contracts import ledger
+from libs.common.domain.delivery import (
+    AbandonAttempt,
+    Cancel,
+    Command,
+    DeclareUnknown,
+    Expire,
+    NotWaitingError,
+    RecordAnswer,
+    StaleAttemptError,
+    StartAttempt,
+    Status,
+    decide,
+    evolve,
+    fold,
+)
+from libs.common.domain.endpoint import Rule
+from libs.common.domain.facts import (
+    AttemptAbandoned,
+    AttemptEnded,
+    AttemptOutcomeUnknown,
+    AttemptStarted,
+    CancelReason,
+    DeliveryExhausted,
+    DeliveryFact,
+    DeliveryScheduled,
+    RetryScheduled,
+    Timings,
+)
+from libs.common.domain.outcome import Answer, Failure
+from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW, RetryPolicy
+
+STREAM, APP, MESSAGE, ENDPOINT, PROCESS = (UUID(int=number) for number in range(1, 6))
+NOON = datetime(2026, 8, 21, 12, tzinfo=UTC)
+
+# Clocks may step backwards between replicas.
+STEPS = st.timedeltas(min_value=timedelta(seconds=-5), max_value=timedelta(hours=5))
+DURATIONS = st.timedeltas(min_value=timedelta(0), max_value=timedelta(hours=10))
+STATUSES = st.integers(min_value=100, max_value=599) | st.sampled_from([200, 404, 410, 429, 500, 503])
+ANSWERS = st.builds(Answer, status=STATUSES, retry_after=st.none() | DURATIONS) | st.builds(
+    Answer, failure=st.sampled_from(Failure)
+)
+
+
+class DeliveryMachine(RuleBasedStateMachine):
+    """One delivery, from its schedule on."""
+
+    @initialize(schedule=st.lists(DURATIONS, max_size=4).map(tuple), retry_client_errors=st.booleans())
+    def schedule(self, schedule: tuple[timedelta, ...], *, retry_client_errors: bool) -> None:
+        self.policy = RetryPolicy(schedule=schedule, retry_client_errors=retry_client_errors)
+        self.now = NOON
+        self.started = 0
+        first = DeliveryScheduled(
+            at=NOON, app=APP, message=MESSAGE, endpoint=ENDPOINT, config_version=1, rule=Rule.ALL, due_at=NOON
+        )
+        self.facts: list[DeliveryFact] = [first]
+        self.state = fold(self.facts)
+
+    @rule(step=STEPS)
+    def start(self, step: timedelta) -> None:
+        self.started += 1
+        self.issue(
+            step,
+            StartAttempt(
+                at=self.now, attempt=attempt(self.started), config_version=1, signing_key=None, process=PROCESS
+            ),
+        )
+
+    @rule(step=STEPS, answer=ANSWERS, jitter=st.floats(min_value=-1, max_value=1), stale=st.integers(0, 2))
+    def record(self, step: timedelta, answer: Answer, jitter: float, stale: int) -> None:
+        self.issue(
+            step,
+            RecordAnswer(
+                at=self.now,
+                attempt=attempt(self.started - stale),
+                answer=answer,
+                policy=self.policy,
+                jitter=jitter,
+                url="https://example.com/",
+                peer=None,
+                sends=1,
+                timings=Timings(),
+            ),
+        )
+
+    @rule(step=STEPS, stale=st.integers(0, 2))
+    def abandon(self, step: timedelta, stale: int) -> None:
+        self.issue(step, AbandonAttempt(at=self.now, attempt=attempt(self.started - stale)))
+
+    @rule(step=STEPS, stale=st.integers(0, 2))
+    def declare_unknown(self, step: timedelta, stale: int) -> None:
+        self.issue(step, DeclareUnknown(at=self.now, attempt=attempt(self.started - stale)))
+
+    @rule(step=STEPS, reason=st.sampled_from(CancelReason), chance=st.integers(0, 9))
+    def cancel(self, step: timedelta, reason: CancelReason, chance: int) -> None:
+        if chance == 0:  # seldom, so that most lives are long ones
+            self.issue(step, Cancel(at=self.now, reason=reason))
+
+    @rule(step=STEPS, chance=st.integers(0, 9))
+    def expire(self, step: timedelta, chance: int) -> None:
+        if chance == 0:
+            self.issue(step, Expire(at=self.now))
+
+    def issue(self, step: timedelta, command: Command) -> None:
+        before = self.state
+        self.now += step
+        try:
+            facts = decide(before, command)
+        except NotWaitingError:
+            assert before.status is not Status.WAITING
+            return
+        except StaleAttemptError:
+            assert before.status is not Status.SENDING or before.attempt != getattr(command, "attempt", None)
+            return
+        assert not before.status.terminal, "terminal states absorb"
+        assert facts == decide(before, command), "a decision depends on nothing but its arguments"
+        assert facts, "an accepted command leaves a fact"
+        for fact in facts:
+            self.state = evolve(self.state, fact)
+        self.facts += facts
+
+    @invariant()
+    def folding_is_deterministic(self) -> None:
+        assert fold(self.facts) == self.state
+
+    @invariant()
+    def folding_what_was_stored_comes_to_the_same(self) -> None:
+        assert fold([stored(version, fact) for version, fact in enumerate(self.facts, start=1)]) == self.state
+
+    @invariant()
+    def the_version_counts_the_facts(self) -> None:
+        assert self.state.version == len(self.facts)
+
+    @invariant()
+    def time_does_not_run_backwards(self) -> None:
+        times = [fact.at for fact in self.facts]
+        assert times == sorted(times)
+        assert self.state.updated_at == times[-1]
+
+    @invariant()
+    def attempts_are_numbered_from_one_without_gaps(self) -> None:
+        numbers = [fact.number for fact in self.facts if isinstance(fact, AttemptStarted)]
+        assert numbers == list(range(1, len(numbers) + 1))
+        assert self.state.attempts == len(numbers)
+
+    @invariant()
+    def attempts_do_not_overlap(self) -> None:
+        flying: UUID | None = None
+        for fact in self.facts:
+            match fact:
+                case AttemptStarted(attempt=begun):
+                    assert flying is None
+                    flying = begun
+                case AttemptEnded() | AttemptAbandoned() | AttemptOutcomeUnknown():
+                    assert flying == fact.attempt
+                    flying = None
+        assert self.state.attempt == flying
+
+    @invariant()
+    def answered_attempts_are_no_more_than_the_schedule_allows(self) -> None:
+        ended = [fact for fact in self.facts if isinstance(fact, AttemptEnded)]
+        assert len(ended) <= len(self.policy.schedule) + 1
+
+    @invariant()
+    def five_unknown_attempts_in_a_row_are_the_end(self) -> None:
+        assert self.state.unknowns <= MOST_UNKNOWN_IN_A_ROW
+        if self.state.unknowns == MOST_UNKNOWN_IN_A_ROW:
+            assert self.state.status is Status.EXHAUSTED
+
+    @invariant()
+    def every_schedule_that_is_folded_was_decided(self) -> None:
+        places = iter(self.policy.schedule)
+        for fact, decision in zip(self.facts, self.facts[1:], strict=False):
+            match fact, decision:
+                case AttemptEnded(jitter=float(jitter)), RetryScheduled():
+                    decided = RetryPolicy(schedule=(next(places),)).wait(
+                        1, jitter=jitter, retry_after=fact.retry_after
+                    )
+                    assert decided is not None
+                    assert (decided.base, decided.delay) == (fact.base_delay, decision.due_at - fact.at)
+                case AttemptEnded(), RetryScheduled():
+                    raise AssertionError("a retry says from which chance it was decided")
+                case AttemptEnded(), DeliveryExhausted():
+                    assert next(places, None) is None
+                case (AttemptAbandoned() | AttemptOutcomeUnknown()), RetryScheduled():
+                    assert decision.due_at == fact.at
+
+    @invariant()
+    def what_is_due_waits_and_what_is_owned_flies(self) -> None:
+        assert (self.state.due_at is not None) is (self.state.status is Status.WAITING)
+        assert (self.state.attempt is not None) is (self.state.status is Status.SENDING)
+        assert (self.state.process is not None) is (self.state.status is Status.SENDING)
+
+    @invariant()
+    def a_delivery_keeps_its_message_and_endpoint(self) -> None:
+        first = fold(self.facts[:1])
+        for name in ("app", "message", "endpoint", "created_at", "run"):
+            assert getattr(self.state, name) == getattr(first, name)
+
+
+def attempt(number: int) -> UUID:
+    return UUID(int=1000 + number)
+
+
+def stored(version: int, fact: DeliveryFact) -> DeliveryFact:
+    """The fact after its way into the ledger and out again."""
+    kind, schema, data = ledger.encode(fact)
+    row = ledger.Recorded(
+        stream=STREAM, version=version, app=APP, endpoint=ENDPOINT, kind=kind, schema=schema, at=fact.at, data=data
+    )
+    found = ledger.decode(row)
+    assert isinstance(found, DeliveryFact)
+    return found
+
+
+TestDeliveryMachine = DeliveryMachine.TestCase
+TestDeliveryMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
