@@ -168,6 +168,7 @@ class Dispatcher:
         """Take no new work, let sends under way end, record, and leave nothing in flight."""
         await self._broker.stop_consuming()
         self._fan_outs.stop()
+        self._claims.note([])
         await asyncio.gather(*working)
         await batchers[0]
         await self._attempts.drain(self._settings.stop_grace_ms / 1000)

@@ -19,7 +19,7 @@ from libs.common.postgres.pool import Connection
 
 TURNS_AT_ONCE: Final = 16
 LANES_OF_A_TURN: Final = 8
-QUANTUM: Final = 16
+QUANTUM: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Final
 from uuid import UUID
 
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_PAIRS: Final = [high + low for high in _DIGITS for low in _DIGITS]
 _VALUE: Final = {digit: value for value, digit in enumerate(_DIGITS)}
 _LENGTH: Final = 22
 _TIME_BITS: Final = 48
@@ -73,11 +74,12 @@ def lowest(at_ms: int) -> UUID:
 def encode(prefix: Prefix, identity: UUID) -> str:
     """The API's text of an id."""
     number = identity.int
-    digits = []
-    for _ in range(_LENGTH):
-        number, value = divmod(number, len(_DIGITS))
-        digits.append(_DIGITS[value])
-    return f"{prefix}_{''.join(reversed(digits))}"
+    pairs = []
+    for _ in range(_LENGTH // 2):
+        number, value = divmod(number, len(_PAIRS))
+        pairs.append(_PAIRS[value])
+    pairs.reverse()
+    return f"{prefix}_{''.join(pairs)}"
 
 
 def decode(prefix: Prefix, text: str) -> UUID:

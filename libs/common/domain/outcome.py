@@ -56,7 +56,7 @@ def classify(answer: Answer, *, retry_client_errors: bool = False) -> Outcome:
         return Outcome.SUCCEEDED
     if status == GONE:
         return Outcome.GONE
-    if 400 <= status < 500 and status not in RETRIED_CLIENT_ERRORS and not retry_client_errors:  # noqa: PLR2004
+    if 400 <= status < 500 and status not in RETRIED_CLIENT_ERRORS and not retry_client_errors:  # noqa: PLR2004  as above
         return Outcome.REFUSED
     return Outcome.RETRYABLE
 
