@@ -187,8 +187,9 @@ class FanOuts:
         DELIVERIES.inc(len(plan.states))
         if plan.waiting:
             self._waiting([due_at for _, _, due_at in plan.waiting])
-        for message, _ in plan.unfinished:
-            self.batcher.put(message)
+        if not self._stopping.is_set():
+            for message, _ in plan.unfinished:
+                self.batcher.put(message)
         return [None] * len(batch)
 
     async def _write(self, connection: Connection, plan: _Plan, batch: dict[UUID, Message]) -> None:

@@ -1,0 +1,136 @@
+"""The commands, as the operator types them: what they take and print."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Annotated, Final, TypeVar
+
+import asyncpg
+import msgspec
+import typer
+from msgspec import Meta
+
+from libs.common.contracts.ledger import UnknownFactError
+from libs.common.contracts.registry import OrganisationDocument, Scope, SecretReveal
+from libs.common.domain import ids
+from libs.common.domain.ids import BadIdError, Prefix
+from libs.common.postgres import migrate as migrations
+from libs.common.postgres.migrate import SchemaError
+from libs.common.postgres.pool import CONNECTION_ERRORS, DatabaseUnavailableError, Pool, open_pool, reason
+from libs.common.postgres.verify import verify_database
+from libs.common.runtime.settings import SettingsError, load
+from services.admin.creation import CreationError, create_key, create_organisation
+
+OPERATOR_ERRS: Final = 2
+DIFFERENT: Final = 1
+
+commands = typer.Typer(
+    help="Hookledger's command for operators. The database is named by HOOKLEDGER_DATABASE_URL (or …_URL_FILE).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+organisations = typer.Typer(help="Organisations: each owns its applications and keys.", no_args_is_help=True)
+keys = typer.Typer(help="API keys.", no_args_is_help=True)
+commands.add_typer(organisations, name="organisation")
+commands.add_typer(keys, name="key")
+
+
+class AdminSettings(msgspec.Struct, kw_only=True, frozen=True):
+    """What the command takes from the environment."""
+
+    database_url: Annotated[str, Meta(description="Postgres, as postgresql://user:password@host:port/database")]
+
+
+Result = TypeVar("Result")
+
+
+@commands.command()
+def migrate() -> None:
+    """Bring the database to this version's schema."""
+    with _operator_errors():
+        taken = asyncio.run(migrations.migrate(_database_url(), typer.echo))
+    typer.echo(f"migrate: done, {taken} applied" if taken else "migrate: nothing to do")
+
+
+@commands.command()
+def verify() -> None:
+    """Compare every projected row with the fold of its facts; exit 1 where one differs."""
+    with _operator_errors():
+        found = _on_database(lambda pool: verify_database(pool, typer.echo))
+    if found.differences:
+        typer.echo(f"ledger: {found.differences} differences ({found.counted})")
+        raise typer.Exit(DIFFERENT)
+    typer.echo(f"ledger: verified ({found.counted})")
+
+
+@organisations.command("create")
+def organisation_create(
+    name: Annotated[str, typer.Argument(help="What people call it.")],
+    amqp_user: Annotated[str | None, typer.Option(help="The broker's user that publishes for it.")] = None,
+    secret_reveal: Annotated[
+        SecretReveal, typer.Option(help="Whether endpoint secrets can be read again later.")
+    ] = SecretReveal.ONCE,
+    https_only: Annotated[bool, typer.Option(help="Whether endpoints must have https URLs.")] = True,  # noqa: FBT002  how typer spells a flag
+) -> None:
+    """Create an organisation; prints its id."""
+    document = OrganisationDocument(name=name, secret_reveal=secret_reveal, endpoint_https_only=https_only)
+    with _operator_errors():
+        created = _on_database(lambda pool: create_organisation(pool, document, amqp_user))
+    typer.echo(ids.encode(Prefix.ORGANISATION, created.id))
+
+
+@keys.command("create")
+def key_create(
+    organisation_id: Annotated[str, typer.Argument(help="As `hookledger organisation create` printed it.")],
+    scope: Annotated[list[Scope] | None, typer.Option(help="May be repeated; admin by default.")] = None,
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    expires_days: Annotated[int | None, typer.Option(min=1, max=36_500, help="Days until it expires.")] = None,
+) -> None:
+    """Create an API key; prints the key, which is not shown again."""
+    expiry = timedelta(days=expires_days) if expires_days is not None else None
+    scopes = tuple(dict.fromkeys(scope or [Scope.ADMIN]))
+    with _operator_errors():
+        try:
+            org = ids.decode(Prefix.ORGANISATION, organisation_id)
+        except BadIdError as error:
+            raise CreationError(f"{organisation_id!r} is {error}") from error
+        text = _on_database(lambda pool: create_key(pool, org, name=name, scopes=scopes, expiry=expiry))
+    typer.echo(text)
+
+
+def _database_url() -> str:
+    return load(AdminSettings, os.environ).database_url
+
+
+def _on_database(work: Callable[[Pool], Awaitable[Result]]) -> Result:
+    """Do `work` with a connection that has the registry's role."""
+    url = _database_url()
+
+    async def run() -> Result:
+        pool = await open_pool(url, "registry", size=1, seqscan=True)
+        try:
+            return await work(pool)
+        finally:
+            await pool.close()
+
+    return asyncio.run(run())
+
+
+@contextmanager
+def _operator_errors() -> Iterator[None]:
+    """What the operator can mend is one line and exit 2, never a traceback."""
+    try:
+        yield
+    except (SettingsError, DatabaseUnavailableError, SchemaError, CreationError, UnknownFactError) as error:
+        line = str(error)
+    except (*CONNECTION_ERRORS, ValueError) as error:
+        line = reason(error)
+    except asyncpg.PostgresError as error:
+        line = f"Postgres refuses: {error}"
+    else:
+        return
+    typer.echo(f"hookledger: {' '.join(line.split())}", err=True)
+    raise typer.Exit(OPERATOR_ERRS)

@@ -1,0 +1,96 @@
+"""What wants to be accepted, and what may become of it."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeAlias
+from uuid import UUID
+
+from libs.common.domain.facts import Origin
+from libs.common.domain.message import JSON, Message
+from libs.common.runtime.http import ApiError
+
+
+class KeyKind(StrEnum):
+    """By what a repetition is recognised."""
+
+    IDEMPOTENCY_KEY = "idempotency_key"
+    EVENT_ID = "event_id"
+    PROVIDER_EVENT = "provider_event"
+    CLOUD_EVENT = "cloud_event"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A key that only one message may have: the first. `request_hash` tells a repetition from another request."""
+
+    app: UUID
+    kind: KeyKind
+    key: bytes
+    request_hash: bytes
+
+    @property
+    def place(self) -> tuple[UUID, str, bytes]:
+        """What is unique."""
+        return self.app, self.kind, self.key
+
+
+def claim(app: UUID, kind: KeyKind, parts: tuple[bytes, ...], request: bytes) -> Claim:
+    """The claim on a key that is made of `parts` by the request with that body."""
+    # Each part's own digest has a fixed length, so that no two keys are spelled alike.
+    key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
+    return Claim(app=app, kind=kind, key=key, request_hash=hashlib.sha256(request).digest())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A verified event that is to become a message.
+
+    Attributes:
+        registry_version: of the snapshot by which it was authorised.
+        authorise: judges it again by the snapshot as it is then; what forbids it, or None.
+        claims: its keys; the first one that is taken decides what the sender hears.
+    """
+
+    org: UUID
+    app: UUID
+    event_type: str
+    body: bytes = field(repr=False)
+    origin: Origin
+    registry_version: int
+    authorise: Callable[[], ApiError | None]
+    content_type: str = JSON
+    channels: tuple[str, ...] = ()
+    event_id: str | None = None
+    source: UUID | None = None
+    publish: bool = False
+    claims: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """It is committed."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicate:
+    """An earlier message has its key. `same_request` says whether that one came with the same body."""
+
+    kind: KeyKind
+    first: UUID
+    accepted_at: datetime
+    same_request: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forbidden:
+    """It is no longer allowed: its key, application or source went while it waited."""
+
+    error: ApiError
+
+
+Acceptance: TypeAlias = Accepted | Duplicate | Forbidden

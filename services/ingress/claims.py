@@ -1,0 +1,203 @@
+"""Settling who is first: the claims of one batch, inside its transaction.
+
+A request that loses by one of its keys must not hold the others, and what only followed it within the batch is judged
+anew. So the batch is settled in rounds; all but the rarest need one.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeAlias
+from uuid import UUID
+
+from libs.common.postgres.pool import Connection, Pool
+from services.ingress.candidate import Claim, Duplicate
+
+Place: TypeAlias = tuple[UUID, str, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The message that holds a key."""
+
+    message: UUID
+    request_hash: bytes
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """A message to be, with its claims."""
+
+    message: UUID
+    claims: tuple[Claim, ...]
+
+
+async def settle(
+    connection: Connection, contenders: Sequence[Contender], *, at: datetime, lifetime: timedelta
+) -> list[Duplicate | None]:
+    """For each contender the earlier message that it repeats, or None: then all its claims are recorded.
+
+    Args:
+        connection: in the transaction that accepts them.
+        contenders: in the order in which they arrived.
+        at: now, by the database's clock.
+        lifetime: older holders have lost their keys.
+    """
+    settled: list[Duplicate | None] = [None] * len(contenders)
+    pending = [index for index, contender in enumerate(contenders) if contender.claims]
+    while pending:
+        leaders, followers = _divide(contenders, pending)
+        held = await _claim(connection, [contenders[index] for index in leaders], at=at, expired=at - lifetime)
+        pending = []
+        for index in leaders:
+            settled[index] = _first_held(contenders[index], held)
+        for index, (leader, shared) in followers.items():
+            if settled[leader] is None:
+                since = Holder(message=contenders[leader].message, request_hash=_hash_of(contenders[leader], shared), since=at)
+                settled[index] = _repetition(shared, since)
+            elif shared.place in held:
+                settled[index] = _repetition(shared, held[shared.place])
+            else:
+                pending.append(index)  # its leader went by another key: this one is free again
+    return settled
+
+
+async def look_up(pool: Pool, claim: Claim, *, lifetime: timedelta) -> Duplicate | None:
+    """The message that holds a claim now."""
+    row = await pool.fetchrow(
+        """
+        SELECT message, request_hash, created_at
+        FROM hookledger.idempotency
+        WHERE app = $1 AND kind = $2 AND key = $3 AND created_at >= clock_timestamp() - $4::interval
+        """,
+        claim.app,
+        claim.kind,
+        claim.key,
+        lifetime,
+    )
+    if row is None:
+        return None
+    holder = Holder(message=row["message"], request_hash=row["request_hash"], since=row["created_at"])
+    return _repetition(claim, holder)
+
+
+async def forget_expired(pool: Pool, *, lifetime: timedelta, most: int) -> int:
+    """Delete at most `most` claims that have lost their keys; how many it took."""
+    status = await pool.execute(
+        """
+        DELETE FROM hookledger.idempotency
+        WHERE created_at < clock_timestamp() - $1::interval
+          AND ctid = ANY (ARRAY(
+            SELECT ctid FROM hookledger.idempotency
+            WHERE created_at < clock_timestamp() - $1::interval
+            LIMIT $2 FOR UPDATE SKIP LOCKED))
+        """,
+        lifetime,
+        most,
+    )
+    return int(status.rpartition(" ")[2])
+
+
+def _divide(
+    contenders: Sequence[Contender], pending: Iterable[int]
+) -> tuple[list[int], dict[int, tuple[int, Claim]]]:
+    """Those that are the first of the batch in all their keys, and the others with whom they follow, and by what."""
+    first: dict[Place, int] = {}
+    leaders: list[int] = []
+    followers: dict[int, tuple[int, Claim]] = {}
+    for index in pending:
+        claims = contenders[index].claims
+        shared = next((claim for claim in claims if claim.place in first), None)
+        if shared is not None:
+            followers[index] = first[shared.place], shared
+            continue
+        leaders.append(index)
+        first.update(dict.fromkeys((claim.place for claim in claims), index))
+    return leaders, followers
+
+
+async def _claim(
+    connection: Connection, leaders: Sequence[Contender], *, at: datetime, expired: datetime
+) -> dict[Place, Holder]:
+    """Record the claims of `leaders`; of those that lose one, none. The result is who holds what they lost."""
+    wanted = [(claim, leader.message) for leader in leaders for claim in leader.claims]
+    rows = await connection.fetch(
+        """
+        INSERT INTO hookledger.idempotency AS held (app, kind, key, message, request_hash, created_at)
+        SELECT u.app, u.kind, u.key, u.message, u.request_hash, $6
+        FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::uuid[], $5::bytea[])
+            AS u (app, kind, key, message, request_hash)
+        ORDER BY u.app, u.kind, u.key
+        ON CONFLICT (app, kind, key) DO UPDATE
+            SET message = excluded.message, request_hash = excluded.request_hash, created_at = excluded.created_at
+            WHERE held.created_at < $7
+        RETURNING app, kind, key
+        """,
+        *_columns(claim for claim, _ in wanted),
+        [message for _, message in wanted],
+        [claim.request_hash for claim, _ in wanted],
+        at,
+        expired,
+    )
+    won = {(row["app"], row["kind"], row["key"]) for row in rows}
+    if len(won) == len(wanted):
+        return {}
+    losers = [leader for leader in leaders if any(claim.place not in won for claim in leader.claims)]
+    await _release(connection, [claim for loser in losers for claim in loser.claims if claim.place in won])
+    return await _holders(connection, [claim for claim, _ in wanted if claim.place not in won])
+
+
+async def _release(connection: Connection, claims: Sequence[Claim]) -> None:
+    if not claims:
+        return
+    await connection.execute(
+        """
+        DELETE FROM hookledger.idempotency
+        WHERE (app, kind, key) IN (SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[]))
+        """,
+        *_columns(claims),
+    )
+
+
+async def _holders(connection: Connection, claims: Sequence[Claim]) -> dict[Place, Holder]:
+    # The conflict has locked these rows, so that they are still there.
+    rows = await connection.fetch(
+        """
+        SELECT app, kind, key, message, request_hash, created_at
+        FROM hookledger.idempotency
+        WHERE (app, kind, key) IN (SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[]))
+        """,
+        *_columns(claims),
+    )
+    return {
+        (row["app"], row["kind"], row["key"]): Holder(
+            message=row["message"], request_hash=row["request_hash"], since=row["created_at"]
+        )
+        for row in rows
+    }
+
+
+def _columns(claims: Iterable[Claim]) -> tuple[list[UUID], list[str], list[bytes]]:
+    listed = list(claims)
+    return [claim.app for claim in listed], [str(claim.kind) for claim in listed], [claim.key for claim in listed]
+
+
+def _first_held(contender: Contender, held: dict[Place, Holder]) -> Duplicate | None:
+    return next(
+        (_repetition(claim, held[claim.place]) for claim in contender.claims if claim.place in held),
+        None,
+    )
+
+
+def _repetition(claim: Claim, holder: Holder) -> Duplicate:
+    return Duplicate(
+        kind=claim.kind,
+        first=holder.message,
+        accepted_at=holder.since,
+        same_request=claim.request_hash == holder.request_hash,
+    )
+
+
+def _hash_of(contender: Contender, shared: Claim) -> bytes:
+    return next(claim.request_hash for claim in contender.claims if claim.place == shared.place)

@@ -1,0 +1,139 @@
+"""Who is asking, and for what: look-ups in the registry's snapshot, which is caught up before anything is unknown."""
+
+import asyncio
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from libs.common.contracts.credentials import allows, bearer, hash_key, live
+from libs.common.contracts.registry import ApiKeyDocument, ApplicationDocument, Kind, RegistryObject, Scope
+from libs.common.domain import ids
+from libs.common.domain.ids import Prefix
+from libs.common.postgres.pool import CONNECTION_ERRORS
+from libs.common.postgres.snapshot import RegistrySnapshot
+from libs.common.runtime.clock import now
+from libs.common.runtime.http import ApiError
+from services.ingress.accept import UnavailableError
+
+_UNKNOWN_KEY: Final = "a valid API key is needed, as Authorization: Bearer …"
+
+
+class Directory:
+    """Look-ups as of the snapshot; `refresh` brings what was acknowledged before it was called."""
+
+    def __init__(self, snapshot: RegistrySnapshot) -> None:
+        self.snapshot = snapshot
+        self._reading = asyncio.Lock()
+        self._next: asyncio.Task[None] | None = None
+
+    async def refresh(self) -> None:
+        """Catch up by a read that begins after this call; a crowd of callers shares one.
+
+        Raises:
+            UnavailableError: Postgres does not answer.
+        """
+        if self._next is None:
+            self._next = asyncio.create_task(self._read())
+        try:
+            await asyncio.shield(self._next)
+        except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+            raise UnavailableError(str(error) or type(error).__name__) from error
+
+    async def _read(self) -> None:
+        async with self._reading:
+            self._next = None  # the read begins: who comes now needs another
+            await self.snapshot.catch_up()
+
+    async def api_key(self, authorization: str | None) -> RegistryObject:
+        """The key of an `Authorization` header, if it may publish.
+
+        Raises:
+            ApiError: 401 or 403.
+            UnavailableError: the key is not known here, and Postgres does not answer.
+        """
+        text = bearer(authorization)
+        if text is None:
+            raise ApiError(401, _UNKNOWN_KEY)
+        digest = hash_key(text)
+        if self.snapshot.api_key(digest) is None:
+            await self.refresh()
+        return self.known_key(digest)
+
+    def known_key(self, digest: str) -> RegistryObject:
+        """The key with that hash, if it may publish.
+
+        Raises:
+            ApiError: 401 or 403.
+        """
+        key = self.snapshot.api_key(digest)
+        if key is None or self.snapshot.get(Kind.ORGANISATION, key.org) is None:
+            raise ApiError(401, _UNKNOWN_KEY)
+        assert isinstance(key.document, ApiKeyDocument)
+        if not live(key.document, now()):
+            raise ApiError(401, _UNKNOWN_KEY)
+        if not allows(key.document.scopes, Scope.PUBLISH):
+            raise ApiError(403, "this API key may not publish messages")
+        return key
+
+    def application(self, org: UUID, text: str) -> RegistryObject | None:
+        """The organisation's application with that id or uid."""
+        found = self.snapshot.find(Kind.APPLICATION, org, text)
+        if found is None:
+            try:
+                found = self.snapshot.get(Kind.APPLICATION, ids.decode(Prefix.APPLICATION, text))
+            except ids.BadIdError:
+                return None
+        return found if found is not None and found.org == org else None
+
+    async def fresh_application(self, org: UUID, text: str) -> RegistryObject | None:
+        """As `application`, having caught up where it is unknown.
+
+        Raises:
+            UnavailableError: Postgres does not answer.
+        """
+        found = self.application(org, text)
+        if found is None:
+            await self.refresh()
+            found = self.application(org, text)
+        return found
+
+    async def source(self, text: str) -> RegistryObject:
+        """The source with that id, in an application that exists.
+
+        Raises:
+            ApiError: 404.
+            UnavailableError: it is not known here, and Postgres does not answer.
+        """
+        try:
+            identity = ids.decode(Prefix.SOURCE, text)
+        except ids.BadIdError:
+            raise _no_source() from None
+        if self.snapshot.get(Kind.SOURCE, identity) is None:
+            await self.refresh()
+        return self.known_source(identity)
+
+    def known_source(self, identity: UUID) -> RegistryObject:
+        """The source with that id.
+
+        Raises:
+            ApiError: 404.
+        """
+        found = self.snapshot.get(Kind.SOURCE, identity)
+        if (
+            found is None
+            or found.app is None
+            or self.snapshot.get(Kind.APPLICATION, found.app) is None
+            or self.snapshot.get(Kind.ORGANISATION, found.org) is None
+        ):
+            raise _no_source()
+        return found
+
+    def publishes_accepted(self, app: UUID) -> bool:
+        """Whether the application asks for its accepted messages on the broker."""
+        found = self.snapshot.get(Kind.APPLICATION, app)
+        return found is not None and isinstance(found.document, ApplicationDocument) and found.document.publish_accepted
+
+
+def _no_source() -> ApiError:
+    return ApiError(404, "there is no such source")

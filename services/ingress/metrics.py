@@ -1,0 +1,28 @@
+"""What the ingress counts."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+ACCEPTED: Final = Counter("hookledger_messages_accepted", "Messages committed, by the way they came in", ["origin"])
+DUPLICATES: Final = Counter("hookledger_duplicates", "Repetitions recognised, by the kind of key", ["kind"])
+REJECTED: Final = Counter(
+    "hookledger_rejected", "Requests and broker messages that could not be accepted", ["origin", "reason"]
+)
+REJECTED_UNKEPT: Final = Counter("hookledger_rejected_unkept", "Rejected ones that were not kept, to bound the table")
+BATCH_MESSAGES: Final = Histogram(
+    "hookledger_accept_batch_messages",
+    "Messages in one transaction",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+)
+COMMIT_SECONDS: Final = Histogram(
+    "hookledger_accept_commit_seconds",
+    "Time of one transaction that accepts messages",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+ENVELOPES: Final = Counter("hookledger_envelopes", "Envelopes published, by what became of them", ["result"])
+LEFT_TO_OUTBOX: Final = Counter(
+    "hookledger_messages_left_to_outbox", "Messages in no confirmed envelope: a dispatcher takes them from Postgres"
+)
+WAITING_BYTES: Final = Gauge("hookledger_accept_waiting_bytes", "Bodies that wait for their transaction, in bytes")
+FORWARDED: Final = Counter("hookledger_forwarded", "Requests forwarded to the registry, by status class", ["status"])

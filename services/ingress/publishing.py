@@ -1,0 +1,83 @@
+"""Telling the dispatchers of what was committed, off the answer's path.
+
+An envelope may be lost, since the outbox row is the durability: so nothing here waits for the broker, and what cannot
+be published now is left to the dispatcher that takes overdue rows.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from libs.common.contracts import envelope
+from libs.common.domain.message import Message
+from libs.common.rabbitmq.broker import Broker, BrokerUnavailableError
+from libs.common.runtime.logs import logger
+from services.ingress import metrics
+
+_LOG: Final = logger("envelopes")
+IN_FLIGHT: Final = 4
+MAX_WAITING_MESSAGES: Final = 16 * envelope.MAX_MESSAGES
+MAX_WAITING_BYTES: Final = 16 * envelope.MAX_BYTES
+
+
+class EnvelopePublisher:
+    """Publishes committed messages, at most `IN_FLIGHT` envelopes at a time."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._waiting: deque[Message] = deque()
+        self._waiting_bytes = 0
+        self._arrived = asyncio.Event()
+        self._stopping = False
+
+    def offer(self, messages: Sequence[Message]) -> None:
+        """Publish these soon; where the broker is away or behind, leave them to the outbox at once."""
+        size = sum(len(message.body) for message in messages)
+        full = len(self._waiting) + len(messages) > MAX_WAITING_MESSAGES
+        if not self._broker.ready or full or self._waiting_bytes + size > MAX_WAITING_BYTES:
+            metrics.LEFT_TO_OUTBOX.inc(len(messages))
+            return
+        self._waiting.extend(messages)
+        self._waiting_bytes += size
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Publish until `stop`, then what is left."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(IN_FLIGHT):
+                group.create_task(self._publish_on())
+
+    def stop(self) -> None:
+        """End `run` when nothing waits any more."""
+        self._stopping = True
+        self._arrived.set()
+
+    async def _publish_on(self) -> None:
+        while self._waiting or not self._stopping:
+            if not self._waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            messages = next(envelope.pack(self._waiting))
+            for message in messages:
+                self._waiting.popleft()
+                self._waiting_bytes -= len(message.body)
+            await self._publish(messages)
+
+    async def _publish(self, messages: Sequence[Message]) -> None:
+        names = self._broker.names
+        try:
+            await self._broker.publish(
+                names.messages,
+                envelope.encode(messages),
+                routing_key=names.messages_queue,
+                content_type=envelope.CONTENT_TYPE,
+                mandatory=True,
+            )
+        except BrokerUnavailableError as error:
+            metrics.ENVELOPES.labels("unconfirmed").inc()
+            metrics.LEFT_TO_OUTBOX.inc(len(messages))
+            _LOG.warning("envelope.unconfirmed", messages=len(messages), reason=str(error))
+        else:
+            metrics.ENVELOPES.labels("confirmed").inc()

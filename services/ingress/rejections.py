@@ -1,0 +1,179 @@
+"""Keeping what could not be accepted, with its reason, so that it can be looked at and admitted later.
+
+A flood of forged requests must not fill the disk or slow the accepted ones: what is kept is bounded in bytes, in rate
+and in number for each application, and written off the answer's path; the rest is only counted.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from libs.common.domain.facts import Origin
+from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
+from libs.common.runtime.clock import monotonic, new_id, now
+from libs.common.runtime.logs import logger
+from libs.common.runtime.waiting import set_within
+from services.ingress import metrics
+
+_LOG: Final = logger("rejections")
+KEPT_BODY_BYTES: Final = 64 * 1024
+KEPT_PER_APP: Final = 1000
+MAX_WAITING: Final = 256
+FLUSH_SECONDS: Final = 0.25
+RATE: Final = 10.0
+"""Kept for one application each second, by this replica."""
+BURST: Final = 100.0
+
+_HEADERS: Final = frozenset(
+    {
+        "content-encoding", "content-length", "content-type", "date", "stripe-signature", "user-agent",
+        "x-hub-signature-256", "x-request-id",
+    }
+)  # fmt: skip
+_HEADER_FAMILIES: Final = ("webhook-", "x-github-", "x-hookledger-")
+_MAX_INTEGER: Final = 2**31 - 1
+_KEPT_HEADERS: Final = 32
+_KEPT_HEADER_CHARACTERS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A request or broker message that was refused, and why."""
+
+    org: UUID
+    app: UUID | None
+    source: UUID | None
+    origin: Origin
+    status: int
+    reason: str
+    headers: Mapping[str, list[str]]
+    body: bytes = field(repr=False)
+    size: int
+    at: datetime = field(default_factory=now)
+
+
+def kept_headers(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """What is needed to judge the request again; nothing that authenticates its sender elsewhere."""
+    kept: dict[str, list[str]] = {}
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered in _HEADERS or lowered.startswith(_HEADER_FAMILIES):
+            text = value[:_KEPT_HEADER_CHARACTERS].encode("utf-8", "replace").decode().replace("\0", "")
+            kept.setdefault(lowered, []).append(text)
+        if len(kept) == _KEPT_HEADERS:
+            break
+    return kept
+
+
+class _Allowance:
+    """A token bucket."""
+
+    __slots__ = ("_at", "_tokens")
+
+    def __init__(self) -> None:
+        self._tokens = BURST
+        self._at = monotonic()
+
+    def take(self) -> bool:
+        """Whether one more is within the rate."""
+        at = monotonic()
+        self._tokens = min(BURST, self._tokens + (at - self._at) * RATE)
+        self._at = at
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Rejections:
+    """The writer of rejected ones."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._waiting: list[Rejection] = []
+        self._arrived = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._allowances: dict[tuple[UUID, UUID | None], _Allowance] = {}
+
+    def keep(self, rejection: Rejection) -> None:
+        """Keep this soon, unless too many come."""
+        allowance = self._allowances.setdefault((rejection.org, rejection.app), _Allowance())
+        if len(self._waiting) >= MAX_WAITING or not allowance.take():
+            metrics.REJECTED_UNKEPT.inc()
+            return
+        self._waiting.append(rejection)
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Write until `stop`, then what is left."""
+        while self._waiting or not self._stopping.is_set():
+            if not self._waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+            await set_within(self._stopping, FLUSH_SECONDS)
+            batch, self._waiting = self._waiting, []
+            try:
+                if batch:
+                    await self._write(batch)
+            except (*CONNECTION_ERRORS, asyncpg.PostgresError, UnicodeError) as error:
+                metrics.REJECTED_UNKEPT.inc(len(batch))
+                _LOG.warning("rejections.lost", count=len(batch), reason=str(error) or type(error).__name__)
+
+    def stop(self) -> None:
+        """End `run` when nothing waits any more."""
+        self._stopping.set()
+        self._arrived.set()
+
+    async def _write(self, batch: list[Rejection]) -> None:
+        async with transaction(self._pool) as connection:
+            await connection.execute(
+                """
+                INSERT INTO hookledger.rejected
+                    (id, org, app, source, origin, status, reason, headers, body, size, at)
+                SELECT u.id, u.org, u.app, u.source, u.origin, u.status, u.reason, u.headers::jsonb, u.body, u.size,
+                    u.at
+                FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::smallint[], $7::text[],
+                    $8::text[], $9::bytea[], $10::int[], $11::timestamptz[])
+                    AS u (id, org, app, source, origin, status, reason, headers, body, size, at)
+                """,
+                [new_id() for _ in batch],
+                [each.org for each in batch],
+                [each.app for each in batch],
+                [each.source for each in batch],
+                [str(each.origin) for each in batch],
+                [each.status for each in batch],
+                [each.reason for each in batch],
+                [orjson.dumps(each.headers).decode() for each in batch],
+                [each.body[:KEPT_BODY_BYTES] for each in batch],
+                [min(each.size, _MAX_INTEGER) for each in batch],
+                [each.at for each in batch],
+            )
+            for app in {each.app for each in batch}:
+                await _trim(connection, app)
+
+
+async def _trim(connection: Connection, app: UUID | None) -> None:
+    """Delete all but the newest `KEPT_PER_APP` of an application, or of those whose application is not known."""
+    if app is None:
+        await connection.execute(
+            """
+            DELETE FROM hookledger.rejected WHERE app IS NULL AND id <= (
+                SELECT id FROM hookledger.rejected WHERE app IS NULL ORDER BY id DESC OFFSET $1 LIMIT 1)
+            """,
+            KEPT_PER_APP,
+        )
+        return
+    await connection.execute(
+        """
+        DELETE FROM hookledger.rejected WHERE app = $1 AND id <= (
+            SELECT id FROM hookledger.rejected WHERE app = $1 ORDER BY id DESC OFFSET $2 LIMIT 1)
+        """,
+        app,
+        KEPT_PER_APP,
+    )

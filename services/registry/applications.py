@@ -1,0 +1,139 @@
+"""Applications: the tenants of an organisation."""
+
+from datetime import datetime
+from typing import cast
+
+from msgspec import UNSET, UnsetType
+
+from libs.common.contracts.registry import ApplicationDocument, Kind, RegistryObject
+from libs.common.domain import ids
+from libs.common.domain.ids import Prefix
+from libs.common.postgres.registry import Changes
+from libs.common.runtime.clock import new_id
+from services.registry import objects
+from services.registry.answers import NO_CONTENT, Answer, ok
+from services.registry.calls import Call
+from services.registry.fields import In, Metadata, Out, Rate, Title, Uid, checked_metadata, either, given
+from services.registry.paging import read_page
+from services.registry.parsing import conflict, not_found, parse_body, read_flag
+
+
+class ApplicationIn(In, frozen=True):
+    """A whole application."""
+
+    name: Title
+    uid: Uid | None = None
+    metadata: Metadata | None = None
+    throttle_rate: Rate | None | UnsetType = UNSET
+    rate_limit: Rate | None | UnsetType = UNSET
+    publish_accepted: bool = False
+
+
+class ApplicationPatch(In, frozen=True):
+    """What is to change."""
+
+    name: Title | UnsetType = UNSET
+    uid: Uid | None | UnsetType = UNSET
+    metadata: Metadata | None | UnsetType = UNSET
+    throttle_rate: Rate | None | UnsetType = UNSET
+    rate_limit: Rate | None | UnsetType = UNSET
+    publish_accepted: bool | UnsetType = UNSET
+
+
+class ApplicationOut(Out):
+    """An application as the API shows it."""
+
+    id: str
+    uid: str | None
+    name: str
+    metadata: dict[str, str]
+    rate_limit: int | None
+    throttle_rate: int | None
+    publish_accepted: bool
+    created_at: datetime
+    updated_at: datetime
+
+
+async def list_all(call: Call) -> Answer:
+    """GET /app."""
+    page = read_page(call.request.query, descending=False)
+    found = await objects.list_objects(call, Kind.APPLICATION, page, app=None)
+    return ok(page.of([_out(item) for item in found], lambda item: item.id))
+
+
+async def create(call: Call, changes: Changes) -> Answer:
+    """POST /app, with `get_if_exists` the one that has the uid already."""
+    body = parse_body(call.body, ApplicationIn)
+    reuse = read_flag(call.request.query, "get_if_exists", default=False)
+    if body.uid is not None:
+        existing = await objects.find(call, Kind.APPLICATION, body.uid)
+        if existing is not None and existing.uid == body.uid:
+            if reuse:
+                return ok(_out(existing))
+            raise conflict("an application with this uid exists already")
+    created = await changes.create(Kind.APPLICATION, new_id(), _document(body), org=call.caller.org, uid=body.uid)
+    return ok(_out(created), 201)
+
+
+async def get(call: Call) -> Answer:
+    """GET /app/{app}."""
+    return ok(_out(await objects.application(call)))
+
+
+async def put(call: Call, changes: Changes) -> Answer:
+    """PUT /app/{app}: replaces, or creates under the uid in the path."""
+    body = parse_body(call.body, ApplicationIn)
+    found = await objects.find(call, Kind.APPLICATION, call.named("app"))
+    if found is not None:
+        return ok(_out(await changes.update(found, _document(body), uid=body.uid)))
+    uid = objects.new_uid(Kind.APPLICATION, call.named("app"))
+    if uid is None:
+        raise not_found("application")
+    created = await changes.create(
+        Kind.APPLICATION, new_id(), _document(body), org=call.caller.org, uid=body.uid or uid
+    )
+    return ok(_out(created), 201)
+
+
+async def patch(call: Call, changes: Changes) -> Answer:
+    """PATCH /app/{app}."""
+    body = parse_body(call.body, ApplicationPatch)
+    found = await objects.application(call)
+    old = cast("ApplicationDocument", found.document)
+    document = ApplicationDocument(
+        name=given(body.name, old.name),
+        metadata=checked_metadata(given(body.metadata, old.metadata)),
+        throttle_rate=given(either(body.throttle_rate, body.rate_limit), old.throttle_rate),
+        publish_accepted=given(body.publish_accepted, old.publish_accepted),
+    )
+    return ok(_out(await changes.update(found, document, uid=given(body.uid, found.uid))))
+
+
+async def delete(call: Call, changes: Changes) -> Answer:
+    """DELETE /app/{app}. Its endpoints and sources go with it: nobody finds them without it."""
+    await changes.delete(await objects.application(call))
+    return NO_CONTENT
+
+
+def _document(body: ApplicationIn) -> ApplicationDocument:
+    return ApplicationDocument(
+        name=body.name,
+        metadata=checked_metadata(body.metadata),
+        throttle_rate=given(either(body.throttle_rate, body.rate_limit), None),
+        publish_accepted=body.publish_accepted,
+    )
+
+
+def _out(item: RegistryObject) -> ApplicationOut:
+    document = cast("ApplicationDocument", item.document)
+    return ApplicationOut(
+        id=ids.encode(Prefix.APPLICATION, item.id),
+        uid=item.uid,
+        name=document.name,
+        metadata=document.metadata,
+        rate_limit=document.throttle_rate,
+        throttle_rate=document.throttle_rate,
+        publish_accepted=document.publish_accepted,
+        created_at=item.created_at,
+        updated_at=item.updated_at,
+    )

@@ -1,0 +1,81 @@
+"""The secrets of endpoints over HTTP: reading where the organisation allows it, and rotation."""
+
+from datetime import timedelta
+from typing import Annotated, Final, cast
+
+from msgspec import Meta
+from msgspec.structs import replace
+
+from libs.common.contracts.registry import EndpointDocument, SecretReveal
+from libs.common.postgres.registry import Changes, Verb
+from libs.common.runtime.clock import now
+from libs.common.runtime.http import ApiError
+from services.registry import objects, secrets
+from services.registry.answers import NO_CONTENT, Answer, ok
+from services.registry.calls import Call
+from services.registry.endpoints import endpoint
+from services.registry.fields import In, Out
+from services.registry.parsing import parse_body
+
+MOST_OLD_KEYS: Final = 10
+DEFAULT_GRACE: Final = 24 * 3600
+
+
+class RotateIn(In, frozen=True):
+    """A secret of one's own, and how long the old one goes on signing."""
+
+    key: str | None = None
+    grace_period_seconds: Annotated[int, Meta(ge=0, le=7 * 24 * 3600)] | None = DEFAULT_GRACE
+
+
+class SecretOut(Out):
+    """A secret in the open."""
+
+    key: str
+
+
+async def get(call: Call) -> Answer:
+    """GET /app/{app}/endpoint/{endpoint}/secret, where the organisation's secrets may be read again."""
+    found = await endpoint(call)
+    organisation = await objects.organisation(call)
+    if organisation.secret_reveal is not SecretReveal.ALWAYS:
+        raise ApiError(
+            403, "an endpoint's secret is shown once, when it is created: rotate it, or pass one of your own"
+        )
+    document = cast("EndpointDocument", found.document)
+    newest = document.keys[0]
+    return ok(SecretOut(key=await secrets.reveal(call.connection, call.registry.master_keys, newest.id)))
+
+
+async def rotate(call: Call, changes: Changes) -> Answer:
+    """POST /app/{app}/endpoint/{endpoint}/secret/rotate.
+
+    204, as in the reference; where secrets are shown once, and this one was generated, 200 with the new one.
+    """
+    body = parse_body(call.body, RotateIn) if call.body.strip() else RotateIn()
+    found = await endpoint(call)
+    organisation = await objects.organisation(call)
+    document = cast("EndpointDocument", found.document)
+    at = now()
+    seconds = DEFAULT_GRACE if body.grace_period_seconds is None else body.grace_period_seconds
+    expiry = at + timedelta(seconds=seconds)
+    text = secrets.checked(body.key, ["body", "key"])
+    old = [
+        key if key.expires_at is not None and key.expires_at < expiry else replace(key, expires_at=expiry)
+        for key in document.keys
+    ]
+    kept = tuple(key for key in old if key.expires_at is not None and key.expires_at > at)
+    if len(kept) > MOST_OLD_KEYS:
+        raise ApiError(400, f"{MOST_OLD_KEYS} old secrets still sign; wait until some have expired")
+    reference = await secrets.store(
+        call.connection, call.registry.master_keys, text or secrets.generate(), owner=found.id, org=found.org
+    )
+    for key in kept:
+        if key.expires_at is not None:
+            await secrets.expire(call.connection, key.id, key.expires_at)
+    keys = (reference, *kept)
+    await secrets.erase(call.connection, found.id, keep=keys)
+    await changes.update(found, replace(document, keys=keys), uid=found.uid, verb=Verb.SECRET_ROTATED)
+    if text is None and organisation.secret_reveal is SecretReveal.ONCE:
+        return ok(SecretOut(key=await secrets.reveal(call.connection, call.registry.master_keys, reference.id)))
+    return NO_CONTENT

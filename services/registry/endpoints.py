@@ -1,0 +1,246 @@
+"""Endpoints: where an application's messages are sent."""
+
+from datetime import datetime
+from typing import cast
+from uuid import UUID
+
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from libs.common.contracts.registry import EndpointDocument, KeyReference, Kind, RegistryObject
+from libs.common.domain import ids
+from libs.common.domain.endpoint import Profile
+from libs.common.domain.ids import Prefix
+from libs.common.domain.urls import UrlRefusal, parse_target
+from libs.common.postgres.registry import Changes
+from libs.common.runtime.clock import new_id
+from libs.common.runtime.http import invalid
+from services.registry import objects, secrets
+from services.registry.answers import NO_CONTENT, Answer, ok
+from services.registry.calls import Call
+from services.registry.fields import (
+    Channels,
+    Description,
+    EventTypes,
+    In,
+    Metadata,
+    Out,
+    Rate,
+    RetrySchedule,
+    TimeoutMs,
+    Uid,
+    checked_metadata,
+    distinct,
+    either,
+    given,
+)
+from services.registry.paging import read_page
+from services.registry.parsing import conflict, not_found, parse_body
+
+
+class EndpointIn(In, frozen=True):
+    """A whole endpoint. `secret` counts on creation only; afterwards it is rotated."""
+
+    url: str
+    uid: Uid | None = None
+    description: Description | None = ""
+    disabled: bool | None = False
+    event_types: EventTypes | None | UnsetType = UNSET
+    filter_types: EventTypes | None | UnsetType = UNSET
+    channels: Channels | None = None
+    metadata: Metadata | None = None
+    throttle_rate: Rate | None | UnsetType = UNSET
+    rate_limit: Rate | None | UnsetType = UNSET
+    secret: str | None = None
+    profile: Profile = Profile.STANDARD
+    retry_schedule: RetrySchedule | None = None
+    retry_client_errors: bool | None = None
+    timeout_ms: TimeoutMs | None = None
+
+
+class EndpointPatch(In, frozen=True):
+    """What is to change."""
+
+    url: str | UnsetType = UNSET
+    uid: Uid | None | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    disabled: bool | UnsetType = UNSET
+    event_types: EventTypes | None | UnsetType = UNSET
+    filter_types: EventTypes | None | UnsetType = UNSET
+    channels: Channels | None | UnsetType = UNSET
+    metadata: Metadata | None | UnsetType = UNSET
+    throttle_rate: Rate | None | UnsetType = UNSET
+    rate_limit: Rate | None | UnsetType = UNSET
+    profile: Profile | UnsetType = UNSET
+    retry_schedule: RetrySchedule | None | UnsetType = UNSET
+    retry_client_errors: bool | None | UnsetType = UNSET
+    timeout_ms: TimeoutMs | None | UnsetType = UNSET
+
+
+class EndpointOut(Out):
+    """An endpoint as the API shows it; `secret` in the answer to its creation only."""
+
+    id: str
+    uid: str | None
+    url: str
+    version: int
+    description: str
+    disabled: bool
+    event_types: tuple[str, ...] | None
+    filter_types: tuple[str, ...] | None
+    channels: tuple[str, ...] | None
+    metadata: dict[str, str]
+    rate_limit: int | None
+    throttle_rate: int | None
+    profile: Profile
+    retry_schedule: tuple[float, ...] | None
+    retry_client_errors: bool | None
+    timeout_ms: int | None
+    created_at: datetime
+    updated_at: datetime
+    secret: str | UnsetType = UNSET
+
+
+async def endpoint(call: Call) -> RegistryObject:
+    """The endpoint in the path, of the application in the path.
+
+    Raises:
+        ApiError: 404.
+    """
+    app = await objects.application(call)
+    return await objects.require(call, Kind.ENDPOINT, call.named("endpoint"), app=app.id)
+
+
+async def list_all(call: Call) -> Answer:
+    """GET /app/{app}/endpoint."""
+    page = read_page(call.request.query, descending=True)
+    app = await objects.application(call)
+    found = await objects.list_objects(call, Kind.ENDPOINT, page, app=app.id)
+    return ok(page.of([out(item) for item in found], lambda item: item.id))
+
+
+async def create(call: Call, changes: Changes) -> Answer:
+    """POST /app/{app}/endpoint."""
+    body = parse_body(call.body, EndpointIn)
+    app = await objects.application(call)
+    return await _create(call, changes, app.id, body, body.uid)
+
+
+async def get(call: Call) -> Answer:
+    """GET /app/{app}/endpoint/{endpoint}."""
+    return ok(out(await endpoint(call)))
+
+
+async def put(call: Call, changes: Changes) -> Answer:
+    """PUT /app/{app}/endpoint/{endpoint}: replaces, or creates under the uid in the path."""
+    body = parse_body(call.body, EndpointIn)
+    app = await objects.application(call)
+    found = await objects.find(call, Kind.ENDPOINT, call.named("endpoint"), app=app.id)
+    if found is None:
+        uid = objects.new_uid(Kind.ENDPOINT, call.named("endpoint"))
+        if uid is None:
+            raise not_found("endpoint")
+        return await _create(call, changes, app.id, body, body.uid or uid)
+    keys = cast("EndpointDocument", found.document).keys
+    return ok(out(await changes.update(found, await _document(call, body, keys), uid=body.uid)))
+
+
+async def patch(call: Call, changes: Changes) -> Answer:
+    """PATCH /app/{app}/endpoint/{endpoint}."""
+    body = parse_body(call.body, EndpointPatch)
+    found = await endpoint(call)
+    old = cast("EndpointDocument", found.document)
+    document = EndpointDocument(
+        # An old URL is not judged anew: what changes otherwise must be changeable after the policy was tightened.
+        url=old.url if isinstance(body.url, UnsetType) else await _checked_url(call, body.url),
+        description=given(body.description, old.description),
+        disabled=given(body.disabled, old.disabled),
+        event_types=distinct(given(either(body.event_types, body.filter_types), old.event_types)),
+        channels=distinct(given(body.channels, old.channels)),
+        metadata=checked_metadata(given(body.metadata, old.metadata)),
+        throttle_rate=given(either(body.throttle_rate, body.rate_limit), old.throttle_rate),
+        profile=given(body.profile, old.profile),
+        retry_schedule=given(body.retry_schedule, old.retry_schedule),
+        retry_client_errors=given(body.retry_client_errors, old.retry_client_errors),
+        timeout_ms=given(body.timeout_ms, old.timeout_ms),
+        keys=old.keys,
+    )
+    return ok(out(await changes.update(found, document, uid=given(body.uid, found.uid))))
+
+
+async def delete(call: Call, changes: Changes) -> Answer:
+    """DELETE /app/{app}/endpoint/{endpoint}."""
+    found = await endpoint(call)
+    await changes.delete(found)
+    await secrets.erase(call.connection, found.id)
+    return NO_CONTENT
+
+
+async def _create(call: Call, changes: Changes, app: UUID, body: EndpointIn, uid: str | None) -> Answer:
+    if uid is not None:
+        existing = await objects.find(call, Kind.ENDPOINT, uid, app=app)
+        if existing is not None and existing.uid == uid:
+            raise conflict("an endpoint with this uid exists already in the application")
+    identity = new_id()
+    text = secrets.checked(body.secret, ["body", "secret"]) or secrets.generate()
+    document = await _document(call, body, ())
+    key = await secrets.store(call.connection, call.registry.master_keys, text, owner=identity, org=call.caller.org)
+    document = replace(document, keys=(key,))
+    created = await changes.create(Kind.ENDPOINT, identity, document, org=call.caller.org, app=app, uid=uid)
+    return ok(out(created, secret=text), 201)
+
+
+async def _document(call: Call, body: EndpointIn, keys: tuple[KeyReference, ...]) -> EndpointDocument:
+    return EndpointDocument(
+        url=await _checked_url(call, body.url),
+        description=body.description or "",
+        disabled=body.disabled or False,
+        event_types=distinct(given(either(body.event_types, body.filter_types), None)),
+        channels=distinct(body.channels),
+        metadata=checked_metadata(body.metadata),
+        throttle_rate=given(either(body.throttle_rate, body.rate_limit), None),
+        profile=body.profile,
+        retry_schedule=body.retry_schedule,
+        retry_client_errors=body.retry_client_errors,
+        timeout_ms=body.timeout_ms,
+        keys=keys,
+    )
+
+
+async def _checked_url(call: Call, text: str) -> str:
+    """The URL in the form in which it is stored.
+
+    Raises:
+        ApiError: 422, no endpoint may have it.
+    """
+    organisation = await objects.organisation(call)
+    target = parse_target(text, call.registry.addresses, https_only=organisation.endpoint_https_only)
+    if isinstance(target, UrlRefusal):
+        raise invalid(["body", "url"], target.detail, "value_error.url")
+    return target.text
+
+
+def out(item: RegistryObject, secret: str | UnsetType = UNSET) -> EndpointOut:
+    """An endpoint as the API shows it."""
+    document = cast("EndpointDocument", item.document)
+    return EndpointOut(
+        id=ids.encode(Prefix.ENDPOINT, item.id),
+        uid=item.uid,
+        url=document.url,
+        version=1,
+        description=document.description,
+        disabled=document.disabled,
+        event_types=document.event_types,
+        filter_types=document.event_types,
+        channels=document.channels,
+        metadata=document.metadata,
+        rate_limit=document.throttle_rate,
+        throttle_rate=document.throttle_rate,
+        profile=document.profile,
+        retry_schedule=document.retry_schedule,
+        retry_client_errors=document.retry_client_errors,
+        timeout_ms=document.timeout_ms,
+        created_at=item.created_at,
+        updated_at=item.updated_at,
+        secret=secret,
+    )

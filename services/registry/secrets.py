@@ -1,0 +1,75 @@
+"""Secrets of endpoints and sources: sealed in a table of their own, named in documents by id and fingerprint."""
+
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from libs.common.contracts.registry import KeyReference
+from libs.common.domain.signatures import standard
+from libs.common.postgres.pool import Connection
+from libs.common.runtime.clock import new_id, random_bytes
+from libs.common.runtime.http import ApiError, invalid
+from libs.common.runtime.sealing import MasterKeys, SealError
+
+_GENERATED_BYTES: Final = 32
+
+
+def generate() -> str:
+    """A new secret in the form of Standard Webhooks."""
+    return standard.format_secret(random_bytes(_GENERATED_BYTES))
+
+
+def checked(text: str | None, location: list[str | int]) -> str | None:
+    """A given secret in its one form, `whsec_…`.
+
+    Raises:
+        ApiError: 422.
+    """
+    if text is None:
+        return None
+    try:
+        return standard.format_secret(standard.parse_secret(text))
+    except standard.InvalidSecretError as error:
+        raise invalid(location, str(error)) from None
+
+
+async def store(connection: Connection, master_keys: MasterKeys, secret: str, *, owner: UUID, org: UUID) -> KeyReference:
+    """Seal a secret; what the owner's document says of it."""
+    reference = KeyReference(id=new_id(), fingerprint=master_keys.fingerprint(secret.encode()))
+    await connection.execute(
+        """
+        INSERT INTO hookledger.secret (id, owner, org, sealed, created_at, expires_at)
+        VALUES ($1, $2, $3, $4, clock_timestamp(), NULL)
+        """,
+        reference.id,
+        owner,
+        org,
+        master_keys.seal(secret.encode(), owner=owner, org=org),
+    )
+    return reference
+
+
+async def expire(connection: Connection, secret: UUID, at: datetime) -> None:
+    """Note until when an old secret still signs."""
+    await connection.execute("UPDATE hookledger.secret SET expires_at = $2 WHERE id = $1", secret, at)
+
+
+async def reveal(connection: Connection, master_keys: MasterKeys, secret: UUID) -> str:
+    """The text of a secret.
+
+    Raises:
+        ApiError: 503, it was sealed with a master key that is not configured here.
+    """
+    row = await connection.fetchrow("SELECT owner, org, sealed FROM hookledger.secret WHERE id = $1", secret)
+    assert row is not None
+    try:
+        return master_keys.open(row["sealed"], owner=row["owner"], org=row["org"]).decode()
+    except SealError as error:
+        raise ApiError(503, "the secret cannot be opened with the master keys configured here") from error
+
+
+async def erase(connection: Connection, owner: UUID, *, keep: tuple[KeyReference, ...] = ()) -> None:
+    """Remove the secrets of an owner but for those it keeps."""
+    await connection.execute(
+        "DELETE FROM hookledger.secret WHERE owner = $1 AND NOT id = ANY($2)", owner, [key.id for key in keep]
+    )
