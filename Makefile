@@ -1,0 +1,49 @@
+# The commands of this checkout. Each makes what it needs; nothing is installed outside of it.
+PYTHON ?= python3
+VENV := .venv/bin/python
+
+# Another environment of the caller's must not mix with ours.
+unexport PYTHONHOME
+unexport PYTHONPATH
+unexport VIRTUAL_ENV
+
+# Every tool's cache goes where all that we write goes.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.hookledger/cache/python
+export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.hookledger/cache/hypothesis
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo up down logs test lint bench faults
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+
+setup: ## make .venv from the lock file (done by the others when needed)
+	@$(PYTHON) deploy/stack/bootstrap.py
+
+demo: setup ## the main job, end to end, on servers of its own
+	@$(VENV) -m deploy.demo
+
+up: setup ## start the stack in the background; its URLs are in .hookledger/env
+	@$(VENV) -m deploy.stack up
+
+down: setup ## stop it; its data stays (make down WIPE=1 removes it)
+	@$(VENV) -m deploy.stack down $(if $(WIPE),--wipe)
+
+logs: setup ## follow the logs of the three services
+	@$(VENV) -m deploy.stack logs -f
+
+test: setup ## all tests, then the demo
+	@$(VENV) -m deploy.stack.suite
+
+lint: setup ## ruff, mypy --strict, import-linter
+	@echo 'lint: ruff check' && $(VENV) -m ruff check .
+	@echo 'lint: ruff format' && $(VENV) -m ruff format --check .
+	@echo 'lint: mypy' && $(VENV) -m mypy
+	@echo 'lint: import-linter' && .venv/bin/lint-imports --cache-dir .hookledger/cache/import-linter
+
+bench: setup ## deliveries per second on this machine
+	@$(VENV) -m bench
+
+faults: setup ## only the tests that kill and wipe
+	@$(VENV) -m pytest tests/faults
