@@ -1,0 +1,1 @@
+"""Ingress: accepting messages, and the front door."""

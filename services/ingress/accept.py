@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
-from uuid import UUID
 
 import asyncpg
 
@@ -154,9 +153,7 @@ class Acceptor:
                 lifetime=self._lifetime,
             )
             verdicts = iter(settled)
-            acceptances = [
-                (next(verdicts) or each) if isinstance(each, Accepted) else each for each in acceptances
-            ]
+            acceptances = [(next(verdicts) or each) if isinstance(each, Accepted) else each for each in acceptances]
             accepted = [each.message for each in acceptances if isinstance(each, Accepted)]
             if accepted:
                 await _insert(connection, accepted, epoch=self._epoch)
@@ -264,5 +261,3 @@ def _count(candidate: Candidate, acceptance: Acceptance) -> None:
             metrics.DUPLICATES.labels(str(kind)).inc()
         case Forbidden():
             pass
-
-

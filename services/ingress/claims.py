@@ -54,7 +54,9 @@ async def settle(
             settled[index] = _first_held(contenders[index], held)
         for index, (leader, shared) in followers.items():
             if settled[leader] is None:
-                since = Holder(message=contenders[leader].message, request_hash=_hash_of(contenders[leader], shared), since=at)
+                since = Holder(
+                    message=contenders[leader].message, request_hash=_hash_of(contenders[leader], shared), since=at
+                )
                 settled[index] = _repetition(shared, since)
             elif shared.place in held:
                 settled[index] = _repetition(shared, held[shared.place])
@@ -99,9 +101,7 @@ async def forget_expired(pool: Pool, *, lifetime: timedelta, most: int) -> int:
     return int(status.rpartition(" ")[2])
 
 
-def _divide(
-    contenders: Sequence[Contender], pending: Iterable[int]
-) -> tuple[list[int], dict[int, tuple[int, Claim]]]:
+def _divide(contenders: Sequence[Contender], pending: Iterable[int]) -> tuple[list[int], dict[int, tuple[int, Claim]]]:
     """Those that are the first of the batch in all their keys, and the others with whom they follow, and by what."""
     first: dict[Place, int] = {}
     leaders: list[int] = []

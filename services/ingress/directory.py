@@ -45,8 +45,8 @@ class Directory:
             self._next = None  # the read begins: who comes now needs another
             await self.snapshot.catch_up()
 
-    async def api_key(self, authorization: str | None) -> RegistryObject:
-        """The key of an `Authorization` header, if it may publish.
+    async def key_hash(self, authorization: str | None) -> str:
+        """The hash of the key in an `Authorization` header, if it may publish.
 
         Raises:
             ApiError: 401 or 403.
@@ -58,7 +58,8 @@ class Directory:
         digest = hash_key(text)
         if self.snapshot.api_key(digest) is None:
             await self.refresh()
-        return self.known_key(digest)
+        self.known_key(digest)
+        return digest
 
     def known_key(self, digest: str) -> RegistryObject:
         """The key with that hash, if it may publish.
@@ -85,6 +86,11 @@ class Directory:
             except ids.BadIdError:
                 return None
         return found if found is not None and found.org == org else None
+
+    def owns(self, org: UUID, app: UUID) -> bool:
+        """Whether the organisation has that application."""
+        found = self.snapshot.get(Kind.APPLICATION, app)
+        return found is not None and found.org == org
 
     async def fresh_application(self, org: UUID, text: str) -> RegistryObject | None:
         """As `application`, having caught up where it is unknown.

@@ -19,7 +19,7 @@ from libs.common.runtime.http import ApiError, json_response
 from services.ingress import metrics
 from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.body import BodyError, continue_unless_too_large, read_body
-from services.ingress.candidate import Accepted, Candidate, Duplicate, Forbidden, KeyKind, claim
+from services.ingress.candidate import Accepted, Candidate, Claim, Duplicate, Forbidden, KeyKind, claim
 from services.ingress.directory import Directory
 from services.ingress.rejections import Rejection, Rejections, kept_headers
 
@@ -79,13 +79,15 @@ class Inbound:
             body = await read_body(request, most=MAX_BODY_BYTES, seconds=self._body_seconds)
             return await self._accept(source, _Arrived(_headers(request), body))
         except BodyError as error:
-            self._keep(request, source, error.status, f"body: {error.detail}", error.read, error.size)
+            reason = f"body: {error.detail}"
+            self._keep(request, source, status=error.status, reason=reason, body=error.read, size=error.size)
             raise
         except RejectedError as error:
-            self._keep(request, source, error.status, error.reason, body, len(body))
+            self._keep(request, source, status=error.status, reason=error.reason, body=body, size=len(body))
             raise
 
     async def _accept(self, source: RegistryObject, arrived: _Arrived) -> web.Response:
+        source = self._directory.known_source(source.id)  # as it is now: the body may have taken its time
         scheme = _scheme(source)
         source, refusal = await self._verify_fresh(source, scheme, arrived)
         if refusal is not None:
@@ -105,7 +107,7 @@ class Inbound:
     ) -> Accepted | Duplicate | Forbidden:
         assert source.app is not None, "a source belongs to an application"
         assert isinstance(source.document, SourceDocument)
-        claims = ()
+        claims: tuple[Claim, ...] = ()
         if identity.event_id is not None:
             parts = source.id.bytes, identity.event_id.encode()
             claims = (claim(source.app, KeyKind.PROVIDER_EVENT, parts, arrived.body),)
@@ -159,7 +161,7 @@ class Inbound:
         return None if fresh.version == source.version else self._verify(fresh, scheme, arrived)
 
     def _keep(
-        self, request: web.Request, source: RegistryObject, status: int, reason: str, body: bytes, size: int
+        self, request: web.Request, source: RegistryObject, *, status: int, reason: str, body: bytes, size: int
     ) -> None:
         metrics.REJECTED.labels(str(Origin.SOURCE), reason.partition(":")[0]).inc()
         self._rejections.keep(

@@ -1,14 +1,18 @@
-"""Listening, with a deadline for a request's headers.
+"""Listening, as aiohttp does it but for two things.
 
-aiohttp has none: a client that drips its headers holds a connection until the keep-alive timer closes it without a
-word. Here such a connection gets 408. What trickles in behind a request that is still being answered (pipelining) is
-left to the keep-alive timer.
+A request's headers have a deadline: aiohttp has none, and a client that drips them would hold its connection until the
+keep-alive timer closes it without a word. Here it gets 408. What trickles in behind a request that is still being
+answered (pipelining) is left to the keep-alive timer.
+
+Stopping lets requests in hand come to their end: aiohttp stops reading at once, so that a request whose body is still
+on its way would never be answered.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
+from weakref import WeakSet
 
 import orjson
 from aiohttp import web
@@ -19,6 +23,9 @@ from services.ingress import metrics
 
 _LOG: Final = logger("http")
 BACKLOG: Final = 1024
+CUT_SECONDS: Final = 0.5
+"""How long a request gets to end that was cut off when its grace was over."""
+_LOOK_SECONDS: Final = 0.02
 LINGERING_SECONDS: Final = 2.0
 """How long the rest of a refused body is read and thrown away, so that its sender can read the answer."""
 
@@ -37,6 +44,28 @@ class _Connection(web.RequestHandler):
         )
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
+        self._closes_after_answer = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in hand."""
+        return self._request_in_progress
+
+    def close(self) -> None:
+        if self.busy:
+            self._closes_after_answer = True
+        else:
+            super().close()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        if self._closes_after_answer and not resp.prepared:
+            resp.force_close()
+        finished = await super().finish_response(request, resp, start_time)
+        if self._closes_after_answer:
+            super().close()
+        return finished
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -84,23 +113,38 @@ async def listening(
     Raises:
         OSError: the port is taken.
     """
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=grace)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CUT_SECONDS)
     await runner.setup()
     server = runner.server
     assert server is not None, "setup has made it"
     loop = asyncio.get_running_loop()
+    connections: WeakSet[_Connection] = WeakSet()
+
+    def connection() -> _Connection:
+        made = _Connection(server, loop=loop, head_seconds=head_seconds)
+        connections.add(made)
+        return made
+
     try:
-        listener = await loop.create_server(
-            lambda: _Connection(server, loop=loop, head_seconds=head_seconds),
-            host,
-            port,
-            reuse_address=True,
-            backlog=BACKLOG,
-        )
+        listener = await loop.create_server(connection, host, port, reuse_address=True, backlog=BACKLOG)
         try:
             _LOG.info("http.listening", host=host, port=port)
             yield
         finally:
             listener.close()
+            await asyncio.sleep(0)  # what was accepted already begins
+            await _end(connections, grace)
     finally:
         await runner.cleanup()
+
+
+async def _end(connections: Iterable[_Connection], grace: float) -> None:
+    """Close what is idle, and the others after their answer, for at most `grace` seconds."""
+    for connection in list(connections):
+        connection.close()
+    try:
+        async with asyncio.timeout(grace):
+            while any(connection.busy for connection in list(connections)):  # noqa: ASYNC110  ends within the grace
+                await asyncio.sleep(_LOOK_SECONDS)
+    except TimeoutError:
+        _LOG.warning("http.cut_off", requests=sum(connection.busy for connection in list(connections)))

@@ -55,6 +55,7 @@ class Rejection:
     headers: Mapping[str, list[str]]
     body: bytes = field(repr=False)
     size: int
+    id: UUID = field(default_factory=new_id)
     at: datetime = field(default_factory=now)
 
 
@@ -142,7 +143,7 @@ class Rejections:
                     $8::text[], $9::bytea[], $10::int[], $11::timestamptz[])
                     AS u (id, org, app, source, origin, status, reason, headers, body, size, at)
                 """,
-                [new_id() for _ in batch],
+                [each.id for each in batch],
                 [each.org for each in batch],
                 [each.app for each in batch],
                 [each.source for each in batch],

@@ -1,4 +1,4 @@
-"""Telling ingress and dispatcher that the registry has changed: best effort, because they also find out by themselves."""
+"""Telling ingress and dispatcher that the registry has changed: best effort, they also find out by themselves."""
 
 import asyncio
 from typing import Final
@@ -14,8 +14,7 @@ _LOG: Final = logger("announcing")
 class Announcer:
     """Publishes the newest version; those that came in the meantime are one announcement."""
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self) -> None:
         self._version = 0
         self._changed = asyncio.Event()
         self._stopping = False
@@ -30,7 +29,7 @@ class Announcer:
         self._stopping = True
         self._changed.set()
 
-    async def run(self) -> None:
+    async def run(self, broker: Broker) -> None:
         """Announce until `stop`."""
         announced = 0
         while True:
@@ -39,8 +38,8 @@ class Announcer:
             version = self._version
             if version > announced:
                 try:
-                    await self._broker.publish(
-                        self._broker.names.registry,
+                    await broker.publish(
+                        broker.names.registry,
                         msgspec.json.encode({"version": version}),
                         content_type="application/json",
                     )

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
-from libs.common.postgres.pool import Connection
+from libs.common.postgres.pool import Connection, Pool
 from libs.common.runtime.http import ApiError, json_response
 from libs.common.runtime.sealing import MasterKeys, SealError
 
@@ -128,6 +128,6 @@ class Claim:
         return UUID(bytes=self.digest[:16])
 
 
-async def forget_old(connection: Connection) -> None:
+async def forget_old(pool: Pool) -> None:
     """Remove answers that are no longer given again."""
-    await connection.execute("DELETE FROM hookledger.answer WHERE created_at < clock_timestamp() - interval '24 hours'")
+    await pool.execute("DELETE FROM hookledger.answer WHERE created_at < clock_timestamp() - interval '24 hours'")

@@ -24,8 +24,8 @@ class ApplicationIn(In, frozen=True):
     name: Title
     uid: Uid | None = None
     metadata: Metadata | None = None
-    throttle_rate: Rate | None | UnsetType = UNSET
-    rate_limit: Rate | None | UnsetType = UNSET
+    throttle_rate: Rate | UnsetType | None = UNSET
+    rate_limit: Rate | UnsetType | None = UNSET
     publish_accepted: bool = False
 
 
@@ -33,10 +33,10 @@ class ApplicationPatch(In, frozen=True):
     """What is to change."""
 
     name: Title | UnsetType = UNSET
-    uid: Uid | None | UnsetType = UNSET
-    metadata: Metadata | None | UnsetType = UNSET
-    throttle_rate: Rate | None | UnsetType = UNSET
-    rate_limit: Rate | None | UnsetType = UNSET
+    uid: Uid | UnsetType | None = UNSET
+    metadata: Metadata | UnsetType | None = UNSET
+    throttle_rate: Rate | UnsetType | None = UNSET
+    rate_limit: Rate | UnsetType | None = UNSET
     publish_accepted: bool | UnsetType = UNSET
 
 
@@ -83,10 +83,12 @@ async def get(call: Call) -> Answer:
 async def put(call: Call, changes: Changes) -> Answer:
     """PUT /app/{app}: replaces, or creates under the uid in the path."""
     body = parse_body(call.body, ApplicationIn)
-    found = await objects.find(call, Kind.APPLICATION, call.named("app"))
+    path = call.named("app")
+    found = await objects.find(call, Kind.APPLICATION, path)
     if found is not None:
-        return ok(_out(await changes.update(found, _document(body), uid=body.uid)))
-    uid = objects.new_uid(Kind.APPLICATION, call.named("app"))
+        uid = objects.put_uid(found, path, body.uid)
+        return ok(_out(await changes.update(found, _document(body), uid=uid)))
+    uid = objects.new_uid(Kind.APPLICATION, path)
     if uid is None:
         raise not_found("application")
     created = await changes.create(

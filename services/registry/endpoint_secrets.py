@@ -1,5 +1,6 @@
 """The secrets of endpoints over HTTP: reading where the organisation allows it, and rotation."""
 
+import re
 from datetime import timedelta
 from typing import Annotated, Final, cast
 
@@ -19,6 +20,9 @@ from services.registry.parsing import parse_body
 
 MOST_OLD_KEYS: Final = 10
 DEFAULT_GRACE: Final = 24 * 3600
+
+_SDK: Final = re.compile(r"svix-libs/([0-9]{1,4})\.")
+_SDK_READS_SECRET: Final = 2
 
 
 class RotateIn(In, frozen=True):
@@ -50,7 +54,8 @@ async def get(call: Call) -> Answer:
 async def rotate(call: Call, changes: Changes) -> Answer:
     """POST /app/{app}/endpoint/{endpoint}/secret/rotate.
 
-    204, as in the reference; where secrets are shown once, and this one was generated, 200 with the new one.
+    204, as in the reference; 200 with the new secret for the SDKs since 2.0, which read it from the answer, and where
+    secrets are shown once and this one was generated.
     """
     body = parse_body(call.body, RotateIn) if call.body.strip() else RotateIn()
     found = await endpoint(call)
@@ -76,6 +81,8 @@ async def rotate(call: Call, changes: Changes) -> Answer:
     keys = (reference, *kept)
     await secrets.erase(call.connection, found.id, keep=keys)
     await changes.update(found, replace(document, keys=keys), uid=found.uid, verb=Verb.SECRET_ROTATED)
-    if text is None and organisation.secret_reveal is SecretReveal.ONCE:
+    only_now = text is None and organisation.secret_reveal is SecretReveal.ONCE
+    sdk = _SDK.match(call.request.headers.get("User-Agent", ""))
+    if only_now or (sdk is not None and int(sdk[1]) >= _SDK_READS_SECRET):
         return ok(SecretOut(key=await secrets.reveal(call.connection, call.registry.master_keys, reference.id)))
     return NO_CONTENT

@@ -45,12 +45,12 @@ class EndpointIn(In, frozen=True):
     uid: Uid | None = None
     description: Description | None = ""
     disabled: bool | None = False
-    event_types: EventTypes | None | UnsetType = UNSET
-    filter_types: EventTypes | None | UnsetType = UNSET
+    event_types: EventTypes | UnsetType | None = UNSET
+    filter_types: EventTypes | UnsetType | None = UNSET
     channels: Channels | None = None
     metadata: Metadata | None = None
-    throttle_rate: Rate | None | UnsetType = UNSET
-    rate_limit: Rate | None | UnsetType = UNSET
+    throttle_rate: Rate | UnsetType | None = UNSET
+    rate_limit: Rate | UnsetType | None = UNSET
     secret: str | None = None
     profile: Profile = Profile.STANDARD
     retry_schedule: RetrySchedule | None = None
@@ -62,19 +62,19 @@ class EndpointPatch(In, frozen=True):
     """What is to change."""
 
     url: str | UnsetType = UNSET
-    uid: Uid | None | UnsetType = UNSET
+    uid: Uid | UnsetType | None = UNSET
     description: Description | UnsetType = UNSET
     disabled: bool | UnsetType = UNSET
-    event_types: EventTypes | None | UnsetType = UNSET
-    filter_types: EventTypes | None | UnsetType = UNSET
-    channels: Channels | None | UnsetType = UNSET
-    metadata: Metadata | None | UnsetType = UNSET
-    throttle_rate: Rate | None | UnsetType = UNSET
-    rate_limit: Rate | None | UnsetType = UNSET
+    event_types: EventTypes | UnsetType | None = UNSET
+    filter_types: EventTypes | UnsetType | None = UNSET
+    channels: Channels | UnsetType | None = UNSET
+    metadata: Metadata | UnsetType | None = UNSET
+    throttle_rate: Rate | UnsetType | None = UNSET
+    rate_limit: Rate | UnsetType | None = UNSET
     profile: Profile | UnsetType = UNSET
-    retry_schedule: RetrySchedule | None | UnsetType = UNSET
-    retry_client_errors: bool | None | UnsetType = UNSET
-    timeout_ms: TimeoutMs | None | UnsetType = UNSET
+    retry_schedule: RetrySchedule | UnsetType | None = UNSET
+    retry_client_errors: bool | UnsetType | None = UNSET
+    timeout_ms: TimeoutMs | UnsetType | None = UNSET
 
 
 class EndpointOut(Out):
@@ -135,14 +135,16 @@ async def put(call: Call, changes: Changes) -> Answer:
     """PUT /app/{app}/endpoint/{endpoint}: replaces, or creates under the uid in the path."""
     body = parse_body(call.body, EndpointIn)
     app = await objects.application(call)
-    found = await objects.find(call, Kind.ENDPOINT, call.named("endpoint"), app=app.id)
+    path = call.named("endpoint")
+    found = await objects.find(call, Kind.ENDPOINT, path, app=app.id)
     if found is None:
-        uid = objects.new_uid(Kind.ENDPOINT, call.named("endpoint"))
+        uid = objects.new_uid(Kind.ENDPOINT, path)
         if uid is None:
             raise not_found("endpoint")
         return await _create(call, changes, app.id, body, body.uid or uid)
     keys = cast("EndpointDocument", found.document).keys
-    return ok(out(await changes.update(found, await _document(call, body, keys), uid=body.uid)))
+    uid = objects.put_uid(found, path, body.uid)
+    return ok(out(await changes.update(found, await _document(call, body, keys), uid=uid)))
 
 
 async def patch(call: Call, changes: Changes) -> Answer:

@@ -101,6 +101,11 @@ async def list_objects(call: Call, kind: Kind, page: Page, *, app: UUID | None) 
     return [object_of(row) for row in rows]
 
 
+def put_uid(found: RegistryObject, path: str, given: str | None) -> str | None:
+    """The uid after a PUT: the body's; without one none, unless the path called the object by it."""
+    return given if given is not None or found.uid != path else path
+
+
 def new_uid(kind: Kind, text: str) -> str | None:
     """The uid that a PUT to an unknown path gives what it creates; None where the path holds an id or no uid."""
     return text if UID.fullmatch(text) and _identity(kind, text) is None else None

@@ -1,4 +1,4 @@
-"""Pages: `{data, iterator, prevIterator, done}`, by the id of the last or first item, so that they hold while rows come.
+"""Pages: `{data, iterator, prevIterator, done}`, by the id of the last or first item, so that they hold as rows come.
 
 `iterator` goes on after the page; with `-` and the first id before it, one goes back. `done` says that nothing lies
 further in the direction gone.

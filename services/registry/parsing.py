@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -22,11 +21,6 @@ _BOOLEANS: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False,
 _LONGEST_LIST: Final = 100
 
 
-@cache
-def _decoder(kind: type[Body]) -> msgspec.json.Decoder[Body]:
-    return msgspec.json.Decoder(kind)
-
-
 def parse_body(data: bytes, kind: type[Body]) -> Body:
     """The request's body as a `kind`.
 
@@ -40,7 +34,7 @@ def parse_body(data: bytes, kind: type[Body]) -> Body:
     if b"\\u0000" in data:
         _refuse_nul(document, ["body"])
     try:
-        return _decoder(kind).decode(data)
+        return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `$")
         raise invalid(["body", *_location(place.rstrip("`"))], message, "value_error") from None
@@ -81,21 +75,28 @@ def read_time(query: MultiMapping[str], name: str) -> datetime | None:
     text = query.get(name)
     if text is None:
         return None
-    parts = _TIME.fullmatch(text.strip())
-    try:
-        if parts is None:
-            raise ValueError(text)
-        offset = parts[4] or "Z"
-        if offset in {"Z", "z", "UTC"}:
-            offset = "+00:00"
-        elif offset[0] not in "+-":
-            offset = f"+{offset}"  # a plus sign in a query string that nobody encoded arrives as a space
-        fraction = (parts[3] or "0")[:6].ljust(6, "0")
-        return datetime.fromisoformat(f"{parts[1]}T{parts[2]}.{fraction}{offset}").astimezone(UTC)
-    except (ValueError, OverflowError):
+    time = _parse_time(text.strip())
+    if time is None:
         raise invalid(
             ["query", name], "it is a time as in RFC 3339, such as 2026-08-21T10:00:00Z", "value_error.datetime"
-        ) from None
+        )
+    return time
+
+
+def _parse_time(text: str) -> datetime | None:
+    parts = _TIME.fullmatch(text)
+    if parts is None:
+        return None
+    offset = parts[4] or "Z"
+    if offset in {"Z", "z", "UTC"}:
+        offset = "+00:00"
+    elif offset[0] not in "+-":
+        offset = f"+{offset}"  # a plus sign in a query string that nobody encoded arrives as a space
+    fraction = (parts[3] or "0")[:6].ljust(6, "0")
+    try:
+        return datetime.fromisoformat(f"{parts[1]}T{parts[2]}.{fraction}{offset}").astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def read_list(query: MultiMapping[str], name: str) -> list[str] | None:

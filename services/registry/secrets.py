@@ -33,7 +33,9 @@ def checked(text: str | None, location: list[str | int]) -> str | None:
         raise invalid(location, str(error)) from None
 
 
-async def store(connection: Connection, master_keys: MasterKeys, secret: str, *, owner: UUID, org: UUID) -> KeyReference:
+async def store(
+    connection: Connection, master_keys: MasterKeys, secret: str, *, owner: UUID, org: UUID
+) -> KeyReference:
     """Seal a secret; what the owner's document says of it."""
     reference = KeyReference(id=new_id(), fingerprint=master_keys.fingerprint(secret.encode()))
     await connection.execute(

@@ -182,16 +182,14 @@ class DeliveryMachine(RuleBasedStateMachine):
         for fact, decision in zip(self.facts, self.facts[1:], strict=False):
             match fact, decision:
                 case AttemptEnded(jitter=float(jitter)), RetryScheduled():
-                    decided = RetryPolicy(schedule=(next(places),)).wait(
-                        1, jitter=jitter, retry_after=fact.retry_after
-                    )
+                    decided = RetryPolicy(schedule=(next(places),)).wait(1, jitter=jitter, retry_after=fact.retry_after)
                     assert decided is not None
                     assert (decided.base, decided.delay) == (fact.base_delay, decision.due_at - fact.at)
                 case AttemptEnded(), RetryScheduled():
                     raise AssertionError("a retry says from which chance it was decided")
                 case AttemptEnded(), DeliveryExhausted():
                     assert next(places, None) is None
-                case (AttemptAbandoned() | AttemptOutcomeUnknown()), RetryScheduled():
+                case ((AttemptAbandoned() | AttemptOutcomeUnknown()), RetryScheduled()):
                     assert decision.due_at == fact.at
 
     @invariant()

@@ -214,14 +214,21 @@ class Broker:
                 channel.close_callbacks.add(lambda *_: gone.set())
             connection.close_callbacks.add(lambda *_: gone.set())
             self._channels = channels
-            if self._connected is not None:
-                await self._connected()
+            await self._tell_connected()
         except BaseException:
             await _close_quietly(connection)
             raise
         if not self.ready:
             gone.set()
         return gone
+
+    async def _tell_connected(self) -> None:
+        if self._connected is None:
+            return
+        try:
+            await self._connected()
+        except Exception:  # noqa: BLE001  a boundary: the connection is sound, whatever its owner made of it
+            _LOG.exception("broker.connected_failed")
 
     async def _stay(self, gone: asyncio.Event) -> None:
         waits = {asyncio.create_task(gone.wait()), asyncio.create_task(self._closing.wait())}

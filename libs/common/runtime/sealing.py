@@ -7,6 +7,7 @@ associated data, so that a sealed secret copied to another row does not open.
 import base64
 import binascii
 import hashlib
+import hmac
 from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
@@ -19,6 +20,7 @@ from libs.common.runtime.clock import random_bytes
 _KEY_BYTES: Final = 32
 _ID_BYTES: Final = 4
 _NONCE_BYTES: Final = 12
+_FINGERPRINT_BYTES: Final = 6
 
 
 class SealError(Exception):
@@ -35,6 +37,7 @@ class MasterKeys:
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._ciphers = {hashlib.sha256(key).digest()[:_ID_BYTES]: AESGCM(key) for key in keys}
         self._first = next(iter(self._ciphers))
+        self._fingerprint_key = hashlib.sha256(b"hookledger.fingerprint" + keys[0]).digest()
 
     @classmethod
     def parse(cls, text: str) -> "MasterKeys":
@@ -59,6 +62,10 @@ class MasterKeys:
         nonce = random_bytes(_NONCE_BYTES)
         sealed = self._ciphers[self._first].encrypt(nonce, secret, owner.bytes + org.bytes)
         return self._first + nonce + sealed
+
+    def fingerprint(self, secret: bytes) -> str:
+        """What tells this secret from others, in records; only who holds the master key can test a guess."""
+        return hmac.digest(self._fingerprint_key, secret, "sha256")[:_FINGERPRINT_BYTES].hex()
 
     def open(self, sealed: bytes, *, owner: UUID, org: UUID) -> bytes:
         """The secret again.

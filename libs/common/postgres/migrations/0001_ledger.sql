@@ -87,6 +87,7 @@ CREATE TABLE hookledger.message (
     accepted_at      timestamptz NOT NULL
 ) PARTITION BY RANGE (id);
 CREATE INDEX message_by_app ON hookledger.message (app, id DESC);
+CREATE INDEX message_by_event_id ON hookledger.message (app, event_id) WHERE event_id IS NOT NULL;
 
 CREATE TABLE hookledger.message_body (
     message uuid NOT NULL PRIMARY KEY,
@@ -172,6 +173,7 @@ CREATE TABLE projection_1.delivery_state (
 CREATE INDEX delivery_state_by_message ON projection_1.delivery_state (message);
 CREATE INDEX delivery_state_by_endpoint ON projection_1.delivery_state (endpoint, delivery DESC);
 CREATE INDEX delivery_state_by_app ON projection_1.delivery_state (app, delivery DESC);
+CREATE INDEX delivery_state_gone ON projection_1.delivery_state (endpoint, updated_at) WHERE status = 'gone';
 
 -- One row for each attempt that has ended, however it ended; the one in flight is in delivery_state.
 CREATE TABLE projection_1.attempt (

@@ -1,0 +1,83 @@
+"""`make demo`: exits with 0 only if everything that it claims is true, and stops all that it started."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from typing import NoReturn
+
+from deploy.demo import report
+from deploy.demo.evidence import Evidence
+from deploy.demo.story import tell
+from deploy.stack.errors import StackError
+from deploy.stack.installation import Installation
+from deploy.stack.isolation import isolated
+from deploy.stack.report import say
+from deploy.stack.servers import session_servers
+from deploy.stack.services import log_folder, stop_services
+
+_INTERRUPTED = 130
+_GRACE_S = 5.0
+
+
+def main() -> int:
+    """Run the demo; returns its exit code."""
+    signal.signal(signal.SIGTERM, _terminated)
+    began = time.monotonic()
+    try:
+        evidence = _run()
+    except StackError as error:
+        for line in getattr(error, "__notes__", []):
+            print(f"  {line}", file=sys.stderr)
+        report.complain(str(error))
+        return 2
+    except KeyboardInterrupt:
+        report.complain("interrupted; everything that was started is stopped")
+        return _INTERRUPTED
+    report.say(f"stopped everything that was started; {time.monotonic() - began:.1f} s in all")
+    problems = list(evidence.problems())
+    for problem in problems:
+        report.complain(problem)
+    report.show_totals(evidence)
+    return 1 if problems else 0
+
+
+def _run() -> Evidence:
+    """Start the stack, tell the story on it, and stop the stack, also when the story breaks off."""
+    with contextlib.ExitStack() as stack:
+        servers = stack.enter_context(session_servers("demo", say=say))
+        corner = stack.enter_context(isolated(servers, label="demo"))
+        installation = Installation(folder=servers.folder / "platform", corner=corner)
+        stack.callback(stop_services, installation.folder, grace_s=_GRACE_S)
+        installation.migrate()
+        services = installation.services()
+        began = time.monotonic()
+        for service in services.values():
+            service.start()
+        key = installation.create_key()
+        for service in services.values():
+            service.wait_ready()
+        say(
+            f"registry, ingress and dispatcher  {time.monotonic() - began:.1f} s"
+            f" (their logs: {os.path.relpath(log_folder(installation.folder))})"
+        )
+        stack.callback(_ignore_interrupts)
+        evidence = asyncio.run(tell(installation, services, key))
+        report.show_table(evidence)
+        return evidence
+
+
+def _ignore_interrupts() -> None:
+    """From here on everything is being stopped; a second Ctrl-C must not leave half of it running."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _terminated(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""Connections to receivers: to vetted addresses only, timed, and used again only while nothing came unasked.
+
+The resolver refuses a host of whose addresses one is not allowed; the socket factory vets once more, since literal
+addresses never reach a resolver, and what it vets is exactly what is connected to.
+"""
+
+import asyncio
+import select
+import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from ipaddress import ip_address
+from types import SimpleNamespace
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest, ConnectionKey
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+
+from libs.common.domain.addresses import AddressPolicy, refusal, vet_all
+from libs.common.domain.facts import Timings
+from libs.common.runtime import clock
+
+KEEPALIVE_SECONDS: Final = 30.0
+DNS_CACHE_SECONDS: Final = 10
+LOOKUPS_AT_ONCE: Final = 64
+
+
+class AddressRefusedError(OSError):
+    """An address that endpoints may not have."""
+
+
+class MalformedAnswerError(aiohttp.ClientError):
+    """What the receiver says is not HTTP, or not what was asked for."""
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """Moments of one send, in seconds of the monotonic clock, and what it went over; filled in on the way.
+
+    `fresh` asks for a connection that nothing was sent on before.
+    """
+
+    fresh: bool = False
+    began: float = field(default_factory=clock.monotonic)
+    dns: float | None = None
+    resolved: float | None = None
+    connecting: float | None = None
+    tls_began: float | None = None
+    connected: float | None = None
+    first_byte: float | None = None
+    reused: bool = False
+    peer: str | None = None
+    protocol: "_Protocol | None" = None
+
+    @property
+    def has_connection(self) -> bool:
+        """Whether there was something to send on."""
+        return self.protocol is not None
+
+    @property
+    def was_stale(self) -> bool:
+        """Whether a kept connection was used that ended without a single byte of an answer."""
+        return self.reused and self.protocol is not None and not self.protocol.heard
+
+    def timings(self) -> Timings:
+        """The parts that took place."""
+        connect_from = self.resolved or self.connecting
+        return Timings(
+            dns=_between(self.dns, self.resolved),
+            connect=_between(connect_from, self.tls_began or self.connected),
+            tls=_between(self.tls_began, self.connected),
+            first_byte=_between(self.began, self.first_byte),
+            total=timedelta(seconds=clock.monotonic() - self.began),
+        )
+
+
+STOPWATCH: Final[ContextVar[Stopwatch]] = ContextVar("stopwatch")
+"""Of the send that this task is at."""
+
+
+class VettedConnector(aiohttp.TCPConnector):
+    """Opens and keeps connections to addresses that `policy` allows.
+
+    aiohttp itself would take whatever came on an idle connection for the answer to the next request.
+    """
+
+    def __init__(self, policy: AddressPolicy) -> None:
+        context = _TimedContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_default_certs()
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        super().__init__(
+            resolver=_VettedResolver(policy),
+            socket_factory=partial(_open_socket, policy),
+            ssl=context,
+            limit=0,
+            ttl_dns_cache=DNS_CACHE_SECONDS,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            happy_eyeballs_delay=None,
+        )
+        factory: Any = partial(_Protocol, loop=self._loop)
+        self._factory = factory
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109  aiohttp's signature
+        """A kept connection that is clean, or a new one."""
+        stopwatch = STOPWATCH.get()
+        while True:
+            stopwatch.reused = False  # the trace says otherwise
+            connection = await super().connect(req, traces, timeout)
+            if not stopwatch.reused or not (stopwatch.fresh or _readable(connection)):
+                assert isinstance(connection.protocol, _Protocol)
+                stopwatch.protocol = connection.protocol
+                stopwatch.peer = _peer(connection)
+                return connection
+            connection.close()
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        assert isinstance(protocol, _Protocol)
+        protocol.asked = False
+        super()._release(key, protocol, should_close=should_close)
+
+
+class _Protocol(ResponseHandler):
+    """A connection that knows whether a request is under way: what comes in between is nobody's answer."""
+
+    asked = False
+    heard = False
+
+    def set_response_params(self, **params: Any) -> None:
+        self.asked, self.heard = True, False
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.asked:
+            if data:  # without any, aiohttp only resumes what it had paused
+                self.abort()
+            return
+        self.heard = True
+        body = self._payload
+        super().data_received(data)
+        if self.exception() is not None and body is not None and not body.is_eof():
+            # aiohttp lets the reader of a body wait for ever when a later piece of it is malformed.
+            body.set_exception(MalformedAnswerError())
+            self._payload = None
+
+
+class _TimedContext(ssl.SSLContext):
+    """Tells the stopwatch when TLS begins: the loop wraps the connection then."""
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        stopwatch = STOPWATCH.get(None)
+        if stopwatch is not None:
+            stopwatch.tls_began = clock.monotonic()
+        return super().wrap_bio(*args, **kwargs)
+
+
+class _VettedResolver(AbstractResolver):
+    """The system's resolver, in threads of its own: uvloop's has four of them, which four dead names would block."""
+
+    def __init__(self, policy: AddressPolicy) -> None:
+        self._policy = policy
+        self._threads = ThreadPoolExecutor(LOOKUPS_AT_ONCE, thread_name_prefix="resolver")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        look_up = partial(
+            socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        refused = vet_all([ip_address(address[0]) for *_, address in found], self._policy)
+        if refused is not None:
+            raise AddressRefusedError(refused.detail)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=family,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for family, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _open_socket(policy: AddressPolicy, info: tuple[Any, ...]) -> socket.socket:
+    family, kind, protocol, _, address = info
+    refused = refusal(ip_address(address[0]), policy)
+    if refused is not None:
+        raise AddressRefusedError(refused.detail)
+    return socket.socket(family, kind, protocol)
+
+
+def _readable(connection: Connection) -> bool:
+    """Whether something has come on an idle connection, its end included, that the loop has not seen yet."""
+    transport = connection.transport
+    descriptor = transport.get_extra_info("socket") if transport is not None else None
+    if descriptor is None:
+        return True
+    poll = select.poll()
+    poll.register(descriptor.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _peer(connection: Connection) -> str | None:
+    name = connection.transport.get_extra_info("peername") if connection.transport is not None else None
+    if name is None:
+        return None
+    host, port = name[0], name[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def traces() -> aiohttp.TraceConfig:
+    """What has a session tell the stopwatch where it is."""
+
+    async def dns_start(_: object, __: SimpleNamespace, ___: object) -> None:
+        STOPWATCH.get().dns = clock.monotonic()
+
+    async def dns_end(_: object, __: SimpleNamespace, ___: object) -> None:
+        STOPWATCH.get().resolved = clock.monotonic()
+
+    async def connect_start(_: object, __: SimpleNamespace, ___: object) -> None:
+        STOPWATCH.get().connecting = clock.monotonic()
+
+    async def connect_end(_: object, __: SimpleNamespace, ___: object) -> None:
+        STOPWATCH.get().connected = clock.monotonic()
+
+    async def reused(_: object, __: SimpleNamespace, ___: object) -> None:
+        STOPWATCH.get().reused = True
+
+    config = aiohttp.TraceConfig()
+    config.on_dns_resolvehost_start.append(dns_start)
+    config.on_dns_resolvehost_end.append(dns_end)
+    config.on_connection_create_start.append(connect_start)
+    config.on_connection_create_end.append(connect_end)
+    config.on_connection_reuseconn.append(reused)
+    return config
+
+
+def _between(start: float | None, end: float | None) -> timedelta | None:
+    return None if start is None or end is None else timedelta(seconds=end - start)

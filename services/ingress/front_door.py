@@ -1,0 +1,130 @@
+"""The front door: an `/api/v1` request that is not the ingress's own goes on to the registry, its answer back."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from libs.common.runtime.http import REQUEST_ID, ApiError
+from libs.common.runtime.logs import logger
+from services.ingress import metrics
+from services.ingress.body import BodyError, body_chunks, continue_unless_too_large
+from services.ingress.registry import Registry, failure
+
+_LOG: Final = logger("front_door")
+MAX_BODY_BYTES: Final = 2 * 1024 * 1024
+
+# RFC 9110, section 7.6.1. `Expect` was answered here already.
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "connection", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
+        "trailer", "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+# What a client says about who it is, is not believed: the address that connected is told instead.
+_REPLACED: Final = frozenset(
+    {"forwarded", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"}
+)
+
+
+class FrontDoor:
+    """The handler that forwards."""
+
+    def __init__(self, registry: Registry, *, body_seconds: float) -> None:
+        self._registry = registry
+        self._body_seconds = body_seconds
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add the routes; after those that the ingress answers itself."""
+
+        async def expect(request: web.Request) -> None:
+            await continue_unless_too_large(request, MAX_BODY_BYTES)
+
+        app.router.add_get("/api/v1/health", self.health)
+        app.router.add_get("/api/v1/health/", self.health)
+        app.router.add_route("*", "/api/v1/{rest:.*}", self.forward, expect_handler=expect)
+
+    async def health(self, _: web.Request) -> web.Response:
+        """Say that the front door is open."""
+        return web.Response(status=204)
+
+    async def forward(self, request: web.Request) -> web.StreamResponse:
+        """Pass the request on and the answer back, both as they come."""
+        body = _Body(request, self._body_seconds) if request.body_exists else None
+        if body is not None and (request.content_length or 0) > MAX_BODY_BYTES:
+            raise BodyError(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
+        response: web.StreamResponse | None = None
+        try:
+            async with self._registry.session.request(
+                request.method,
+                URL(self._registry.url + request.rel_url.raw_path_qs, encoded=True),
+                headers=_forwarded(request),
+                data=body.chunks() if body is not None else None,
+                timeout=self._registry.timeout(),
+                allow_redirects=False,
+            ) as answer:
+                metrics.FORWARDED.labels(f"{answer.status // 100}xx").inc()
+                response = _response(request, answer)
+                await response.prepare(request)
+                async for chunk in answer.content.iter_any():
+                    await response.write(chunk)
+                await response.write_eof()
+                return response
+        except (aiohttp.ClientError, TimeoutError) as error:
+            if body is not None and body.refusal is not None:
+                raise body.refusal from error
+            if response is not None and response.prepared:
+                # Half an answer is out; only breaking the connection can say so.
+                _LOG.warning("front_door.broken_off", path=request.path, reason=str(error) or type(error).__name__)
+                if request.transport is not None:
+                    request.transport.abort()
+                return response
+            metrics.FORWARDED.labels("failed").inc()
+            raise failure(error) from error
+
+
+class _Body:
+    """The request's body on its way; remembers why it stopped, since the client only says that it did."""
+
+    def __init__(self, request: web.Request, seconds: float) -> None:
+        self._request = request
+        self._seconds = seconds
+        self.refusal: ApiError | None = None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in body_chunks(self._request, most=MAX_BODY_BYTES, seconds=self._seconds):
+                yield chunk
+        except ApiError as error:
+            self.refusal = error
+            raise
+
+
+def _forwarded(request: web.Request) -> CIMultiDict[str]:
+    headers = _end_to_end(request.headers)
+    for name in _REPLACED:
+        headers.popall(name, None)
+    headers["X-Forwarded-For"] = request.remote or "unknown"
+    headers["X-Forwarded-Host"] = request.host
+    headers["X-Forwarded-Proto"] = request.scheme
+    headers[REQUEST_ID] = request["request_id"]
+    return headers
+
+
+def _response(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+    headers = _end_to_end(answer.headers)
+    headers.setdefault(REQUEST_ID, request["request_id"])
+    return web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+
+
+def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    """The headers that are for the other end, and not for this connection."""
+    named = {name.strip().lower() for value in headers.getall("Connection", []) for name in value.split(",")}
+    return CIMultiDict(
+        (name, value)
+        for name, value in headers.items()
+        if name.lower() not in _HOP_BY_HOP and name.lower() not in named
+    )

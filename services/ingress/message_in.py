@@ -1,0 +1,163 @@
+"""The publish API's document: what a message looks like when it comes, and when it is answered."""
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from libs.common.contracts import cloudevents, strictjson
+from libs.common.domain import ids
+from libs.common.domain.ids import Prefix
+from libs.common.domain.message import JSON
+from libs.common.runtime.http import ApiError, invalid
+
+_MAX_CHANNELS: Final = 5
+_NAME: Final = r"^[a-zA-Z0-9\-_.]+\Z"
+_CONTENT_TYPE: Final = re.compile(r"[!-~]+/[ -~]{1,255}")
+
+_ABSENT: Final = msgspec.Raw(b"")
+_NULL: Final = b"null"
+
+EventType = Annotated[str, Meta(pattern=_NAME, max_length=256)]
+EventId = Annotated[str, Meta(pattern=_NAME, max_length=256)]
+Channel = Annotated[str, Meta(pattern=_NAME, max_length=128)]
+
+
+class _Transformation(msgspec.Struct, rename="camel"):
+    raw_payload: str | None = None
+    headers: dict[str, str] | None = None
+
+
+class _MessageIn(msgspec.Struct, rename="camel"):
+    event_type: EventType
+    payload: msgspec.Raw
+    event_id: EventId | None = None
+    channels: Annotated[list[Channel], Meta(min_length=1)] | None = None
+    tags: list[str] | None = None
+    payload_retention_period: Annotated[int, Meta(ge=5, le=90)] | None = None
+    transformations_params: _Transformation | None = None
+    application: msgspec.Raw = _ABSENT
+
+
+class _MessageOut(msgspec.Struct, rename="camel", kw_only=True):
+    id: str
+    event_type: str
+    event_id: str | None
+    channels: list[str] | None
+    tags: list[str] | None
+    payload: msgspec.Raw
+    timestamp: datetime
+
+
+_DECODER: Final = msgspec.json.Decoder(_MessageIn)
+_ENCODER: Final = msgspec.json.Encoder()
+_NO_CONTENT: Final = msgspec.Raw(b"{}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageIn:
+    """A message as its producer gave it. `body` is the slice of the request, or the raw payload's bytes."""
+
+    event_type: str
+    body: bytes = field(repr=False)
+    content_type: str
+    event_id: str | None
+    channels: tuple[str, ...]
+    tags: list[str] | None
+    application: bytes | None
+
+    def answer(self, message: UUID, accepted_at: datetime, *, with_content: bool) -> bytes:
+        """The JSON of the accepted message."""
+        return _ENCODER.encode(
+            _MessageOut(
+                id=ids.encode(Prefix.MESSAGE, message),
+                event_type=self.event_type,
+                event_id=self.event_id,
+                channels=list(self.channels) or None,
+                tags=self.tags,
+                payload=_shown(self.body, self.content_type) if with_content else _NO_CONTENT,
+                timestamp=accepted_at,
+            )
+        )
+
+
+def parse(data: bytes) -> MessageIn:
+    """The message that a request's body spells; what is unknown in it is passed over.
+
+    Raises:
+        ApiError: 422.
+    """
+    try:
+        strictjson.parse(data)
+        found = _DECODER.decode(data)
+    except strictjson.BadJsonError as error:
+        raise invalid(["body"], str(error), "value_error.jsondecode") from None
+    except msgspec.ValidationError as error:
+        raise _located(str(error)) from None
+    if len(set(found.channels or ())) > _MAX_CHANNELS:
+        raise invalid(["body", "channels"], f"at most {_MAX_CHANNELS} channels")
+    payload = bytes(found.payload)
+    if not payload.startswith(b"{"):
+        raise invalid(["body", "payload"], "the payload is not a JSON object", "type_error.object")
+    body, content_type = _content(payload, found.transformations_params)
+    return MessageIn(
+        event_type=found.event_type,
+        body=body,
+        content_type=content_type,
+        event_id=found.event_id,
+        channels=tuple(sorted(set(found.channels or ()))),
+        tags=found.tags,
+        application=_given(found.application),
+    )
+
+
+def _given(member: msgspec.Raw) -> bytes | None:
+    data = bytes(member)
+    return data if data not in {b"", _NULL} else None
+
+
+def _content(payload: bytes, parameters: _Transformation | None) -> tuple[bytes, str]:
+    """What is delivered, and as what: the payload, or the text that stands in for it."""
+    if parameters is None or parameters.raw_payload is None:
+        return payload, JSON
+    place: list[str | int] = ["body", "transformationsParams"]
+    content_type = _header(parameters.headers or {}, "content-type") or JSON
+    if not _CONTENT_TYPE.fullmatch(content_type):
+        raise invalid([*place, "headers", "content-type"], "not a content type")
+    body = parameters.raw_payload.encode()
+    if cloudevents.is_json(content_type):
+        try:
+            strictjson.parse(body)
+        except strictjson.BadJsonError as error:
+            raise invalid([*place, "rawPayload"], f"{error}; or say its content type in headers") from None
+    return body, content_type
+
+
+def _header(headers: Mapping[str, str], wanted: str) -> str | None:
+    return next((value for name, value in headers.items() if name.lower() == wanted), None)
+
+
+def _shown(body: bytes, content_type: str) -> msgspec.Raw:
+    """A body that is not a JSON object reads back in base64, since the API's payload is an object."""
+    if cloudevents.is_json(content_type) and body.lstrip(b" \t\r\n").startswith(b"{"):
+        return msgspec.Raw(body)
+    form: dict[str, Any] = {"base64": base64.b64encode(body).decode(), "contentType": content_type}
+    return msgspec.Raw(_ENCODER.encode(form))
+
+
+def _located(text: str) -> ApiError:
+    """A 422 from what msgspec says, such as "Expected `str`, got `int` - at `$.channels[0]`"."""
+    said, _, path = text.partition(" - at `$")
+    place: list[str | int] = ["body"]
+    for name, index in re.findall(r"\.([A-Za-z_]+)|\[(\d+)\]", path):
+        place.append(name or int(index))
+    missing = re.fullmatch(r"Object missing required field `(\w+)`", said)
+    if missing:
+        return invalid([*place, missing[1]], "field required", "value_error.missing")
+    return invalid(place, said)

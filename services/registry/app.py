@@ -1,0 +1,119 @@
+"""The registry as a running service: its dependencies, its server, its tasks, and their end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Final
+
+import asyncpg
+from aiohttp import web
+
+from libs.common.domain.addresses import AddressPolicy
+from libs.common.postgres import pool as postgres
+from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, DatabaseUnavailableError, open_pool
+from libs.common.rabbitmq.broker import Broker, BrokerRefusedError, BrokerUnavailableError, Consumer
+from libs.common.rabbitmq.topology import Names
+from libs.common.runtime.http import add_health, middlewares, serving
+from libs.common.runtime.logs import logger
+from libs.common.runtime.service import StartError
+from libs.common.runtime.settings import parse_master_keys, parse_networks
+from services.registry.announcing import Announcer
+from services.registry.answers import forget_old
+from services.registry.authentication import Authentication
+from services.registry.calls import MAX_BODY_BYTES, REGISTRY, Registry
+from services.registry.gone import GoneEndpoints
+from services.registry.routes import add_routes
+from services.registry.settings import RegistrySettings
+
+_LOG: Final = logger("registry")
+POOL_SIZE: Final = 16
+SWEEP_SECONDS: Final = 30.0
+FORGET_SECONDS: Final = 600.0
+CLOSE_SECONDS: Final = 5.0
+
+
+async def serve(settings: RegistrySettings, stopping: asyncio.Event) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        StartError: a dependency cannot be reached, or the port is taken.
+    """
+    master_keys = parse_master_keys(settings.master_key)
+    addresses = AddressPolicy(development=settings.dev, allowed_networks=parse_networks(settings.allow_networks))
+    if settings.dev:
+        _LOG.warning("development", means="http, private addresses, plain host names and any port are allowed")
+    try:
+        pool = await open_pool(settings.database_url, "registry", size=POOL_SIZE)
+    except DatabaseUnavailableError as error:
+        raise StartError(str(error)) from error
+    registry = Registry(
+        pool=pool,
+        master_keys=master_keys,
+        addresses=addresses,
+        authentication=Authentication(pool),
+        announcer=Announcer(),
+    )
+    try:
+        await _serve(settings, stopping, registry)
+    finally:
+        try:
+            await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
+        except (*CONNECTION_ERRORS, asyncpg.PostgresError):
+            pool.terminate()
+
+
+async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: Registry) -> None:
+    names = Names(settings.amqp_prefix)
+    gone = GoneEndpoints(registry.pool, registry.announcer)
+    consumer = Consumer(queue=names.deliveries_queue, handle=gone.handle)
+    broker = Broker(settings.amqp_url, names, "hookledger-registry", consumers=(consumer,))
+    try:
+        await broker.check()
+    except (BrokerUnavailableError, BrokerRefusedError) as error:
+        raise StartError(str(error)) from error
+    async with AsyncExitStack() as listening:
+        http = serving(build(registry, broker), settings.host, settings.port, grace=settings.stop_grace_ms / 1000)
+        try:
+            await listening.enter_async_context(http)
+        except OSError as error:
+            raise StartError(f"port {settings.port} cannot be listened on: {error.strerror or error}") from error
+        async with asyncio.TaskGroup() as group:
+            group.create_task(broker.run())
+            announcing = group.create_task(registry.announcer.run(broker))
+            repeating = [
+                group.create_task(_repeat("sweep", gone.sweep, SWEEP_SECONDS)),
+                group.create_task(_repeat("forget", lambda: forget_old(registry.pool), FORGET_SECONDS)),
+            ]
+            await stopping.wait()
+            for task in repeating:
+                task.cancel()
+            await broker.stop_consuming()
+            # The requests in hand end here; what they changed is still announced.
+            await listening.aclose()
+            registry.announcer.stop()
+            await announcing
+            broker.close()
+
+
+def build(registry: Registry, broker: Broker) -> web.Application:
+    """The HTTP side."""
+    unavailable_on = (*CONNECTION_ERRORS, *RETRYABLE_ERRORS)
+    app = web.Application(middlewares=middlewares(unavailable_on), client_max_size=MAX_BODY_BYTES)
+    app[REGISTRY] = registry
+    add_routes(app)
+    add_health(app, {"postgres": lambda: postgres.answers(registry.pool), "broker": lambda: _is_ready(broker)})
+    return app
+
+
+async def _is_ready(broker: Broker) -> bool:
+    return broker.ready
+
+
+async def _repeat(name: str, work: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Do `work` now and every so often; what a lost database undoes is done the next time."""
+    while True:
+        try:
+            await work()
+        except (*CONNECTION_ERRORS, *RETRYABLE_ERRORS) as error:
+            _LOG.warning("registry.postponed", work=name, reason=str(error) or type(error).__name__)
+        await asyncio.sleep(seconds)

@@ -1,0 +1,187 @@
+"""Deliveries: a message at an endpoint, as a list, one by one, and with all that the ledger has on it."""
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from libs.common.contracts.registry import Kind
+from libs.common.domain import ids
+from libs.common.domain.delivery import Status
+from libs.common.domain.ids import BadIdError, Prefix
+from libs.common.runtime.http import invalid
+from services.registry import objects
+from services.registry.answers import Answer, ok
+from services.registry.calls import Call
+from services.registry.fields import Out
+from services.registry.paging import read_page, whole
+from services.registry.parsing import not_found, read_list
+
+_IDS: Final = {"attempt": Prefix.ATTEMPT, "message": Prefix.MESSAGE, "source": Prefix.SOURCE}
+_NAMES: Final = {name: f"{name}Id" for name in _IDS}
+
+
+class DeliveryOut(Out):
+    """A delivery as the API shows it."""
+
+    id: str
+    message_id: str
+    endpoint_id: str
+    event_type: str
+    status: str
+    run: int
+    attempts: int
+    failures: int
+    last_status: int | None
+    attempt_id: str | None
+    next_attempt: datetime | None
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class LedgerEventOut(Out):
+    """A fact as the API shows it."""
+
+    version: int
+    kind: str
+    at: datetime
+    schema: int
+    endpoint_id: str | None
+    data: dict[str, Any]
+
+
+async def list_all(call: Call) -> Answer:
+    """GET /app/{app}/delivery, with `messageId`, `endpointId` and `status`."""
+    query = call.request.query
+    page = read_page(query, descending=True)
+    app = await objects.application(call)
+    rows = await call.connection.fetch(
+        page.directed(
+            """
+            SELECT s.delivery, s.message, s.endpoint, m.event_type, s.status, s.run, s.attempts, s.failures,
+                s.last_status, s.attempt, s.due_at, s.version, s.created_at, s.updated_at
+            FROM projection_1.delivery_state s JOIN hookledger.message m ON m.id = s.message
+            WHERE s.app = $1 AND s.delivery :beyond $2
+                AND ($4::uuid IS NULL OR s.message = $4) AND ($5::uuid IS NULL OR s.endpoint = $5)
+                AND ($6::text[] IS NULL OR s.status = ANY($6))
+            ORDER BY s.delivery :direction LIMIT $3
+            """
+        ),
+        app.id,
+        page.bound(Prefix.DELIVERY),
+        page.fetched,
+        _queried_message(call),
+        await _queried_endpoint(call, app.id),
+        _queried_statuses(call),
+    )
+    return ok(page.of([_out(row) for row in rows], lambda item: item.id))
+
+
+async def get(call: Call) -> Answer:
+    """GET /app/{app}/delivery/{delivery}."""
+    return ok(_out(await _delivery(call)))
+
+
+async def ledger(call: Call) -> Answer:
+    """GET /app/{app}/delivery/{delivery}/ledger: every fact of its stream, in order."""
+    delivery = await _delivery(call)
+    rows = await call.connection.fetch(
+        """
+        SELECT version, kind, schema, at, endpoint, data FROM hookledger.fact
+        WHERE stream = $1 ORDER BY version
+        """,
+        delivery["delivery"],
+    )
+    return ok(whole([_fact_out(row) for row in rows]))
+
+
+async def _delivery(call: Call) -> asyncpg.Record:
+    app = await objects.application(call)
+    try:
+        identity = ids.decode(Prefix.DELIVERY, call.named("delivery"))
+    except BadIdError:
+        raise not_found("delivery") from None
+    row = await call.connection.fetchrow(
+        """
+        SELECT s.delivery, s.message, s.endpoint, m.event_type, s.status, s.run, s.attempts, s.failures,
+            s.last_status, s.attempt, s.due_at, s.version, s.created_at, s.updated_at
+        FROM projection_1.delivery_state s JOIN hookledger.message m ON m.id = s.message
+        WHERE s.delivery = $1 AND s.app = $2
+        """,
+        identity,
+        app.id,
+    )
+    if row is None:
+        raise not_found("delivery")
+    return row
+
+
+def _queried_message(call: Call) -> UUID | None:
+    text = call.request.query.get("messageId")
+    if text is None:
+        return None
+    try:
+        return ids.decode(Prefix.MESSAGE, text)
+    except BadIdError as error:
+        raise invalid(["query", "messageId"], f"it is {error}") from None
+
+
+async def _queried_endpoint(call: Call, app: UUID) -> UUID | None:
+    text = call.request.query.get("endpointId")
+    if text is None:
+        return None
+    try:
+        return ids.decode(Prefix.ENDPOINT, text)  # also a deleted one's
+    except BadIdError:
+        return (await objects.require(call, Kind.ENDPOINT, text, app=app)).id
+
+
+def _queried_statuses(call: Call) -> list[str] | None:
+    found = read_list(call.request.query, "status")
+    if found is not None and not set(found) <= set(Status):
+        raise invalid(["query", "status"], f"it is one or more of {', '.join(Status)}", "type_error.enum")
+    return found
+
+
+def _out(row: asyncpg.Record) -> DeliveryOut:
+    return DeliveryOut(
+        id=ids.encode(Prefix.DELIVERY, row["delivery"]),
+        message_id=ids.encode(Prefix.MESSAGE, row["message"]),
+        endpoint_id=ids.encode(Prefix.ENDPOINT, row["endpoint"]),
+        event_type=row["event_type"],
+        status=row["status"],
+        run=row["run"],
+        attempts=row["attempts"],
+        failures=row["failures"],
+        last_status=row["last_status"],
+        attempt_id=ids.encode(Prefix.ATTEMPT, row["attempt"]) if row["attempt"] is not None else None,
+        next_attempt=row["due_at"],
+        version=row["version"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def _fact_out(row: asyncpg.Record) -> LedgerEventOut:
+    return LedgerEventOut(
+        version=row["version"],
+        kind=row["kind"],
+        at=row["at"],
+        schema=row["schema"],
+        endpoint_id=ids.encode(Prefix.ENDPOINT, row["endpoint"]) if row["endpoint"] is not None else None,
+        data={_camel(name): _shown(name, value) for name, value in orjson.loads(row["data"]).items()},
+    )
+
+
+def _camel(name: str) -> str:
+    first, *others = _NAMES.get(name, name).split("_")
+    return first + "".join(part.capitalize() for part in others)
+
+
+def _shown(name: str, value: Any) -> Any:
+    """A value with its ids as the API writes them; keys and processes have none there."""
+    prefix = _IDS.get(name)
+    return ids.encode(prefix, UUID(value)) if prefix is not None and isinstance(value, str) else value

@@ -1,0 +1,114 @@
+"""Where a message went, and what went to an endpoint: deliveries in the reference's two shapes."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from libs.common.domain import ids
+from libs.common.domain.delivery import Status
+from libs.common.domain.ids import Prefix
+from libs.common.postgres.snapshot import object_of
+from services.registry import endpoints, messages, objects, statuses
+from services.registry.answers import Answer, ok
+from services.registry.calls import Call
+from services.registry.messages import MessageOut
+from services.registry.paging import Page, read_page
+
+
+class EndpointMessageOut(MessageOut, kw_only=True):
+    """A message, and how it fares at the endpoint asked for."""
+
+    status: int
+    status_text: str
+    next_attempt: datetime | None
+
+
+class MessageEndpointOut(endpoints.EndpointOut, kw_only=True):
+    """An endpoint, and how the message asked for fares there."""
+
+    status: int
+    status_text: str
+    next_attempt: datetime | None
+
+
+async def attempted_messages(call: Call) -> Answer:
+    """GET /app/{app}/endpoint/{endpoint}/msg."""
+    page = read_page(call.request.query, descending=True, ordered=False)
+    wanted = messages.read_filter(call)
+    status = statuses.read_status(call.request.query)
+    endpoint = await endpoints.endpoint(call)
+    rows = await call.connection.fetch(
+        page.directed(
+            """
+            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at,
+                b.message IS NOT NULL AS kept, CASE WHEN $9 THEN b.body END AS body,
+                s.status, s.attempts, s.due_at
+            FROM projection_1.delivery_state s
+                JOIN hookledger.message m ON m.id = s.message
+                LEFT JOIN hookledger.message_body b ON b.message = m.id
+            WHERE s.endpoint = $1 AND s.delivery :beyond $2
+                AND ($4::text[] IS NULL OR m.event_type = ANY($4)) AND ($5::text IS NULL OR $5 = ANY(m.channels))
+                AND ($6::timestamptz IS NULL OR m.accepted_at < $6)
+                AND ($7::timestamptz IS NULL OR m.accepted_at > $7)
+                AND ($8::text[] IS NULL
+                    OR CASE WHEN s.status = 'waiting' AND s.attempts = 0 THEN 'unbegun' ELSE s.status END = ANY($8))
+            ORDER BY s.delivery :direction LIMIT $3
+            """
+        ),
+        endpoint.id,
+        _delivery_bound(page, endpoint.id),
+        page.fetched,
+        wanted.event_types,
+        wanted.channel,
+        wanted.before,
+        wanted.after,
+        statuses.delivery_statuses(status),
+        wanted.content,
+    )
+    return ok(page.of([_message_out(row, content=wanted.content) for row in rows], lambda item: item.id))
+
+
+async def attempted_destinations(call: Call) -> Answer:
+    """GET /app/{app}/msg/{msg}/endpoint; endpoints deleted since are listed too."""
+    page = read_page(call.request.query, descending=True, ordered=False)
+    app = await objects.application(call)
+    message = await messages.message_id(call, app.id)
+    rows = await call.connection.fetch(
+        page.directed(
+            """
+            SELECT o.id, o.kind, o.org, o.app, o.uid, o.version, o.registry_version, o.created_at, o.updated_at,
+                o.deleted_at, o.data, s.status, s.attempts, s.due_at
+            FROM projection_1.delivery_state s JOIN hookledger.registry_object o ON o.id = s.endpoint
+            WHERE s.message = $1 AND s.app = $2 AND o.id :beyond $3
+            ORDER BY o.id :direction LIMIT $4
+            """
+        ),
+        message,
+        app.id,
+        page.bound(Prefix.ENDPOINT),
+        page.fetched,
+    )
+    return ok(page.of([_endpoint_out(row) for row in rows], lambda item: item.id))
+
+
+def _delivery_bound(page: Page, endpoint: UUID) -> UUID:
+    """The delivery at which the page begins: its id follows from the message's, and its order nearly so."""
+    bound = page.bound(Prefix.MESSAGE)
+    return bound if page.iterator is None else ids.delivery_id(bound, endpoint)
+
+
+def _fate(row: asyncpg.Record) -> dict[str, Any]:
+    status = statuses.of_delivery(Status(row["status"]), row["attempts"])
+    return {"status": status.value, "status_text": status.text, "next_attempt": row["due_at"]}
+
+
+def _message_out(row: asyncpg.Record, *, content: bool) -> EndpointMessageOut:
+    message = messages.out(row, content=content)
+    return EndpointMessageOut(**{name: getattr(message, name) for name in message.__struct_fields__}, **_fate(row))
+
+
+def _endpoint_out(row: asyncpg.Record) -> MessageEndpointOut:
+    endpoint = endpoints.out(object_of(row))
+    return MessageEndpointOut(**{name: getattr(endpoint, name) for name in endpoint.__struct_fields__}, **_fate(row))

@@ -1,0 +1,190 @@
+"""Event types: the dotted names that messages carry. A name is its own id; deleting one archives it."""
+
+from datetime import datetime
+from typing import Any, cast
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from libs.common.contracts.registry import EventTypeDocument, Kind, RegistryObject
+from libs.common.postgres.registry import Changes
+from libs.common.postgres.snapshot import object_of
+from libs.common.runtime.clock import new_id
+from libs.common.runtime.http import invalid
+from services.registry import objects
+from services.registry.answers import NO_CONTENT, Answer, ok
+from services.registry.calls import Call
+from services.registry.fields import Description, EventTypeName, In, Out, Uid, given
+from services.registry.paging import Page, read_page
+from services.registry.parsing import conflict, not_found, parse_body, read_flag
+
+# Above every name: names are ASCII.
+_ABOVE_ALL_NAMES = "\U0010ffff"
+
+Schemas = dict[str, msgspec.Raw]
+
+
+class EventTypeUpdate(In, frozen=True):
+    """A whole event type but for its name."""
+
+    description: Description
+    archived: bool = False
+    deprecated: bool = False
+    feature_flag: Uid | None = None
+    schemas: Schemas | None = None
+
+
+class EventTypeIn(EventTypeUpdate, kw_only=True, frozen=True):
+    """A whole event type."""
+
+    name: EventTypeName
+
+
+class EventTypePatch(In, frozen=True):
+    """What is to change."""
+
+    description: Description | UnsetType = UNSET
+    archived: bool | UnsetType = UNSET
+    deprecated: bool | UnsetType = UNSET
+    feature_flag: Uid | UnsetType | None = UNSET
+    schemas: Schemas | UnsetType | None = UNSET
+
+
+class EventTypeOut(Out):
+    """An event type as the API shows it."""
+
+    name: str
+    description: str
+    archived: bool
+    deprecated: bool
+    feature_flag: str | None
+    schemas: dict[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
+
+
+async def list_all(call: Call) -> Answer:
+    """GET /event-type, by name; archived ones and schemas if asked for."""
+    query = call.request.query
+    page = read_page(query, descending=False)
+    archived = read_flag(query, "include_archived", default=False)
+    content = read_flag(query, "with_content", default=False)
+    rows = await call.connection.fetch(
+        page.directed(
+            # Word for word the expressions of the index registry_object_uid, or it would not be used.
+            """
+            SELECT id, kind, org, app, uid, version, registry_version, created_at, updated_at, deleted_at, data
+            FROM hookledger.registry_object
+            WHERE kind = 'event_type' AND (CASE WHEN kind = 'organisation' THEN NULL ELSE org END) = $1
+                AND app IS NULL AND uid :beyond $2 AND deleted_at IS NULL AND uid IS NOT NULL
+                AND ($3 OR NOT coalesce((data ->> 'archived')::boolean, false))
+            ORDER BY uid :direction LIMIT $4
+            """
+        ),
+        call.caller.org,
+        _bound(page),
+        archived,
+        page.fetched,
+    )
+    return ok(page.of([_out(object_of(row), content=content) for row in rows], lambda item: item.name))
+
+
+async def create(call: Call, changes: Changes) -> Answer:
+    """POST /event-type: creates it, or brings an archived one back with what the body says."""
+    body = parse_body(call.body, EventTypeIn)
+    existing = await objects.find(call, Kind.EVENT_TYPE, body.name)
+    if existing is None:
+        created = await changes.create(Kind.EVENT_TYPE, new_id(), _document(body), org=call.caller.org, uid=body.name)
+        return ok(_out(created), 201)
+    if not cast("EventTypeDocument", existing.document).archived:
+        raise conflict("an event type with this name exists already")
+    return ok(_out(await changes.update(existing, _document(body), uid=existing.uid)), 201)
+
+
+async def get(call: Call) -> Answer:
+    """GET /event-type/{name}."""
+    return ok(_out(await _event_type(call)))
+
+
+async def put(call: Call, changes: Changes) -> Answer:
+    """PUT /event-type/{name}: replaces or creates it."""
+    body = parse_body(call.body, EventTypeUpdate)
+    name = call.named("name")
+    found = await objects.find(call, Kind.EVENT_TYPE, name)
+    if found is not None:
+        return ok(_out(await changes.update(found, _document(body), uid=found.uid)))
+    if objects.UID.fullmatch(name) is None:
+        raise not_found("event type")
+    created = await changes.create(Kind.EVENT_TYPE, new_id(), _document(body), org=call.caller.org, uid=name)
+    return ok(_out(created), 201)
+
+
+async def patch(call: Call, changes: Changes) -> Answer:
+    """PATCH /event-type/{name}."""
+    body = parse_body(call.body, EventTypePatch)
+    found = await _event_type(call)
+    old = cast("EventTypeDocument", found.document)
+    document = EventTypeDocument(
+        description=given(body.description, old.description),
+        archived=given(body.archived, old.archived),
+        deprecated=given(body.deprecated, old.deprecated),
+        feature_flag=given(body.feature_flag, old.feature_flag),
+        schemas=_checked_schemas(given(body.schemas, old.schemas)),
+    )
+    return ok(_out(await changes.update(found, document, uid=found.uid)))
+
+
+async def delete(call: Call, changes: Changes) -> Answer:
+    """DELETE /event-type/{name}: archives it, or, with `expunge`, deletes it."""
+    expunge = read_flag(call.request.query, "expunge", default=False)
+    found = await _event_type(call)
+    if expunge:
+        await changes.delete(found)
+    else:
+        old = cast("EventTypeDocument", found.document)
+        await changes.update(found, msgspec.structs.replace(old, archived=True), uid=found.uid)
+    return NO_CONTENT
+
+
+async def _event_type(call: Call) -> RegistryObject:
+    return await objects.require(call, Kind.EVENT_TYPE, call.named("name"))
+
+
+def _bound(page: Page) -> str:
+    if page.iterator is None:
+        return _ABOVE_ALL_NAMES if page.descending else ""
+    if objects.UID.fullmatch(page.iterator) is None:
+        raise invalid(["query", "iterator"], "it is no event type's name: take it from the page before")
+    return page.iterator
+
+
+def _document(body: EventTypeUpdate) -> EventTypeDocument:
+    return EventTypeDocument(
+        description=body.description,
+        archived=body.archived,
+        deprecated=body.deprecated,
+        feature_flag=body.feature_flag,
+        schemas=_checked_schemas(body.schemas),
+    )
+
+
+def _checked_schemas(schemas: Schemas | None) -> Schemas | None:
+    for version, schema in (schemas or {}).items():
+        if not bytes(schema).startswith(b"{"):
+            raise invalid(["body", "schemas", version], "a schema is a JSON object", "type_error.dict")
+    return schemas
+
+
+def _out(item: RegistryObject, *, content: bool = True) -> EventTypeOut:
+    document = cast("EventTypeDocument", item.document)
+    assert item.uid is not None
+    return EventTypeOut(
+        name=item.uid,
+        description=document.description,
+        archived=document.archived,
+        deprecated=document.deprecated,
+        feature_flag=document.feature_flag,
+        schemas=document.schemas if content else None,
+        created_at=item.created_at,
+        updated_at=item.updated_at,
+    )

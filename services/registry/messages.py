@@ -1,0 +1,170 @@
+"""Messages: what was accepted, with its exact bytes."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import orjson
+
+from libs.common.domain import ids
+from libs.common.domain.ids import BadIdError, Prefix
+from services.registry import objects
+from services.registry.answers import Answer, ok
+from services.registry.calls import Call
+from services.registry.fields import Out
+from services.registry.paging import read_page
+from services.registry.parsing import not_found, read_flag, read_list, read_time
+
+EXPIRED: Final = {"expired": True}
+
+
+class MessageOut(Out):
+    """A message as the API shows it. `payload` is the slice of bytes that came, where that is a JSON object."""
+
+    id: str
+    event_id: str | None
+    event_type: str
+    payload: Any
+    channels: list[str] | None
+    tags: list[str] | None
+    timestamp: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageFilter:
+    """Which messages a list shows."""
+
+    event_types: list[str] | None
+    channel: str | None
+    before: datetime | None
+    after: datetime | None
+    content: bool
+
+
+def read_filter(call: Call) -> MessageFilter:
+    """The filter that a request asks for; times count for the first page only, as in the reference.
+
+    Raises:
+        ApiError: 422.
+    """
+    query = call.request.query
+    before, after = read_time(query, "before"), read_time(query, "after")
+    first = not query.get("iterator")
+    return MessageFilter(
+        event_types=read_list(query, "event_types"),
+        channel=query.get("channel"),
+        before=before if first else None,
+        after=after if first else None,
+        content=read_flag(query, "with_content", default=True),
+    )
+
+
+async def list_all(call: Call) -> Answer:
+    """GET /app/{app}/msg."""
+    page = read_page(call.request.query, descending=True, ordered=False)
+    wanted = read_filter(call)
+    app = await objects.application(call)
+    rows = await call.connection.fetch(
+        page.directed(
+            """
+            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at,
+                b.message IS NOT NULL AS kept, CASE WHEN $8 THEN b.body END AS body
+            FROM hookledger.message m LEFT JOIN hookledger.message_body b ON b.message = m.id
+            WHERE m.app = $1 AND m.id :beyond $2
+                AND ($4::text[] IS NULL OR m.event_type = ANY($4)) AND ($5::text IS NULL OR $5 = ANY(m.channels))
+                AND ($6::timestamptz IS NULL OR m.accepted_at < $6)
+                AND ($7::timestamptz IS NULL OR m.accepted_at > $7)
+            ORDER BY m.id :direction LIMIT $3
+            """
+        ),
+        app.id,
+        page.bound(Prefix.MESSAGE),
+        page.fetched,
+        wanted.event_types,
+        wanted.channel,
+        wanted.before,
+        wanted.after,
+        wanted.content,
+    )
+    return ok(page.of([out(row, content=wanted.content) for row in rows], lambda item: item.id))
+
+
+async def get(call: Call) -> Answer:
+    """GET /app/{app}/msg/{msg}."""
+    content = read_flag(call.request.query, "with_content", default=True)
+    app = await objects.application(call)
+    identity = await message_id(call, app.id)
+    row = await call.connection.fetchrow(
+        """
+        SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at,
+            b.message IS NOT NULL AS kept, b.body
+        FROM hookledger.message m LEFT JOIN hookledger.message_body b ON b.message = m.id
+        WHERE m.app = $1 AND m.id = $2
+        """,
+        app.id,
+        identity,
+    )
+    if row is None:
+        raise not_found("message")
+    return ok(out(row, content=content))
+
+
+async def message_id(call: Call, app: UUID) -> UUID:
+    """The message of the application that the path names, by id or by the sender's event id.
+
+    Raises:
+        ApiError: 404.
+    """
+    text = call.named("msg")
+    try:
+        identity: UUID | None = ids.decode(Prefix.MESSAGE, text)
+    except BadIdError:
+        identity = None
+    found: UUID | None = None
+    if identity is not None:
+        found = await call.connection.fetchval(
+            "SELECT id FROM hookledger.message WHERE app = $1 AND id = $2", app, identity
+        )
+    if found is None and objects.UID.fullmatch(text):
+        found = await call.connection.fetchval(
+            "SELECT id FROM hookledger.message WHERE app = $1 AND event_id = $2 ORDER BY id DESC LIMIT 1", app, text
+        )
+    if found is None:
+        raise not_found("message")
+    return found
+
+
+def out(row: asyncpg.Record, *, content: bool) -> MessageOut:
+    """A message as the API shows it, from a row that has the columns of the queries above."""
+    return MessageOut(
+        id=ids.encode(Prefix.MESSAGE, row["id"]),
+        event_id=row["event_id"],
+        event_type=row["event_type"],
+        payload=_payload(row, content=content),
+        channels=sorted(row["channels"]) or None,
+        tags=None,
+        timestamp=row["accepted_at"],
+    )
+
+
+def _payload(row: asyncpg.Record, *, content: bool) -> Any:
+    if not row["kept"]:
+        return EXPIRED
+    return payload(row["body"], row["content_type"]) if content else {}
+
+
+def payload(body: bytes, content_type: str) -> msgspec.Raw | Mapping[str, Any]:
+    """A body as the API shows it: the very bytes of a JSON object; of anything else, base64."""
+    if body.lstrip(b" \t\r\n").startswith(b"{"):
+        try:
+            orjson.loads(body)
+        except orjson.JSONDecodeError:
+            pass
+        else:
+            return msgspec.Raw(body)
+    return {"base64": base64.b64encode(body).decode(), "contentType": content_type}

@@ -1,0 +1,112 @@
+"""Fixtures: servers for a whole run; a database, a corner of the broker and a platform for each module; the rest anew."""
+
+import os
+import secrets
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import hypothesis.configuration
+import pytest
+
+from deploy.stack.errors import StackError
+from deploy.stack.isolation import Isolation, remove_names
+from deploy.stack.places import HOME, make_folder
+from deploy.stack.servers import Servers, session_servers
+from tests.support import databases
+from tests.support.client import Client, connected
+from tests.support.platform import Platform, running
+from tests.support.receiver import Receiver, receiving
+
+_TEMPORARY = HOME / "pytest" / str(os.getpid())
+
+# A deadline by the wall clock fails on a busy machine, not on wrong code.
+hypothesis.settings.register_profile("hookledger", deadline=None)
+hypothesis.settings.load_profile("hookledger")
+hypothesis.configuration.set_hypothesis_home_dir(HOME / "hypothesis")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Write nothing outside of `.hookledger/`."""
+    if config.option.basetemp is None:
+        make_folder(_TEMPORARY.parent)
+        config.option.basetemp = _TEMPORARY
+
+
+def pytest_unconfigure() -> None:
+    """Leave no temporary files."""
+    shutil.rmtree(_TEMPORARY, ignore_errors=True)
+
+
+# Servers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amqp:
+    """A corner of the broker: exchanges and queues whose names begin with `prefix`."""
+
+    url: str
+    prefix: str
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """Postgres and RabbitMQ for this run, found or started as `make up` does it; empty at first, gone at the end."""
+    try:
+        with session_servers("test") as found:
+            yield found
+    except StackError as error:
+        pytest.exit(f"stack: {error}", returncode=2)
+
+
+@pytest.fixture(scope="session")
+async def database_template(servers: Servers) -> AsyncIterator[str]:
+    """The name of a migrated database that nobody is connected to."""
+    name = await databases.create_template(servers.database_url)
+    yield name
+    await databases.drop(servers.database_url, name)
+
+
+@pytest.fixture(scope="module")
+async def database(servers: Servers, database_template: str) -> AsyncIterator[str]:
+    """The URL of a migrated database of this module's own."""
+    name = await databases.clone(servers.database_url, database_template)
+    yield databases.named(servers.database_url, name)
+    await databases.drop(servers.database_url, name)
+
+
+@pytest.fixture(scope="module")
+def amqp(servers: Servers) -> Iterator[Amqp]:
+    """A corner of the broker of this module's own."""
+    prefix = f"hookledger_test_{secrets.token_hex(4)}"
+    yield Amqp(url=servers.amqp_url, prefix=prefix)
+    with suppress(StackError):  # the module may have left the broker dead
+        remove_names(servers.amqp_url, prefix)
+
+
+# The platform, those who send to it, and those who receive from it
+
+
+@pytest.fixture(scope="module")
+def platform(request: pytest.FixtureRequest, servers: Servers, database: str, amqp: Amqp) -> Iterator[Platform]:
+    """The three services, for this module. A test that stops or kills one starts it again."""
+    folder = servers.folder / "platforms" / request.path.stem
+    corner = Isolation(database_url=database, amqp_url=amqp.url, amqp_prefix=amqp.prefix)
+    with running(folder, corner) as started:
+        yield started
+
+
+@pytest.fixture
+async def client(platform: Platform) -> AsyncIterator[Client]:
+    """A client of the front door, with the admin key of the platform's first organisation."""
+    async with connected(platform.url, platform.key) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """A receiver of this test's own."""
+    async with receiving() as listening:
+        yield listening

@@ -1,0 +1,111 @@
+"""The parts of a dispatcher, put together in this process as `services.dispatcher.app` puts them together."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from libs.common.domain.addresses import AddressPolicy
+from libs.common.postgres.pool import Pool, open_pool
+from libs.common.postgres.snapshot import RegistrySnapshot
+from services.dispatcher.attempts import Attempts
+from services.dispatcher.capacity import Capacity
+from services.dispatcher.claims import Claims
+from services.dispatcher.fanout import FanOuts
+from services.dispatcher.lease import Lease
+from services.dispatcher.recorder import Recorder
+from services.dispatcher.sender import Sender
+from tests.integration.dispatcher.world import World
+
+POLICY = AddressPolicy(development=True)
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """One dispatcher's; its batchers run, its lease has begun and its snapshot is current."""
+
+    world: World
+    pool: Pool
+    lease: Lease
+    snapshot: RegistrySnapshot
+    capacity: Capacity
+    recorder: Recorder
+    attempts: Attempts
+    claims: Claims
+    fan_outs: FanOuts
+    tasks: asyncio.TaskGroup
+    stopping: asyncio.Event
+
+    def start_claiming(self) -> None:
+        """Claim waiting deliveries from now on."""
+        self.tasks.create_task(self.claims.run(self.stopping))
+
+    def start_sweeping(self) -> None:
+        """Take overdue messages from now on."""
+        self.tasks.create_task(self.fan_outs.sweep())
+
+    def start_renewing(self) -> None:
+        """Keep the lease from now on."""
+        self.tasks.create_task(self.lease.run(self.stopping))
+
+
+@asynccontextmanager
+async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -> AsyncIterator[Parts]:
+    """A dispatcher without a broker, whose loops the test starts."""
+    pool = await open_pool(world.url, "dispatcher", size=6)
+    async with pool, Sender(POLICY) as sender:
+        snapshot = RegistrySnapshot(pool, world.keys)
+        await snapshot.catch_up()
+        capacity = Capacity(most)
+
+        async def lost() -> None:
+            await attempts.drop()
+
+        def note(due: Sequence[datetime]) -> None:
+            claims.note(due)
+
+        lease = Lease(pool, lost)
+        recorder = Recorder(pool, world.epoch, lease, note)
+        attempts = Attempts(sender, recorder, lease, capacity, POLICY)
+        claims = Claims(
+            pool=pool, epoch=world.epoch, lease=lease, snapshot=snapshot, capacity=capacity, attempts=attempts
+        )
+        fan_outs = FanOuts(
+            pool=pool,
+            epoch=world.epoch,
+            lease=lease,
+            snapshot=snapshot,
+            capacity=capacity,
+            attempts=attempts,
+            waiting=note,
+        )
+        await lease.begin()
+        stopping = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(fan_outs.batcher.run())
+            tasks.create_task(recorder.batcher.run())
+            parts = Parts(
+                world=world,
+                pool=pool,
+                lease=lease,
+                snapshot=snapshot,
+                capacity=capacity,
+                recorder=recorder,
+                attempts=attempts,
+                claims=claims,
+                fan_outs=fan_outs,
+                tasks=tasks,
+                stopping=stopping,
+            )
+            if renewing:
+                parts.start_renewing()
+            try:
+                yield parts
+            finally:
+                stopping.set()
+                fan_outs.stop()
+                claims.note([])
+                await attempts.drain(5)
+                recorder.batcher.stop()
+        await lease.end()

@@ -1,0 +1,185 @@
+"""Where may be connected to, and with whom TLS is spoken."""
+
+import asyncio
+import datetime as dt
+import socket
+import ssl
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from libs.common.domain.addresses import AddressPolicy
+from libs.common.domain.outcome import Answer, Failure
+from tests.integration.dispatcher.conftest import OnLoop
+from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, answering, raw_receiver
+from tests.integration.dispatcher.sending import send, sender
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+PRODUCTION = AddressPolicy()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"], ids=["literal", "name", "mapped"])
+def test_in_production_nothing_of_our_own_is_connected_to(on_loop: OnLoop, host: str) -> None:
+    async def scenario() -> None:
+        async with raw_receiver(answering(OK)) as receiver, sender(PRODUCTION) as client:
+            report = await send(client, receiver.url(host=host))
+        assert report.answer == Answer(failure=Failure.ADDRESS_REFUSED)
+        assert report.sends == 0
+        assert receiver.connections == 0
+
+    on_loop(scenario())
+
+
+def test_a_network_that_the_operator_allows_is_connected_to(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        allowed = AddressPolicy(allowed_networks=(ip_network("127.0.0.1/32"),))
+        async with raw_receiver(answering(OK)) as receiver, sender(allowed) as client:
+            report = await send(client, receiver.url())
+        assert report.answer == Answer(status=200)
+
+    on_loop(scenario())
+
+
+def test_one_bad_address_refuses_the_name_although_another_would_do(
+    on_loop: OnLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another party's server is replaced, its name server: no test asks a real one."""
+
+    def answers(_host: object, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in ("127.0.0.1", "10.0.0.1")]
+
+    async def scenario() -> None:
+        allowed = AddressPolicy(allowed_networks=(ip_network("127.0.0.1/32"),))
+        async with raw_receiver(answering(OK)) as receiver, sender(allowed) as client:
+            report = await send(client, receiver.url(host="mixed.example"))
+        assert report.answer == Answer(failure=Failure.ADDRESS_REFUSED)
+        assert receiver.connections == 0
+
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
+    on_loop(scenario())
+
+
+def test_a_name_that_does_not_resolve_is_a_dns_failure(on_loop: OnLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> list[tuple[object, ...]]:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def scenario() -> None:
+        async with sender(PRODUCTION) as client:
+            report = await send(client, "https://nowhere.example/hook")
+        assert report.answer == Answer(failure=Failure.DNS)
+        assert report.sends == 0
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    on_loop(scenario())
+
+
+def test_a_port_where_nobody_listens_is_a_failed_connection(on_loop: OnLoop) -> None:
+    async def scenario() -> None:
+        with socket.socket() as unheard:
+            unheard.bind(("127.0.0.1", 0))
+            async with sender() as client:
+                report = await send(client, f"http://127.0.0.1:{unheard.getsockname()[1]}/")
+        assert report.answer == Answer(failure=Failure.CONNECT)
+        assert report.sends == 0
+
+    on_loop(scenario())
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(on_loop: OnLoop, certificate: Path) -> None:
+    async def scenario() -> None:
+        async with raw_receiver(answering(OK), tls=server_tls(certificate)) as receiver, sender() as client:
+            report = await send(client, receiver.url(scheme="https"))
+        assert report.answer == Answer(failure=Failure.TLS)
+        assert report.sends == 0
+        assert receiver.requests == []
+
+    on_loop(scenario())
+
+
+def test_what_is_not_tls_at_all_is_a_tls_failure(on_loop: OnLoop) -> None:
+    def converse(_receiver: RawReceiver) -> Conversation:
+        async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
+            await reader.read(10)
+            writer.write(b"HTTP/1.1 400 This is plain HTTP\r\n\r\n")
+            await writer.drain()
+
+        return conversation
+
+    async def scenario() -> None:
+        async with raw_receiver(converse) as receiver, sender() as client:
+            report = await send(client, receiver.url(scheme="https"))
+        assert report.answer == Answer(failure=Failure.TLS)
+        assert report.sends == 0
+
+    on_loop(scenario())
+
+
+def test_tls_below_1_2_is_refused(on_loop: OnLoop, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        old = server_tls(certificate)
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+            old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+        async with raw_receiver(answering(OK), tls=old) as receiver, sender() as client:
+            report = await send(client, receiver.url(scheme="https"))
+        assert report.answer == Answer(failure=Failure.TLS)
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    on_loop(scenario())
+
+
+def test_a_certificate_that_is_trusted_is_spoken_with_and_timed(
+    on_loop: OnLoop, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with raw_receiver(answering(OK), tls=server_tls(certificate)) as receiver, sender() as client:
+            first = await send(client, receiver.url(scheme="https"))
+            second = await send(client, receiver.url(scheme="https"))
+        assert (first.answer, second.answer) == (Answer(status=200), Answer(status=200))
+        assert receiver.connections == 1
+        timings = first.timings
+        assert timings.connect is not None
+        assert timings.tls is not None
+        assert timings.first_byte is not None
+        assert dt.timedelta(0) < timings.connect + timings.tls <= timings.first_byte <= timings.total
+        assert second.timings.tls is None
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    on_loop(scenario())
+
+
+def server_tls(certificate: Path) -> ssl.SSLContext:
+    """A server's side of TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for 127.0.0.1, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "receiver.test")])
+    now = dt.datetime.now(dt.UTC)
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    file = tmp_path_factory.mktemp("tls") / "receiver.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file.write_bytes(private + signed.public_bytes(serialization.Encoding.PEM))
+    return file

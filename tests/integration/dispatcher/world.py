@@ -1,0 +1,254 @@
+"""What the dispatcher finds: a registry, accepted messages, and a ledger to look into."""
+
+import asyncio
+import base64
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+import msgspec
+
+from libs.common.contracts.registry import (
+    ApplicationDocument,
+    EndpointDocument,
+    KeyReference,
+    Kind,
+    OrganisationDocument,
+)
+from libs.common.domain.facts import MessageAccepted, Origin
+from libs.common.domain.ids import delivery_id
+from libs.common.domain.message import Message
+from libs.common.postgres.ledger import Appended, append
+from libs.common.postgres.migrate import epoch
+from libs.common.postgres.pool import Pool, open_pool
+from libs.common.postgres.registry import changing
+from libs.common.postgres.snapshot import object_of
+from libs.common.postgres.verify import verify_database
+from libs.common.runtime.clock import new_id
+from libs.common.runtime.sealing import MasterKeys
+
+BODY = b'{"a":1, "b":[1,2]}'
+PATIENCE_SECONDS = 20.0
+Seen = TypeVar("Seen")
+
+
+class World:
+    """One organisation in a database.
+
+    Attributes:
+        owner: a connection of the user who migrated.
+        registry: connections with the registry's role.
+    """
+
+    def __init__(self, url: str, owner: Pool, registry: Pool, epoch: int) -> None:
+        self.url = url
+        self.owner = owner
+        self.registry = registry
+        self.epoch = epoch
+        self.master_key = base64.b64encode(os.urandom(32)).decode()
+        self.keys = MasterKeys.parse(self.master_key)
+        self.org = new_id()
+
+    async def found(self) -> None:
+        """Create the organisation."""
+        async with self.registry.acquire() as connection, changing(connection, "operator") as changes:
+            await changes.create(Kind.ORGANISATION, self.org, OrganisationDocument(name="tests"), org=self.org)
+
+    async def application(self) -> UUID:
+        """A new application."""
+        app = new_id()
+        async with self.registry.acquire() as connection, changing(connection, "operator") as changes:
+            await changes.create(Kind.APPLICATION, app, ApplicationDocument(name="tests"), org=self.org)
+        return app
+
+    async def endpoint(self, app: UUID, url: str, *, schedule: tuple[float, ...] = (0.05, 0.1), **fields: Any) -> UUID:
+        """A new endpoint with a secret."""
+        return (await self.endpoints(app, [url], schedule=schedule, **fields))[0]
+
+    async def endpoints(
+        self, app: UUID, urls: Sequence[str], *, schedule: tuple[float, ...] = (0.05, 0.1), **fields: Any
+    ) -> list[UUID]:
+        """New endpoints, created in one change."""
+        made = []
+        async with self.registry.acquire() as connection, changing(connection, "operator") as changes:
+            for url in urls:
+                endpoint, key = new_id(), new_id()
+                secret = b"whsec_" + base64.b64encode(os.urandom(24))
+                await connection.execute(
+                    "INSERT INTO hookledger.secret (id, owner, org, sealed, created_at) VALUES ($1, $2, $3, $4, now())",
+                    key,
+                    endpoint,
+                    self.org,
+                    self.keys.seal(secret, owner=endpoint, org=self.org),
+                )
+                document = EndpointDocument(
+                    url=url, retry_schedule=schedule, keys=(KeyReference(id=key, fingerprint="x"),), **fields
+                )
+                await changes.create(Kind.ENDPOINT, endpoint, document, org=self.org, app=app)
+                made.append(endpoint)
+        return made
+
+    async def change(self, endpoint: UUID, **fields: Any) -> None:
+        """Change fields of an endpoint's document."""
+        async with self.registry.acquire() as connection, changing(connection, "operator") as changes:
+            old = object_of(await self._object(connection, endpoint))
+            document: Any = msgspec.structs.replace(old.document, **fields)
+            await changes.update(old, document, uid=old.uid)
+
+    async def delete(self, endpoint: UUID) -> None:
+        """Delete an endpoint."""
+        async with self.registry.acquire() as connection, changing(connection, "operator") as changes:
+            await changes.delete(object_of(await self._object(connection, endpoint)))
+
+    async def version(self) -> int:
+        """The registry's."""
+        version: int = await self.owner.fetchval("SELECT version FROM hookledger.registry_version")
+        return version
+
+    async def accept(
+        self,
+        app: UUID,
+        count: int = 1,
+        *,
+        body: bytes = BODY,
+        event_type: str = "order.completed",
+        publish: bool = False,
+        overdue: timedelta = timedelta(0),
+    ) -> list[Message]:
+        """Commit messages as ingress does; `overdue` lets their envelope seem lost for so long."""
+        accepted_at = await self.owner.fetchval("SELECT clock_timestamp()")
+        messages = [
+            Message(
+                id=new_id(),
+                org=self.org,
+                app=app,
+                event_type=event_type,
+                body=body,
+                accepted_at=accepted_at,
+                registry_version=await self.version(),
+                origin=Origin.API,
+                publish=publish,
+            )
+            for _ in range(count)
+        ]
+        async with self.owner.acquire() as connection, connection.transaction():
+            await self.store(connection, messages)
+            await connection.executemany(
+                "INSERT INTO hookledger.outbox (message, accepted_at) VALUES ($1, $2)",
+                [(message.id, accepted_at - overdue) for message in messages],
+            )
+        return messages
+
+    async def store(self, connection: Any, messages: Sequence[Message]) -> None:
+        """Messages, their bytes and their first facts."""
+        await connection.executemany(
+            """
+            INSERT INTO hookledger.message (id, org, app, event_type, channels, origin, content_type, body_hash,
+                body_bytes, registry_version, publish, accepted_at)
+            VALUES ($1, $2, $3, $4, '{}', 'api', 'application/json', 'x', $5, $6, $7, $8)
+            """,
+            [
+                (m.id, m.org, m.app, m.event_type, len(m.body), m.registry_version, m.publish, m.accepted_at)
+                for m in messages
+            ],
+        )
+        await connection.executemany(
+            "INSERT INTO hookledger.message_body (message, salt, body) VALUES ($1, 's', $2)",
+            [(m.id, m.body) for m in messages],
+        )
+        facts = [
+            MessageAccepted(
+                at=m.accepted_at,
+                event_type=m.event_type,
+                origin=m.origin,
+                source=None,
+                registry_version=m.registry_version,
+                publish=m.publish,
+            )
+            for m in messages
+        ]
+        await append(
+            connection,
+            self.epoch,
+            [
+                Appended(stream=m.id, version=1, app=m.app, endpoint=None, fact=fact)
+                for m, fact in zip(messages, facts, strict=True)
+            ],
+        )
+
+    async def state(self, message: Message, endpoint: UUID) -> asyncpg.Record:
+        """The projected state of a delivery."""
+        row = await self.owner.fetchrow(
+            "SELECT * FROM projection_1.delivery_state WHERE delivery = $1", delivery_id(message.id, endpoint)
+        )
+        assert row is not None, "not fanned out"
+        return row
+
+    async def facts(self, stream: UUID) -> list[str]:
+        """The kinds of a stream's facts, in their order."""
+        rows = await self.owner.fetch("SELECT kind FROM hookledger.fact WHERE stream = $1 ORDER BY version", stream)
+        return [row["kind"] for row in rows]
+
+    async def statuses(self, app: UUID) -> dict[str, int]:
+        """How many of an application's deliveries are where."""
+        rows = await self.owner.fetch(
+            "SELECT status, count(*) AS n FROM projection_1.delivery_state WHERE app = $1 GROUP BY 1", app
+        )
+        return {row["status"]: row["n"] for row in rows}
+
+    async def until_over(self, app: UUID, count: int) -> dict[str, int]:
+        """The statuses once `count` deliveries of the application are over."""
+
+        async def over() -> dict[str, int] | None:
+            found = await self.statuses(app)
+            return found if sum(found.values()) >= count and not found.keys() & {"waiting", "sending"} else None
+
+        return await until(over, f"{count} deliveries over")
+
+    async def assert_verified(self) -> None:
+        """Projections equal the fold, and nothing is left in a lane that is over."""
+        said: list[str] = []
+        findings = await verify_database(self.owner, said.append)
+        assert (findings.differences, said) == (0, [])
+        strays = await self.owner.fetchval("""
+            SELECT count(*) FROM hookledger.queue q FULL JOIN (
+                SELECT delivery FROM projection_1.delivery_state WHERE status IN ('waiting', 'sending')
+            ) d USING (delivery) WHERE q.delivery IS NULL OR d.delivery IS NULL
+        """)
+        assert strays == 0, "the queue holds exactly the deliveries that are not over"
+
+    async def _object(self, connection: Any, identity: UUID) -> asyncpg.Record:
+        row: asyncpg.Record = await connection.fetchrow(
+            "SELECT * FROM hookledger.registry_object WHERE id = $1", identity
+        )
+        return row
+
+
+async def until(seen: Callable[[], Awaitable[Seen | None]], what: str, *, within: float = PATIENCE_SECONDS) -> Seen:
+    """What `seen` finds in Postgres, as soon as it finds it: rows that another process writes cannot be awaited."""
+    try:
+        async with asyncio.timeout(within):
+            while not (found := await seen()):
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not within {within:.0f} s: {what}") from None
+    return found
+
+
+@asynccontextmanager
+async def world_in(url: str) -> AsyncIterator[World]:
+    """A new organisation in the migrated database at `url`."""
+    async with (
+        asyncpg.create_pool(url, min_size=1, max_size=6) as owner,
+        await open_pool(url, "registry", size=4, seqscan=True) as registry,
+    ):
+        async with owner.acquire() as connection:
+            opened = await epoch(connection)
+        assert opened is not None
+        world = World(url, owner, registry, opened)
+        await world.found()
+        yield world

@@ -1,0 +1,163 @@
+"""Messages, deliveries and attempts as the other services leave them: decided by the core, written as they write."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+
+from libs.common.domain import delivery, ids
+from libs.common.domain.attempts import AttemptRow, attempt_rows
+from libs.common.domain.delivery import AbandonAttempt, DeclareUnknown, Delivery, RecordAnswer, StartAttempt
+from libs.common.domain.endpoint import Rule
+from libs.common.domain.facts import DeliveryFact, DeliveryScheduled, MessageAccepted, Origin, Timings
+from libs.common.domain.ids import Prefix
+from libs.common.domain.outcome import Answer, Failure
+from libs.common.domain.retry import RetryPolicy
+from libs.common.postgres import ledger
+from libs.common.postgres.ledger import Appended
+from libs.common.runtime.clock import new_id, random_bytes
+
+POLICY = RetryPolicy(schedule=(timedelta(seconds=1), timedelta(seconds=2)))
+SENDING = "sending"
+UNKNOWN = "unknown"
+ABANDONED = "abandoned"
+Step = int | Failure | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """An application as the database knows it."""
+
+    org: UUID
+    app: UUID
+
+    @classmethod
+    def of(cls, organisation: str, application: str) -> "Place":
+        return cls(org=ids.decode(Prefix.ORGANISATION, organisation), app=ids.decode(Prefix.APPLICATION, application))
+
+
+async def accept(
+    sql: "asyncpg.Connection[asyncpg.Record]",
+    place: Place,
+    body: bytes = b'{"a": 1}',
+    *,
+    event_type: str = "order.completed",
+    channels: Sequence[str] = (),
+    event_id: str | None = None,
+    content_type: str = "application/json",
+) -> UUID:
+    """A committed message."""
+    await asyncio.sleep(0.002)  # ids of one millisecond are in no order
+    message = new_id()
+    at: datetime = await sql.fetchval("SELECT clock_timestamp()")
+    await sql.execute(
+        """
+        INSERT INTO hookledger.message (id, org, app, event_type, channels, event_id, origin, content_type, body_hash,
+            body_bytes, registry_version, publish, accepted_at)
+        VALUES ($1, $2, $3, $4, $5, $6, 'api', $7, '', $8, 1, false, $9)
+        """,
+        message,
+        place.org,
+        place.app,
+        event_type,
+        list(channels),
+        event_id,
+        content_type,
+        len(body),
+        at,
+    )
+    await sql.execute("INSERT INTO hookledger.message_body (message, salt, body) VALUES ($1, '', $2)", message, body)
+    fact = MessageAccepted(
+        at=at, event_type=event_type, origin=Origin.API, source=None, registry_version=1, publish=False
+    )
+    await ledger.append(sql, 1, [Appended(stream=message, version=1, app=place.app, endpoint=None, fact=fact)])
+    return message
+
+
+async def deliver(
+    sql: "asyncpg.Connection[asyncpg.Record]",
+    place: Place,
+    message: UUID,
+    endpoint: UUID,
+    steps: Sequence[Step],
+    *,
+    response: bytes | None = None,
+    url: str = "https://receiver.example/hook",
+) -> UUID:
+    """A delivery whose attempts went as `steps` say: a status, a failure, unknown, abandoned, or still sending."""
+    stream = ids.delivery_id(message, endpoint)
+    # Attempts of a delivery told later are later ones, also where the one before was told ahead of the clock.
+    at: datetime = await sql.fetchval(
+        "SELECT greatest(clock_timestamp(), (SELECT max(updated_at) FROM projection_1.delivery_state))"
+    )
+    scheduled = DeliveryScheduled(
+        at=at, app=place.app, message=message, endpoint=endpoint, config_version=1, rule=Rule.ALL, due_at=at
+    )
+    facts: list[DeliveryFact] = [scheduled]
+    state = delivery.scheduled(scheduled)
+    for step in steps:
+        at += timedelta(milliseconds=10)
+        attempt = ids.time_ordered(int(at.timestamp() * 1000), random_bytes(10))
+        started = delivery.decide(
+            state,
+            StartAttempt(at=at, attempt=attempt, config_version=1, signing_key=None, process=new_id()),
+        )
+        facts += started
+        state = delivery.fold(facts)
+        if step == SENDING:
+            break
+        at += timedelta(milliseconds=25)
+        facts += delivery.decide(state, _end(step, at, attempt, url))
+        state = delivery.fold(facts)
+        if response is not None and isinstance(step, int):
+            await sql.execute(
+                "INSERT INTO hookledger.attempt_content (delivery, attempt, response, url_query) VALUES ($1, $2, $3, $4)",
+                stream,
+                attempt,
+                response,
+                "token=1",
+            )
+    items = [
+        Appended(stream=stream, version=number, app=place.app, endpoint=endpoint, fact=fact)
+        for number, fact in enumerate(facts, start=1)
+    ]
+    async with sql.transaction():
+        await ledger.append(sql, 1, items)
+        await _project(sql, stream, state, attempt_rows(stream, facts))
+    return stream
+
+
+def _end(step: Step, at: datetime, attempt: UUID, url: str) -> RecordAnswer | DeclareUnknown | AbandonAttempt:
+    if step == UNKNOWN:
+        return DeclareUnknown(at=at, attempt=attempt)
+    if step == ABANDONED:
+        return AbandonAttempt(at=at, attempt=attempt)
+    answer = Answer(failure=step) if isinstance(step, Failure) else Answer(status=int(step))
+    return RecordAnswer(
+        at=at,
+        attempt=attempt,
+        answer=answer,
+        policy=POLICY,
+        jitter=0.0,
+        url=url,
+        peer="192.0.2.1",
+        sends=1,
+        timings=Timings(total=timedelta(milliseconds=25)),
+    )
+
+
+async def _project(
+    sql: "asyncpg.Connection[asyncpg.Record]", stream: UUID, state: Delivery, rows: Sequence[AttemptRow]
+) -> None:
+    columns = {field.name: getattr(state, field.name) for field in fields(state)}
+    await _insert(sql, "projection_1.delivery_state", {"delivery": stream, **columns})
+    for row in rows:
+        await _insert(sql, "projection_1.attempt", {field.name: getattr(row, field.name) for field in fields(row)})
+
+
+async def _insert(sql: "asyncpg.Connection[asyncpg.Record]", table: str, columns: dict[str, object]) -> None:
+    marks = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
+    await sql.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", *columns.values())  # noqa: S608  our own names

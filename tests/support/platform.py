@@ -1,0 +1,104 @@
+"""The platform under test: the real three services, as processes that can be killed and started again."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from deploy.stack.installation import Installation
+from deploy.stack.isolation import Isolation
+from deploy.stack.services import Service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """Three running services on free ports, one organisation and its admin key.
+
+    Attributes:
+        installation: their common settings, and the operator's command.
+        services: by name: `registry`, `ingress` and `dispatcher`.
+        organisation: the id of the first organisation; the broker's user publishes for it.
+        key: an API key of scope admin in it.
+    """
+
+    installation: Installation
+    services: dict[str, Service]
+    organisation: str
+    key: str
+
+    @property
+    def url(self) -> str:
+        """The front door."""
+        return self.services["ingress"].url
+
+    @property
+    def registry_url(self) -> str:
+        """The registry, asked directly."""
+        return self.services["registry"].url
+
+    @property
+    def corner(self) -> Isolation:
+        """Its database, its broker and its prefix there."""
+        return self.installation.corner
+
+    async def start(self, name: str) -> None:
+        """Start a service again; returns when it is ready."""
+        await asyncio.to_thread(self._start, name)
+
+    async def stop(self, name: str) -> None:
+        """SIGTERM; returns when the service has drained and ended."""
+        await asyncio.to_thread(self.services[name].stop)
+
+    async def kill(self, name: str) -> None:
+        """SIGKILL; returns when the service is dead."""
+        await asyncio.to_thread(self.services[name].kill)
+
+    async def admin(self, *words: str) -> str:
+        """What `python -m services.admin` prints.
+
+        Raises:
+            StackError: it exits with another code than 0.
+        """
+        return await asyncio.to_thread(self.installation.admin, *words)
+
+    async def create_tenant(self, *options: str) -> str:
+        """Another organisation, with these options of `organisation create`; its admin key."""
+        organisation = await self.admin("organisation", "create", "tenant", *options)
+        return await self.admin("key", "create", organisation)
+
+    def log(self, name: str) -> str:
+        """What a service has logged so far."""
+        return self.services[name].log.read_text(errors="replace")
+
+    def _start(self, name: str) -> None:
+        self.services[name].start()
+        self.services[name].wait_ready()
+
+
+@contextmanager
+def running(folder: Path, corner: Isolation, settings: Mapping[str, str] | None = None) -> Iterator[Platform]:
+    """A platform whose database is migrated, in development mode.
+
+    Args:
+        folder: keeps its master key and logs.
+        corner: its database, broker and prefix.
+        settings: more settings for every service, without the prefix `HOOKLEDGER_`.
+    """
+    installation = Installation(folder=folder, corner=corner, settings=settings or {})
+    services = installation.services()
+    try:
+        for service in services.values():
+            service.start()
+        user = unquote(urlsplit(corner.amqp_url).username or "guest")
+        organisation = installation.admin(
+            "organisation", "create", "tests", "--secret-reveal", "always", "--amqp-user", user
+        )
+        key = installation.admin("key", "create", organisation)
+        for service in services.values():
+            service.wait_ready()
+        yield Platform(installation=installation, services=services, organisation=organisation, key=key)
+    finally:
+        for service in services.values():
+            service.stop(grace_s=10)
