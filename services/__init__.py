@@ -1,0 +1,1 @@
+"""The services of Hookledger, which never import one another."""

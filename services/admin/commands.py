@@ -110,7 +110,7 @@ def _on_database(work: Callable[[Pool], Awaitable[Result]]) -> Result:
     url = _database_url()
 
     async def run() -> Result:
-        pool = await open_pool(url, "registry", size=1, seqscan=True)
+        pool = await open_pool(url, "registry", size=1)
         try:
             return await work(pool)
         finally:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Final
 
 import asyncpg
@@ -11,6 +10,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from aiohttp import web
 
 from libs.common.domain.addresses import AddressPolicy
+from libs.common.domain.delivery import Delivery
 from libs.common.postgres.migrate import epoch as ledger_epoch
 from libs.common.postgres.pool import (
     CONNECTION_ERRORS,
@@ -23,7 +23,8 @@ from libs.common.postgres.pool import (
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.rabbitmq.broker import Broker, BrokerRefusedError, BrokerUnavailableError, Consumer
 from libs.common.rabbitmq.topology import Names
-from libs.common.runtime.http import add_health, middlewares, serving
+from libs.common.runtime.http import add_health, middlewares
+from libs.common.runtime.listening import listening
 from libs.common.runtime.logs import logger
 from libs.common.runtime.service import StartError
 from libs.common.runtime.settings import parse_master_keys, parse_networks
@@ -90,6 +91,7 @@ class Dispatcher:
         self._policy = policy
         self._idle = asyncio.Event()
         self._ended = asyncio.Event()
+        self._unheard = asyncio.Event()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Start, run until `stopping`, drain."""
@@ -102,7 +104,7 @@ class Dispatcher:
         await self._look_for_broker()
         await self._lease.begin()
         async with (
-            serving(self._web(), self._settings.host, self._settings.port, grace=0.0),
+            listening(self._web(), self._settings.host, self._settings.port, grace=0.0),
             asyncio.TaskGroup() as group,
         ):
             batchers = [
@@ -158,7 +160,7 @@ class Dispatcher:
                 Consumer(handle=self._fan_outs.on_envelope, queue=names.messages_queue, prefetch=ENVELOPES_IN_HAND),
                 Consumer(handle=self._on_change, exchange=names.registry),
             ),
-            connected=self._snapshot.catch_up,
+            connected=self._catch_up_soon,
         )
         self._follower = Follower(pool, self._broker, self._lease.process)
 
@@ -169,6 +171,7 @@ class Dispatcher:
         await self._broker.stop_consuming()
         self._fan_outs.stop()
         self._claims.note([])
+        self._unheard.set()
         await asyncio.gather(*working)
         await batchers[0]
         await self._attempts.drain(self._settings.stop_grace_ms / 1000)
@@ -205,9 +208,15 @@ class Dispatcher:
             await self._snapshot.catch_up(version)
             self._claims.note([])
 
+    async def _catch_up_soon(self) -> None:
+        """Announcements may have gone unheard: look at once, apart from the broker, whose state is not Postgres's."""
+        self._unheard.set()
+
     async def _keep_current(self, stopping: asyncio.Event) -> None:
         """Catch up on what was announced while nobody listened."""
-        while not await set_within(stopping, SNAPSHOT_POLL_SECONDS):
+        while not stopping.is_set():
+            await set_within(self._unheard, SNAPSHOT_POLL_SECONDS)
+            self._unheard.clear()
             try:
                 before = self._snapshot.version
                 await self._snapshot.catch_up()
@@ -226,8 +235,8 @@ class Dispatcher:
     async def _drop_attempts(self) -> None:
         await self._attempts.drop()
 
-    def _note(self, due: Sequence[datetime]) -> None:
-        self._claims.note(due)
+    def _note(self, waiting: Sequence[Delivery]) -> None:
+        self._claims.note(waiting)
 
     def _web(self) -> web.Application:
         async def database() -> bool:

@@ -10,7 +10,7 @@ from libs.common.domain.delivery import AbandonAttempt, RecordAnswer
 from libs.common.domain.facts import Timings
 from libs.common.domain.outcome import Answer, Failure, describe
 from libs.common.domain.urls import TargetUrl, UrlRefusal, parse_target
-from libs.common.postgres.pool import CONNECTION_ERRORS
+from libs.common.postgres.pool import CONNECTION_ERRORS, CONTENT_ERRORS
 from libs.common.runtime import clock
 from libs.common.runtime.batcher import StoppedError
 from libs.common.runtime.logs import logger
@@ -93,7 +93,7 @@ class Attempts:
             request = sign(flight, clock.now())
         except NoSigningKeyError:
             return _ending(flight, _unsent(Failure.CONFIGURATION), url=target.without_query)
-        if not self._lease.held:
+        if not self._lease.held or flight.lease != self._lease.epoch:
             raise LeaseLostError
         report = await self._sender.send(target.text, request.headers, request.body, timeout=flight.endpoint.timeout)
         return _ending(flight, report, url=target.without_query, target=target)
@@ -104,6 +104,10 @@ class Attempts:
             try:
                 transition = await self._recorder.batcher.submit(ending)
                 break
+            except CONTENT_ERRORS as error:
+                # It would spoil one batch after another. The attempt is declared unknown when this process ends.
+                _LOG.error("attempt.unrecordable", delivery=str(ending.flight.delivery), reason=repr(error))
+                return
             except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 _LOG.warning("attempt.not_recorded_yet", reason=str(error) or type(error).__name__)
                 await asyncio.sleep(_RECORD_AGAIN_SECONDS)

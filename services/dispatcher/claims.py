@@ -20,7 +20,6 @@ from libs.common.domain.delivery import (
 )
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.facts import AttemptStarted, CancelReason
-from libs.common.domain.message import Message
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime import clock
@@ -65,11 +64,14 @@ class Claims:
         self._next_due: datetime | None = None
         self._unwanted_as_of = -1
 
-    def note(self, due: Sequence[datetime]) -> None:
-        """Deliveries wait with these due times, or lanes have room again: look in time."""
-        earliest = min(due, default=None)
-        if earliest is not None and (self._next_due is None or earliest < self._next_due):
-            self._next_due = earliest
+    def note(self, waiting: Sequence[Delivery]) -> None:
+        """These deliveries wait now, or lanes have room again: look in time."""
+        for state in waiting:
+            if state.due_at is not None and (self._next_due is None or state.due_at < self._next_due):
+                self._next_due = state.due_at
+            if not self._wanted(state.endpoint):
+                # It was in flight when the others that wait for its endpoint were hastened.
+                self._unwanted_as_of = -1
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -119,8 +121,7 @@ class Claims:
                     self._capacity.take_claimed()
                     taken += 1
                 await lanes.refresh(connection, claim.served, now, served=True)
-                unserved = claim.turns - {change.app for change in claim.served.values()}
-                await lanes.refresh_turns(connection, unserved, now, served=True)
+                await lanes.refresh_turns(connection, claim.idle, now, served=True)
                 self._next_due = await lanes.next_ready(connection)
             committed = True
         finally:
@@ -147,7 +148,16 @@ class Claims:
             match facts:
                 case [AttemptStarted() as begun] if endpoint is not None:
                     started[item.lane] += 1
-                    flights.append(_flight(item.delivery, begun, bodies[state.message], endpoint))
+                    flights.append(
+                        Flight(
+                            delivery=item.delivery,
+                            started=begun,
+                            message=bodies[state.message],
+                            endpoint=endpoint,
+                            counted=True,
+                            lease=self._lease.epoch,
+                        )
+                    )
                 case _:
                     pass
         await transitions.write_facts(connection, self._epoch, changed)
@@ -170,11 +180,14 @@ class Claims:
         async with self._pool.acquire() as connection:
             waiting = await lanes.waiting_endpoints(connection)
         for identity in waiting:
-            endpoint = self._snapshot.endpoint(identity)
-            if endpoint is None or not endpoint.enabled:
+            if not self._wanted(identity):
                 async with transaction(self._pool) as connection:
                     await lanes.hasten(connection, identity, await self._lease.fence(connection))
         self._unwanted_as_of = version
+
+    def _wanted(self, identity: UUID) -> bool:
+        endpoint = self._snapshot.endpoint(identity)
+        return endpoint is not None and endpoint.enabled
 
     async def _sleep(self) -> None:
         seconds = LONGEST_SLEEP_SECONDS
@@ -182,7 +195,3 @@ class Claims:
             until_due = (self._next_due - clock.now() + _SOON).total_seconds()
             seconds = min(seconds, max(0.005, until_due))
         await set_within(self._wake, seconds)
-
-
-def _flight(delivery: UUID, started: AttemptStarted, message: Message, endpoint: Endpoint) -> Flight:
-    return Flight(delivery=delivery, started=started, message=message, endpoint=endpoint, counted=True)

@@ -20,7 +20,14 @@ from libs.common.domain.facts import AttemptStarted, DeliveryScheduled, MessageF
 from libs.common.domain.ids import delivery_id
 from libs.common.domain.message import Message
 from libs.common.postgres.ledger import Appended, append
-from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, Connection, Pool, transaction
+from libs.common.postgres.pool import (
+    CONNECTION_ERRORS,
+    CONTENT_ERRORS,
+    RETRYABLE_ERRORS,
+    Connection,
+    Pool,
+    transaction,
+)
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime import clock
 from libs.common.runtime.batcher import Batcher, StoppedError
@@ -40,6 +47,7 @@ MOST_MATCHES: Final = 1_000
 OVERDUE: Final = timedelta(seconds=2)
 SWEEP_SECONDS: Final = 1.0
 SWEEP_MESSAGES: Final = 256
+SET_ASIDE_SECONDS: Final = 60.0
 _AGAIN_SECONDS: Final = 0.3
 _AWAY: Final = (*CONNECTION_ERRORS, *RETRYABLE_ERRORS, asyncpg.PostgresError, LeaseLostError)
 
@@ -66,7 +74,7 @@ class FanOuts:
         snapshot: of the registry.
         capacity: for first attempts.
         attempts: begins them.
-        waiting: called with due times of deliveries for which there was no place.
+        waiting: called with deliveries for which there was no place.
     """
 
     def __init__(
@@ -78,7 +86,7 @@ class FanOuts:
         snapshot: RegistrySnapshot,
         capacity: Capacity,
         attempts: Attempts,
-        waiting: Callable[[Sequence[datetime]], None],
+        waiting: Callable[[Sequence[Delivery]], None],
     ) -> None:
         self._pool = pool
         self._epoch = epoch
@@ -88,12 +96,11 @@ class FanOuts:
         self._attempts = attempts
         self._waiting = waiting
         self._in_hand: set[UUID] = set()
+        self._set_aside: dict[UUID, float] = {}
         self._stopping = asyncio.Event()
         self.batcher: Final[Batcher[Message, None]] = Batcher(
             self._fan_out,
-            is_content_fault=lambda error: isinstance(
-                error, (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
-            ),
+            is_content_fault=lambda error: isinstance(error, CONTENT_ERRORS),
             max_items=BATCH_MESSAGES,
             max_weight=BATCH_ENDPOINTS,
             weight=lambda message: len(self._snapshot.endpoints(message.app)),
@@ -116,7 +123,8 @@ class FanOuts:
     async def take(self, batch: Sequence[Message], *, path: str) -> bool:
         """Fan out messages, waiting for Postgres if it is away; False if this process stops before that."""
         left = [message for message in batch if message.id not in self._in_hand]
-        self._in_hand.update(message.id for message in left)
+        mine = {message.id for message in left}
+        self._in_hand |= mine
         try:
             while left:
                 try:
@@ -126,17 +134,18 @@ class FanOuts:
                 results = await asyncio.gather(*futures, return_exceptions=True)
                 again = []
                 for message, result in zip(left, results, strict=True):
-                    if isinstance(result, _AWAY):
+                    if isinstance(result, _AWAY) and not isinstance(result, CONTENT_ERRORS):
                         again.append(message)
                     elif isinstance(result, BaseException):
-                        # Its outbox row stays, so that the sweep takes it up once the cause is mended.
+                        # Its outbox row stays: the sweep comes back to it, in case the cause is mended.
                         _LOG.error("fanout.failed", message=str(message.id), reason=repr(result))
+                        self._set_aside[message.id] = clock.monotonic() + SET_ASIDE_SECONDS
                 FANNED_OUT.labels(path).inc(len(left) - len(again))
                 if again and await set_within(self._stopping, _AGAIN_SECONDS):
                     return False
                 left = again
         finally:
-            self._in_hand.difference_update(message.id for message in batch)
+            self._in_hand -= mine
         return True
 
     async def sweep(self) -> None:
@@ -156,6 +165,8 @@ class FanOuts:
         self.batcher.stop()
 
     async def _overdue(self) -> list[Message]:
+        now = clock.monotonic()
+        self._set_aside = {message: until for message, until in self._set_aside.items() if until > now}
         async with self._pool.acquire() as connection:
             rows = await connection.fetch(
                 """
@@ -165,7 +176,7 @@ class FanOuts:
                 """,
                 OVERDUE,
                 SWEEP_MESSAGES,
-                list(self._in_hand),
+                [*self._in_hand, *self._set_aside],
             )
             found = await messages.read(connection, [row["message"] for row in rows]) if rows else {}
         return [found[row["message"]] for row in rows if row["message"] in found]
@@ -186,7 +197,7 @@ class FanOuts:
             self._attempts.begin(flight)
         DELIVERIES.inc(len(plan.states))
         if plan.waiting:
-            self._waiting([due_at for _, _, due_at in plan.waiting])
+            self._waiting([state for _, state in plan.states if state.due_at is not None])
         if not self._stopping.is_set():
             for message, _ in plan.unfinished:
                 self.batcher.put(message)
@@ -257,7 +268,14 @@ class FanOuts:
             facts.append(started)
             state = evolve(state, started)
             plan.flights.append(
-                Flight(delivery=delivery, started=started, message=message, endpoint=endpoint, counted=False)
+                Flight(
+                    delivery=delivery,
+                    started=started,
+                    message=message,
+                    endpoint=endpoint,
+                    counted=False,
+                    lease=self._lease.epoch,
+                )
             )
         else:
             plan.waiting.append((delivery, endpoint.id, at))

@@ -13,6 +13,7 @@ class Flight:
     """An attempt whose start is committed. `endpoint` is the configuration in force when it began.
 
     `counted` says that the endpoint's lane counts it; otherwise it is a first attempt out of this replica's share.
+    `lease` is the epoch of the process's lease under which it was committed.
     """
 
     delivery: UUID
@@ -20,3 +21,4 @@ class Flight:
     message: Message
     endpoint: Endpoint
     counted: bool
+    lease: int

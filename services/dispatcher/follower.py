@@ -79,8 +79,8 @@ class Follower:
                 CASE WHEN kind = ANY($5) THEN data END AS data
             FROM hookledger.fact
             WHERE (epoch, xact, position) > ($1, $2::text::xid8, $3)
-              AND (epoch < (SELECT max(epoch) FROM hookledger.ledger_epoch)
-                   OR xact < pg_snapshot_xmin(pg_current_snapshot()))
+              AND (epoch, xact) < ((SELECT max(epoch) FROM hookledger.ledger_epoch),
+                  pg_snapshot_xmin(pg_current_snapshot()))
             ORDER BY epoch, xact, position LIMIT $4
             """,
             cursor.epoch,

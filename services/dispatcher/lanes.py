@@ -42,11 +42,17 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What a claim took, and what it locked: the lanes served, and all turns that came, served or not."""
+    """What a claim took, and what it locked.
+
+    Attributes:
+        deliveries: now this process's.
+        served: lanes that go to the back of the line, those among them that turned out to be full.
+        idle: applications whose turn came although none of their lanes can be served now.
+    """
 
     deliveries: tuple[Claimed, ...]
     served: Mapping[UUID, LaneChange]
-    turns: frozenset[UUID]
+    idle: frozenset[UUID]
 
 
 async def enqueue(connection: Connection, rows: Sequence[tuple[UUID, UUID, datetime]], owner: UUID | None) -> None:
@@ -183,7 +189,7 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
         TURNS_AT_ONCE,
     )
     if not turns:
-        return Claim(deliveries=(), served={}, turns=frozenset())
+        return Claim(deliveries=(), served={}, idle=frozenset())
     lanes = await connection.fetch(
         """
         SELECT l.lane, l.app, l.endpoint, l.max_inflight, l.max_inflight - l.inflight AS free
@@ -201,10 +207,11 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
     limits: dict[UUID, int] = {}
     for row in lanes:
         limit = min(QUANTUM, row["free"], most)
-        if limit <= 0:
-            continue  # not served, so it keeps its place in the line
-        most -= limit
-        limits[row["lane"]] = limit
+        if limit <= 0 < row["free"]:
+            continue  # no room for it this time, so that it keeps its place in the line
+        if limit > 0:
+            most -= limit
+            limits[row["lane"]] = limit
         changes[row["lane"]] = LaneChange(app=row["app"], endpoint=row["endpoint"], max_inflight=row["max_inflight"])
     claimed = await connection.fetch(
         """
@@ -227,7 +234,7 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
     return Claim(
         deliveries=tuple(Claimed(delivery=row["delivery"], lane=row["lane"]) for row in claimed),
         served=changes,
-        turns=frozenset(row["app"] for row in turns),
+        idle=frozenset(row["app"] for row in turns) - {row["app"] for row in lanes},
     )
 
 

@@ -48,6 +48,11 @@ class Lease:
         """Whether the lease holds by this process's own clock, which started before the database's did."""
         return monotonic() < self._until
 
+    @property
+    def epoch(self) -> int:
+        """Counts the leases of this process. What was begun under an earlier one is no longer its own."""
+        return self._epoch
+
     async def begin(self) -> None:
         """Enter the process row, with the next epoch.
 

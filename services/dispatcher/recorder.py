@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final
 
 import asyncpg
 
-from libs.common.domain.delivery import AbandonAttempt, RecordAnswer, StaleAttemptError, decide
-from libs.common.postgres.pool import RETRYABLE_ERRORS, Connection, Pool, transaction
+from libs.common.domain.delivery import AbandonAttempt, Delivery, RecordAnswer, StaleAttemptError, decide
+from libs.common.postgres.pool import CONTENT_ERRORS, RETRYABLE_ERRORS, Connection, Pool, transaction
 from libs.common.runtime.batcher import Batcher
 from libs.common.runtime.logs import logger
 from services.dispatcher import projection, transitions
@@ -41,19 +40,17 @@ class Recorder:
         pool: of the dispatcher.
         epoch: of the ledger.
         lease: without which nothing is recorded.
-        waiting: called with the due times of deliveries that wait again.
+        waiting: called with deliveries that wait again.
     """
 
-    def __init__(self, pool: Pool, epoch: int, lease: Lease, waiting: Callable[[Sequence[datetime]], None]) -> None:
+    def __init__(self, pool: Pool, epoch: int, lease: Lease, waiting: Callable[[Sequence[Delivery]], None]) -> None:
         self._pool = pool
         self._epoch = epoch
         self._lease = lease
         self._waiting = waiting
         self.batcher: Final[Batcher[Ending, Transition | None]] = Batcher(
             self._write,
-            is_content_fault=lambda error: isinstance(
-                error, (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
-            ),
+            is_content_fault=lambda error: isinstance(error, CONTENT_ERRORS),
             max_items=BATCH,
             writers=2,
         )
@@ -73,9 +70,9 @@ class Recorder:
                 _LOG.info("recorder.again", reason=str(error))
         else:
             raise asyncpg.DeadlockDetectedError("the transaction lost too often")
-        due = [result.after.due_at for result in results if result is not None and result.after.due_at is not None]
-        if due or any(ending.flight.counted for ending in batch):
-            self._waiting(due)
+        waiting = [result.after for result in results if result is not None and not result.after.status.terminal]
+        if waiting or any(ending.flight.counted for ending in batch):
+            self._waiting(waiting)
         return results
 
     async def _record(self, connection: Connection, batch: Sequence[Ending]) -> list[Transition | None]:

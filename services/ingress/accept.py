@@ -15,7 +15,14 @@ from libs.common.contracts import ledger
 from libs.common.domain import ids
 from libs.common.domain.facts import MessageAccepted
 from libs.common.domain.message import Message
-from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, Connection, Pool, transaction
+from libs.common.postgres.pool import (
+    CONNECTION_ERRORS,
+    CONTENT_ERRORS,
+    RETRYABLE_ERRORS,
+    Connection,
+    Pool,
+    transaction,
+)
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime.batcher import Batcher, StoppedError
 from libs.common.runtime.clock import monotonic, random_bytes
@@ -31,12 +38,7 @@ WRITERS: Final = 2
 _TRIES: Final = 5
 _SALT_BYTES: Final = 16
 
-_CONTENT_FAULTS: Final = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.ProgramLimitExceededError,
-    UnicodeError,
-)
+_CONTENT_FAULTS: Final = (*CONTENT_ERRORS, asyncpg.ProgramLimitExceededError, UnicodeError)
 _DATABASE_ERRORS: Final = (*CONNECTION_ERRORS, asyncpg.PostgresError)
 
 
@@ -99,6 +101,9 @@ class Acceptor:
             acceptance = await self.batcher.submit(candidate)
         except StoppedError as error:
             raise UnavailableError("this replica is stopping") from error
+        except asyncpg.CheckViolationError as error:
+            # No partition takes messages of this week: nothing that the sender could mend.
+            raise UnavailableError(str(error)) from error
         except _CONTENT_FAULTS as error:
             _LOG.warning("accept.unstorable", app=str(candidate.app), reason=str(error))
             raise UnstorableError("this message cannot be stored") from error

@@ -18,6 +18,7 @@ from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.rabbitmq.broker import Broker, BrokerRefusedError, BrokerUnavailableError, Consumer
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.http import add_health, middlewares
+from libs.common.runtime.listening import listening
 from libs.common.runtime.logs import logger
 from libs.common.runtime.sealing import MasterKeys
 from libs.common.runtime.service import StartError
@@ -29,7 +30,6 @@ from services.ingress.broker_in import PREFETCH, BrokerIn
 from services.ingress.directory import Directory
 from services.ingress.front_door import FrontDoor
 from services.ingress.inbound import Inbound
-from services.ingress.listening import listening
 from services.ingress.messages import Messages
 from services.ingress.publishing import EnvelopePublisher
 from services.ingress.registry import Registry, open_session
@@ -148,18 +148,14 @@ class Ingress:
 
     async def _open(self, door: AsyncExitStack, app: web.Application) -> None:
         settings = self._settings
-        try:
-            await door.enter_async_context(
-                listening(
-                    app,
-                    settings.host,
-                    settings.port,
-                    head_seconds=settings.request_timeout_ms / 1000,
-                    grace=settings.stop_grace_ms / 1000,
-                )
-            )
-        except OSError as error:
-            raise StartError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
+        http = listening(
+            app,
+            settings.host,
+            settings.port,
+            head_seconds=settings.request_timeout_ms / 1000,
+            grace=settings.stop_grace_ms / 1000,
+        )
+        await door.enter_async_context(http)
 
     def _web(self, session: aiohttp.ClientSession) -> web.Application:
         async def database() -> bool:

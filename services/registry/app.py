@@ -13,7 +13,8 @@ from libs.common.postgres import pool as postgres
 from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, DatabaseUnavailableError, open_pool
 from libs.common.rabbitmq.broker import Broker, BrokerRefusedError, BrokerUnavailableError, Consumer
 from libs.common.rabbitmq.topology import Names
-from libs.common.runtime.http import add_health, middlewares, serving
+from libs.common.runtime.http import add_health, middlewares
+from libs.common.runtime.listening import listening
 from libs.common.runtime.logs import logger
 from libs.common.runtime.service import StartError
 from libs.common.runtime.settings import parse_master_keys, parse_networks
@@ -43,7 +44,7 @@ async def serve(settings: RegistrySettings, stopping: asyncio.Event) -> None:
     if settings.dev:
         _LOG.warning("development", means="http, private addresses, plain host names and any port are allowed")
     try:
-        pool = await open_pool(settings.database_url, "registry", size=POOL_SIZE)
+        pool = await open_pool(settings.database_url, "registry", size=POOL_SIZE, custom_plans=True)
     except DatabaseUnavailableError as error:
         raise StartError(str(error)) from error
     registry = Registry(
@@ -71,12 +72,9 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
         await broker.check()
     except (BrokerUnavailableError, BrokerRefusedError) as error:
         raise StartError(str(error)) from error
-    async with AsyncExitStack() as listening:
-        http = serving(build(registry, broker), settings.host, settings.port, grace=settings.stop_grace_ms / 1000)
-        try:
-            await listening.enter_async_context(http)
-        except OSError as error:
-            raise StartError(f"port {settings.port} cannot be listened on: {error.strerror or error}") from error
+    async with AsyncExitStack() as door:
+        http = listening(build(registry, broker), settings.host, settings.port, grace=settings.stop_grace_ms / 1000)
+        await door.enter_async_context(http)
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.run())
             announcing = group.create_task(registry.announcer.run(broker))
@@ -89,7 +87,7 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
                 task.cancel()
             await broker.stop_consuming()
             # The requests in hand end here; what they changed is still announced.
-            await listening.aclose()
+            await door.aclose()
             registry.announcer.stop()
             await announcing
             broker.close()
@@ -101,7 +99,7 @@ def build(registry: Registry, broker: Broker) -> web.Application:
     app = web.Application(middlewares=middlewares(unavailable_on), client_max_size=MAX_BODY_BYTES)
     app[REGISTRY] = registry
     add_routes(app)
-    add_health(app, {"postgres": lambda: postgres.answers(registry.pool), "broker": lambda: _is_ready(broker)})
+    add_health(app, {"postgres": lambda: postgres.answers(registry.pool), "rabbitmq": lambda: _is_ready(broker)})
     return app
 
 

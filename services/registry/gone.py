@@ -65,13 +65,13 @@ class GoneEndpoints:
         await message.ack()
 
     async def sweep(self) -> None:
-        """Disable the endpoints with a gone delivery since they were last changed."""
+        """Disable the endpoints that answered 410 since they were last changed."""
         rows = await self._pool.fetch("""
-            SELECT s.endpoint, max(s.updated_at) AS at
-            FROM projection_1.delivery_state s JOIN hookledger.registry_object e ON e.id = s.endpoint
-            WHERE s.status = 'gone' AND e.kind = 'endpoint' AND e.deleted_at IS NULL
-                AND NOT coalesce((e.data ->> 'disabled')::boolean, false) AND s.updated_at > e.updated_at
-            GROUP BY s.endpoint
+            SELECT a.endpoint, max(a.ended_at) AS at
+            FROM projection_1.attempt a JOIN hookledger.registry_object e ON e.id = a.endpoint
+            WHERE a.result = 'gone' AND e.kind = 'endpoint' AND e.deleted_at IS NULL
+                AND NOT coalesce((e.data ->> 'disabled')::boolean, false) AND a.ended_at > e.updated_at
+            GROUP BY a.endpoint
         """)
         for row in rows:
             await self.disable(row["endpoint"], row["at"])

@@ -104,7 +104,9 @@ async def test_an_endpoint_created_before_a_message_always_gets_it(client: Clien
         await client.send(app, "ping", {"n": number})
     await client.settled(app, 55)
     for number in range(10):
-        assert len(receiver.got(f"/{number}")) == 10 - number
+        # An endpoint that was created after a message was accepted, and before it was fanned out, may get it too.
+        owed = {b'{"n":%d}' % later for later in range(number, 10)}
+        assert owed <= {request.body for request in receiver.got(f"/{number}")}
 
 
 # Retries

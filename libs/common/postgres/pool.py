@@ -24,6 +24,7 @@ CONNECTION_ERRORS: Final = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # also what a connection raises whose server died between two of its statements
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -33,12 +34,17 @@ CONNECTION_ERRORS: Final = (
 RETRYABLE_ERRORS: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError, asyncpg.LockNotAvailableError)
 """The transaction lost against another: try again at once."""
 
+CONTENT_ERRORS: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+"""What was to be written is at fault: it will fail again."""
+
 
 class DatabaseUnavailableError(Exception):
     """Postgres cannot be reached, or not used, at start."""
 
 
-async def open_pool(url: str, service: Service, *, size: int, seqscan: bool = False) -> Pool:
+async def open_pool(
+    url: str, service: Service, *, size: int, seqscan: bool = False, custom_plans: bool = False
+) -> Pool:
     """A pool whose connections have taken the service's role, against a database of this version's schema.
 
     Args:
@@ -47,6 +53,8 @@ async def open_pool(url: str, service: Service, *, size: int, seqscan: bool = Fa
         size: connections at most.
         seqscan: whether the planner may read whole tables. Hot statements may not: a plan made while a table is empty
             would stay.
+        custom_plans: whether each query is planned for its own values: for lists whose filters are optional. A plan
+            for any values sorts all of an application's rows to show a page of them.
 
     Raises:
         DatabaseUnavailableError: with one line for the operator.
@@ -65,7 +73,7 @@ async def open_pool(url: str, service: Service, *, size: int, seqscan: bool = Fa
                 "search_path": SEARCH_PATH,
                 "timezone": "UTC",
                 "jit": "off",
-                "plan_cache_mode": "force_generic_plan",
+                "plan_cache_mode": "force_custom_plan" if custom_plans else "force_generic_plan",
                 "enable_seqscan": "on" if seqscan else "off",
                 "statement_timeout": "25s",
                 "idle_in_transaction_session_timeout": "30s",

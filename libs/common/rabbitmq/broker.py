@@ -7,6 +7,7 @@ are open, not only the connection.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -108,6 +109,9 @@ class Broker:
             BrokerUnavailableError: nothing answers there now.
             BrokerRefusedError: it will not answer later either.
         """
+        if not self._url.startswith(("amqp://", "amqps://")):
+            # aio_pika passes over the scheme, and would look for a broker at a web server's address.
+            raise BrokerRefusedError("HOOKLEDGER_AMQP_URL cannot be used: it does not begin with amqp:// or amqps://")
         try:
             connection = await aio_pika.connect(self._url, timeout=CONNECT_SECONDS)
         except (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError) as error:
@@ -209,6 +213,9 @@ class Broker:
                 channel = await connection.channel()
                 await channel.set_qos(prefetch_count=consumer.prefetch)
                 channels.append(channel)
+                underlying = await channel.get_underlay_channel()
+                # The broker ends a consumer without closing its channel when its queue is deleted or moves.
+                underlying.on_consumer_cancel_callbacks.add(lambda _: gone.set())
                 self._consuming.append((channel, await _consume(channel, consumer)))
             for channel in channels:
                 channel.close_callbacks.add(lambda *_: gone.set())
@@ -250,12 +257,14 @@ async def _consume(channel: AbstractChannel, consumer: Consumer) -> str:
     async def handle(message: AbstractIncomingMessage) -> None:
         try:
             await consumer.handle(message)
-        except CONNECTION_ERRORS as error:
-            _LOG.info("broker.handling_interrupted", queue=queue.name, reason=str(error))
-        except Exception:  # noqa: BLE001  a task's boundary: the message goes back, its delivery limit parks it
+        except Exception as error:  # noqa: BLE001  a task's boundary: the message goes back, its delivery limit parks it
+            if channel.is_closed:
+                _LOG.info("broker.handling_interrupted", queue=queue.name, reason=str(error))
+                return
             _LOG.exception("broker.handling_failed", queue=queue.name)
-            if not message.processed and not channel.is_closed:
-                await message.nack(requeue=True)
+            if not message.processed:
+                with suppress(*CONNECTION_ERRORS):  # then the server puts it back by itself
+                    await message.nack(requeue=True)
 
     return await queue.consume(handle)
 

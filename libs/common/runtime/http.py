@@ -1,8 +1,7 @@
-"""What the services' HTTP sides share: errors in the API's form, request ids, health, and serving."""
+"""What the services' HTTP sides share: errors in the API's form, request ids, and health."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -17,7 +16,6 @@ from libs.common.runtime.logs import logger
 _LOG: Final = logger("http")
 REQUEST_ID: Final = "X-Request-Id"
 _LONGEST_REQUEST_ID: Final = 128
-KEEPALIVE_SECONDS: Final = 75.0
 
 _CODES: Final = {
     400: "bad_request",
@@ -150,30 +148,6 @@ def add_health(app: web.Application, checks: Mapping[str, ReadinessCheck]) -> No
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
-
-
-@asynccontextmanager
-async def serving(app: web.Application, host: str, port: int, *, grace: float) -> AsyncIterator[None]:
-    """Listen until the block ends; then take no more connections and give requests in hand `grace` seconds.
-
-    Raises:
-        OSError: the port is taken.
-    """
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        auto_decompress=False,
-        handle_signals=False,
-        keepalive_timeout=KEEPALIVE_SECONDS,
-        shutdown_timeout=grace,
-    )
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port, reuse_address=True, backlog=1024).start()
-        _LOG.info("http.listening", host=host, port=port)
-        yield
-    finally:
-        await runner.cleanup()
 
 
 async def _within(check: ReadinessCheck) -> bool:

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
 
 from libs.common.domain.addresses import AddressPolicy
+from libs.common.domain.delivery import Delivery
 from libs.common.postgres.pool import Pool, open_pool
 from libs.common.postgres.snapshot import RegistrySnapshot
 from services.dispatcher.attempts import Attempts
@@ -62,8 +62,8 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
         async def lost() -> None:
             await attempts.drop()
 
-        def note(due: Sequence[datetime]) -> None:
-            claims.note(due)
+        def note(waiting: Sequence[Delivery]) -> None:
+            claims.note(waiting)
 
         lease = Lease(pool, lost)
         recorder = Recorder(pool, world.epoch, lease, note)

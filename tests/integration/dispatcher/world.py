@@ -12,6 +12,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from libs.common.contracts import ledger
 from libs.common.contracts.registry import (
     ApplicationDocument,
     EndpointDocument,
@@ -19,8 +20,8 @@ from libs.common.contracts.registry import (
     Kind,
     OrganisationDocument,
 )
-from libs.common.domain.facts import MessageAccepted, Origin
-from libs.common.domain.ids import delivery_id
+from libs.common.domain.endpoint import DEFAULT_MAX_INFLIGHT, Rule
+from libs.common.domain.facts import DeliveryScheduled, MessageAccepted, Origin
 from libs.common.domain.message import Message
 from libs.common.postgres.ledger import Appended, append
 from libs.common.postgres.migrate import epoch
@@ -30,9 +31,11 @@ from libs.common.postgres.snapshot import object_of
 from libs.common.postgres.verify import verify_database
 from libs.common.runtime.clock import new_id
 from libs.common.runtime.sealing import MasterKeys
+from services.dispatcher import lanes
 
 BODY = b'{"a":1, "b":[1,2]}'
 PATIENCE_SECONDS = 20.0
+MASTER_KEY = base64.b64encode(os.urandom(32)).decode()
 Seen = TypeVar("Seen")
 
 
@@ -49,9 +52,9 @@ class World:
         self.owner = owner
         self.registry = registry
         self.epoch = epoch
-        self.master_key = base64.b64encode(os.urandom(32)).decode()
-        self.keys = MasterKeys.parse(self.master_key)
+        self.keys = MasterKeys.parse(MASTER_KEY)
         self.org = new_id()
+        self.apps: list[UUID] = []
 
     async def found(self) -> None:
         """Create the organisation."""
@@ -63,6 +66,7 @@ class World:
         app = new_id()
         async with self.registry.acquire() as connection, changing(connection, "operator") as changes:
             await changes.create(Kind.APPLICATION, app, ApplicationDocument(name="tests"), org=self.org)
+        self.apps.append(app)
         return app
 
     async def endpoint(self, app: UUID, url: str, *, schedule: tuple[float, ...] = (0.05, 0.1), **fields: Any) -> UUID:
@@ -143,7 +147,7 @@ class World:
             )
         return messages
 
-    async def store(self, connection: Any, messages: Sequence[Message]) -> None:
+    async def store(self, connection: Any, messages: Sequence[Message], *, ledger_epoch: int | None = None) -> None:
         """Messages, their bytes and their first facts."""
         await connection.executemany(
             """
@@ -173,18 +177,77 @@ class World:
         ]
         await append(
             connection,
-            self.epoch,
+            ledger_epoch or self.epoch,
             [
                 Appended(stream=m.id, version=1, app=m.app, endpoint=None, fact=fact)
                 for m, fact in zip(messages, facts, strict=True)
             ],
         )
 
-    async def state(self, message: Message, endpoint: UUID) -> asyncpg.Record:
-        """The projected state of a delivery."""
-        row = await self.owner.fetchrow(
-            "SELECT * FROM projection_1.delivery_state WHERE delivery = $1", delivery_id(message.id, endpoint)
+    async def waiting(
+        self,
+        app: UUID,
+        endpoint: UUID,
+        count: int,
+        *,
+        due_in: timedelta = timedelta(0),
+        age: timedelta = timedelta(0),
+    ) -> list[UUID]:
+        """Deliveries of one message that wait for an endpoint, as fan-out leaves them when there is no place."""
+        [message] = await self.accept(app)
+        await self.owner.execute("DELETE FROM hookledger.outbox WHERE message = $1", message.id)
+        now = message.accepted_at
+        scheduled = DeliveryScheduled(
+            at=now - age,
+            app=app,
+            message=message.id,
+            endpoint=endpoint,
+            config_version=1,
+            rule=Rule.ALL,
+            due_at=now + due_in,
         )
+        kind, schema, data = ledger.encode(scheduled)
+        deliveries = sorted(new_id() for _ in range(count))
+        async with self.owner.acquire() as connection, connection.transaction():
+            await connection.copy_records_to_table(
+                "fact",
+                schema_name="hookledger",
+                columns=("stream", "version", "epoch", "app", "endpoint", "kind", "schema", "at", "data"),
+                records=[(d, 1, self.epoch, app, endpoint, kind, schema, scheduled.at, data) for d in deliveries],
+            )
+            await connection.copy_records_to_table(
+                "delivery_state",
+                schema_name="projection_1",
+                columns=(
+                    *("delivery", "app", "message", "endpoint", "status", "version", "run", "attempts", "failures"),
+                    *("unknowns", "due_at", "created_at", "updated_at"),
+                ),
+                records=[
+                    (d, app, message.id, endpoint, "waiting", 1, 1, 0, 0, 0, now + due_in, now - age, now - age)
+                    for d in deliveries
+                ],
+            )
+            change = {endpoint: lanes.LaneChange(app=app, endpoint=endpoint, max_inflight=DEFAULT_MAX_INFLIGHT)}
+            await lanes.lock(connection, change)
+            await connection.copy_records_to_table(
+                "queue",
+                schema_name="hookledger",
+                columns=("delivery", "lane", "due_at"),
+                records=[(d, endpoint, now + due_in) for d in deliveries],
+            )
+            await lanes.refresh(connection, change, now, served=False)
+        return deliveries
+
+    async def clear(self) -> None:
+        """Forget everything that waits or runs, so that the next test finds nothing of this one."""
+        await self.owner.execute("""
+            TRUNCATE hookledger.queue, hookledger.lane, hookledger.app_turn, hookledger.process, hookledger.outbox,
+                hookledger.checkpoint
+        """)
+
+    async def state(self, delivery: UUID) -> asyncpg.Record:
+        """The projected state of a delivery."""
+        row = await self.owner.fetchrow("SELECT * FROM projection_1.delivery_state WHERE delivery = $1", delivery)
         assert row is not None, "not fanned out"
         return row
 
@@ -209,16 +272,29 @@ class World:
 
         return await until(over, f"{count} deliveries over")
 
+    async def until_status(self, delivery: UUID, status: str) -> asyncpg.Record:
+        """The projected state of a delivery, once it has that status."""
+
+        async def reached() -> asyncpg.Record | None:
+            row = await self.owner.fetchrow("SELECT * FROM projection_1.delivery_state WHERE delivery = $1", delivery)
+            return row if row is not None and row["status"] == status else None
+
+        return await until(reached, f"delivery {status}")
+
     async def assert_verified(self) -> None:
-        """Projections equal the fold, and nothing is left in a lane that is over."""
+        """Projections equal the fold, and the queue holds exactly the deliveries that are not over."""
         said: list[str] = []
         findings = await verify_database(self.owner, said.append)
         assert (findings.differences, said) == (0, [])
-        strays = await self.owner.fetchval("""
+        strays = await self.owner.fetchval(
+            """
             SELECT count(*) FROM hookledger.queue q FULL JOIN (
-                SELECT delivery FROM projection_1.delivery_state WHERE status IN ('waiting', 'sending')
+                SELECT delivery FROM projection_1.delivery_state
+                WHERE status IN ('waiting', 'sending') AND app = ANY($1)
             ) d USING (delivery) WHERE q.delivery IS NULL OR d.delivery IS NULL
-        """)
+            """,
+            self.apps,
+        )
         assert strays == 0, "the queue holds exactly the deliveries that are not over"
 
     async def _object(self, connection: Any, identity: UUID) -> asyncpg.Record:
@@ -232,7 +308,7 @@ async def until(seen: Callable[[], Awaitable[Seen | None]], what: str, *, within
     """What `seen` finds in Postgres, as soon as it finds it: rows that another process writes cannot be awaited."""
     try:
         async with asyncio.timeout(within):
-            while not (found := await seen()):
+            while not (found := await seen()):  # noqa: ASYNC110  see above
                 await asyncio.sleep(0.02)
     except TimeoutError:
         raise AssertionError(f"not within {within:.0f} s: {what}") from None

@@ -66,6 +66,15 @@ async def test_the_registrys_routes_answer_at_the_front_door(door: Client, tenan
     assert (await door.get(f"/app/{made['id']}"))["name"] == "through the door"
 
 
+async def test_answers_without_a_body_pass(door: Client) -> None:
+    app = await door.create_application("short-lived")
+    head = await door.request("HEAD", f"/api/v1/app/{app}")
+    assert (head.status, head.body) == (200, b"")
+    deleted = await door.request("DELETE", f"/api/v1/app/{app}")
+    assert (deleted.status, deleted.body) == (204, b"")
+    assert (await door.request("GET", f"/api/v1/app/{app}")).status == 404
+
+
 async def test_a_get_on_the_messages_path_is_the_registrys(door: Client, tenant: Tenant) -> None:
     sent = await door.send(tenant.app_id, "order.completed", {"n": 1})
     listed = await door.get(f"/app/{tenant.app_id}/msg")

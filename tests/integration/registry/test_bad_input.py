@@ -1,12 +1,10 @@
 """What cannot be used is refused with a 4xx whose detail says what to mend; never a 5xx."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.integration.registry.conftest import Registry
-from tests.support.client import Client, connected
+from tests.support.client import Client
 
 DEEP = b'{"name": "x", "metadata": ' + b'{"a":' * 100 + b"1" + b"}" * 100 + b"}"
 LONE_SURROGATE = b'{"name": "\\ud800"}'
@@ -127,13 +125,6 @@ async def app(api: Client) -> str:
     return await api.create_application()
 
 
-@pytest.fixture
-async def strict(registry: Registry) -> AsyncIterator[Client]:
-    """A client of an organisation with the default settings."""
-    async with connected(registry.url, registry.tenant()) as client:
-        yield client
-
-
 @pytest.mark.parametrize("body", BAD_BODIES.values(), ids=BAD_BODIES.keys())
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
 async def test_a_body_that_cannot_be_read_is_422(api: Client, app: str, method: str, body: bytes) -> None:
@@ -212,8 +203,6 @@ async def test_unknown_fields_are_passed_over(api: Client) -> None:
     assert (answer.status, answer.json["throttleRate"], answer.json["rateLimit"]) == (201, 3, 3)
 
 
-async def test_https_is_for_the_organisation_to_ask_for(strict: Client) -> None:
-    app = await strict.create_application()
-    made = await strict.post(f"/app/{app}/endpoint", {"url": "https://example.com"})
-    # In development, which these tests run in, http is allowed to everybody.
-    assert made["url"] == "https://example.com/"
+async def test_messages_are_created_at_the_front_door(api: Client, app: str) -> None:
+    answer = await api.request("POST", f"/api/v1/app/{app}/msg", json={"eventType": "a", "payload": {}})
+    assert answer.status == 405

@@ -46,7 +46,8 @@ GOOD = ids.encode(Prefix.MESSAGE, MESSAGE)
         pytest.param(GOOD[:-1] + ".", id="a full stop"),
         pytest.param(GOOD[:-1] + "\n", id="a new line"),
         pytest.param(GOOD[:-1] + "é", id="not ASCII"),
-        pytest.param("msg_" + "z" * 22, id="more than 128 bits"),
+        pytest.param("msg_7n42DGM5Tflk9n8mt7Fhc8", id="one more than 128 bits hold"),
+        pytest.param("msg_" + "z" * 22, id="much more"),
     ],
 )
 def test_what_is_not_an_id_of_the_kind_asked_for_is_refused(text: str) -> None:

@@ -205,15 +205,15 @@ async def test_a_stopping_batcher_takes_no_more_items_and_writes_those_in_hand()
     ledger = Ledger()
     batcher = Batcher(ledger.write, is_content_fault=is_poison, max_items=10, linger=3600)
     async with asyncio.TaskGroup() as group:
+        results = [batcher.put(item) for item in "ab"]  # two, so that it would wait for company
         group.create_task(batcher.run())
-        results = [batcher.put("a")]
         await ledger.begun.acquire()
-        results += [batcher.put(item) for item in "bc"]
+        results += [batcher.put(item) for item in "cd"]
         batcher.stop()
         with pytest.raises(StoppedError):
-            await batcher.submit("d")
+            await batcher.submit("e")
         ledger.open.set()
-    assert await asyncio.gather(*results) == ["A", "B", "C"]
+    assert await asyncio.gather(*results) == ["A", "B", "C", "D"]
 
 
 async def test_an_idle_batcher_stops_at_once() -> None:

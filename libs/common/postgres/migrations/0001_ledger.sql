@@ -173,7 +173,6 @@ CREATE TABLE projection_1.delivery_state (
 CREATE INDEX delivery_state_by_message ON projection_1.delivery_state (message);
 CREATE INDEX delivery_state_by_endpoint ON projection_1.delivery_state (endpoint, delivery DESC);
 CREATE INDEX delivery_state_by_app ON projection_1.delivery_state (app, delivery DESC);
-CREATE INDEX delivery_state_gone ON projection_1.delivery_state (endpoint, updated_at) WHERE status = 'gone';
 
 -- One row for each attempt that has ended, however it ended; the one in flight is in delivery_state.
 CREATE TABLE projection_1.attempt (
@@ -201,6 +200,7 @@ CREATE TABLE projection_1.attempt (
 ) PARTITION BY RANGE (delivery);
 CREATE INDEX attempt_by_endpoint ON projection_1.attempt (endpoint, attempt DESC);
 CREATE INDEX attempt_by_message ON projection_1.attempt (message, attempt DESC);
+CREATE INDEX attempt_gone ON projection_1.attempt (endpoint, ended_at) WHERE result = 'gone';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Runtime state of delivering: rebuildable, outside the ledger.

@@ -9,19 +9,24 @@ on its way would never be answered.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 from weakref import WeakSet
 
 import orjson
 from aiohttp import web
+from prometheus_client import Counter
 
-from libs.common.runtime.http import KEEPALIVE_SECONDS
 from libs.common.runtime.logs import logger
-from services.ingress import metrics
+from libs.common.runtime.service import StartError
 
 _LOG: Final = logger("http")
+SLOW_HEADS: Final = Counter(
+    "hookledger_http_slow_heads", "Connections closed because a request's headers did not come in"
+)
+KEEPALIVE_SECONDS: Final = 75.0
+HEAD_SECONDS: Final = 10.0
 BACKLOG: Final = 1024
 CUT_SECONDS: Final = 0.5
 """How long a request gets to end that was cut off when its grace was over."""
@@ -49,7 +54,7 @@ class _Connection(web.RequestHandler):
     @property
     def busy(self) -> bool:
         """Whether a request is in hand."""
-        return self._request_in_progress
+        return self.transport is not None and not self._waits_for_head()
 
     def close(self) -> None:
         if self.busy:
@@ -93,7 +98,7 @@ class _Connection(web.RequestHandler):
         self._head_timer = None
         if self.transport is None or not self._waits_for_head():
             return
-        metrics.REJECTED.labels("http", "slow_headers").inc()
+        SLOW_HEADS.inc()
         body = orjson.dumps(
             {"code": "request_timeout", "detail": f"the headers did not come in within {self._head_seconds:g} s"}
         )
@@ -106,12 +111,12 @@ class _Connection(web.RequestHandler):
 
 @asynccontextmanager
 async def listening(
-    app: web.Application, host: str, port: int, *, head_seconds: float, grace: float
+    app: web.Application, host: str, port: int, *, grace: float, head_seconds: float = HEAD_SECONDS
 ) -> AsyncIterator[None]:
     """Listen until the block ends; then take no more connections and give requests in hand `grace` seconds.
 
     Raises:
-        OSError: the port is taken.
+        StartError: the port is taken, or the address is not this machine's.
     """
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=CUT_SECONDS)
     await runner.setup()
@@ -126,7 +131,7 @@ async def listening(
         return made
 
     try:
-        listener = await loop.create_server(connection, host, port, reuse_address=True, backlog=BACKLOG)
+        listener = await _listen(connection, host, port)
         try:
             _LOG.info("http.listening", host=host, port=port)
             yield
@@ -136,6 +141,15 @@ async def listening(
             await _end(connections, grace)
     finally:
         await runner.cleanup()
+
+
+async def _listen(connection: Callable[[], _Connection], host: str, port: int) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    try:
+        return await loop.create_server(connection, host, port, reuse_address=True, backlog=BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StartError(f"cannot listen on {host}:{port}: {reason}; set HOOKLEDGER_HOST or HOOKLEDGER_PORT") from error
 
 
 async def _end(connections: Iterable[_Connection], grace: float) -> None:

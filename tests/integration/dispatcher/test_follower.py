@@ -1,0 +1,280 @@
+"""The follower: what happened is told on the broker, in the ledger's order, at least once, and nothing is passed over."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from uuid import UUID
+
+import aio_pika
+import orjson
+import pytest
+
+from libs.common.contracts import cloudevents
+from libs.common.domain import ids
+from libs.common.domain.facts import Origin
+from libs.common.domain.ids import Prefix
+from libs.common.domain.message import Message
+from libs.common.postgres.pool import open_pool
+from libs.common.rabbitmq.broker import Broker
+from libs.common.rabbitmq.topology import Names
+from libs.common.runtime.clock import new_id
+from services.dispatcher import follower as following
+from services.dispatcher.follower import Follower
+from tests.conftest import Amqp
+from tests.integration.dispatcher.parts import dispatching
+from tests.integration.dispatcher.world import BODY, World
+from tests.support.receiver import Receiver
+
+
+async def test_accepted_messages_and_outcomes_carry_their_type_as_routing_key(
+    world: World, amqp: Amqp, receiver: Receiver
+) -> None:
+    app = await world.application()
+    receiver.script("/bad", then=404)
+    receiver.script("/gone", then=410)
+    receiver.script("/flaky", 500)
+    await world.endpoints(app, [receiver.url(path) for path in ("/good", "/bad", "/gone", "/flaky", "/down")])
+    async with telling(world, amqp) as (follower, heard):
+        receiver.script("/down", then=503)
+        async with dispatching(world) as parts:
+            parts.start_claiming()
+            await parts.fan_outs.take(await world.accept(app, publish=True), path="envelope")
+            await world.until_over(app, 5)
+        await _follow(follower)
+        events = await heard.wait_for(10)
+    assert sorted(event.routing_key or "" for event in events) == [
+        *["attempt.failed"] * 6,  # of /bad, /gone, /flaky once; of /down three times
+        *["delivery.exhausted", "delivery.gone", "delivery.refused"],
+        *["delivery.succeeded"] * 2,
+        "order.completed",
+    ]
+    for event in events:
+        assert event.content_type == cloudevents.CONTENT_TYPE
+        assert orjson.loads(event.body)["type"] == event.routing_key
+        assert event.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
+
+
+async def test_an_accepted_message_carries_the_exact_bytes_and_only_where_it_is_asked_for(
+    world: World, amqp: Amqp
+) -> None:
+    app = await world.application()
+    exact = b'{"b" : 1.10,"a":\t"\\u00e9", "n":12345678901234567890}'
+    async with telling(world, amqp) as (follower, heard):
+        await world.accept(app, body=b'{"quiet":true}')
+        [message] = await world.accept(app, body=exact, event_type="order.paid", publish=True)
+        [text] = await world.accept(app, body=b"not json", publish=True)
+        await _follow(follower)
+        first, second = await heard.wait_for(2)
+        assert len(heard.messages) == 2
+    assert first.exchange == Names(amqp.prefix).accepted
+    assert first.routing_key == "order.paid"
+    assert exact in first.body
+    event = cloudevents.decode(first.content_type, first.body)
+    assert (event.id, event.data) == (ids.encode(Prefix.MESSAGE, message.id), exact)
+    assert event.extensions["hookledgerapp"] == ids.encode(Prefix.APPLICATION, app)
+    assert cloudevents.decode(second.content_type, second.body).data == text.body
+
+
+async def test_an_outcome_says_whose_it_is_and_what_was_answered(world: World, amqp: Amqp, receiver: Receiver) -> None:
+    app = await world.application()
+    endpoint = await world.endpoint(app, receiver.script("/hook", then=404))
+    async with telling(world, amqp) as (follower, heard):
+        async with dispatching(world) as parts:
+            [message] = await world.accept(app)
+            await parts.fan_outs.take([message], path="envelope")
+            await world.until_over(app, 1)
+        await _follow(follower)
+        failed, refused = [orjson.loads(event.body) for event in await heard.wait_for(2)]
+    delivery = ids.encode(Prefix.DELIVERY, ids.delivery_id(message.id, endpoint))
+    whose = {
+        "applicationId": ids.encode(Prefix.APPLICATION, app),
+        "endpointId": ids.encode(Prefix.ENDPOINT, endpoint),
+        "messageId": ids.encode(Prefix.MESSAGE, message.id),
+        "deliveryId": delivery,
+    }
+    assert failed["data"].items() >= (whose | {"responseStatusCode": 404, "outcome": "refused"}).items()
+    assert refused["data"].items() >= whose.items()
+    assert (failed["id"], refused["id"]) == (f"{delivery}-3", f"{delivery}-4")
+
+
+async def test_a_transaction_that_commits_late_is_not_passed_over(world: World, amqp: Amqp) -> None:
+    app = await world.application()
+    early, late = await _uncommitted(world, app), await _uncommitted(world, app)
+    async with telling(world, amqp) as (follower, heard):
+        async with world.owner.acquire() as open_longer:
+            transaction = open_longer.transaction()
+            await transaction.start()
+            await world.store(open_longer, [late])
+            async with world.owner.acquire() as connection, connection.transaction():
+                await world.store(connection, [early])
+            await _follow(follower)
+            assert heard.messages == []  # what committed waits for what began before it
+            await transaction.commit()
+        await _follow(follower)
+        events = await heard.wait_for(2)
+    told = [orjson.loads(event.body)["id"] for event in events]
+    assert told == [ids.encode(Prefix.MESSAGE, message.id) for message in (late, early)]
+
+
+async def test_under_many_writers_each_fact_is_told_once_and_in_the_ledgers_order(
+    world: World, amqp: Amqp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "BATCH", 7)
+    app = await world.application()
+    stopping = asyncio.Event()
+    async with telling(world, amqp) as (follower, heard):
+        task = asyncio.create_task(follower.run(stopping))
+
+        async def write(pause: float) -> list[Message]:
+            written = []
+            for _ in range(12):
+                message = await _uncommitted(world, app)
+                async with world.owner.acquire() as connection, connection.transaction():
+                    await world.store(connection, [message])
+                    await asyncio.sleep(pause)  # transactions of different lengths
+                written.append(message)
+            return written
+
+        batches = await asyncio.gather(*(write(pause) for pause in (0.0, 0.003, 0.011, 0.03)))
+        events = await heard.wait_for(48)
+        stopping.set()
+        await task
+        assert len(heard.messages) == 48
+    told = [orjson.loads(event.body)["id"] for event in events]
+    written = [ids.encode(Prefix.MESSAGE, message.id) for batch in batches for message in batch]
+    assert sorted(told) == sorted(written)
+    rows = await world.owner.fetch(
+        "SELECT stream FROM hookledger.fact WHERE app = $1 ORDER BY epoch, xact, position", app
+    )
+    assert told == [ids.encode(Prefix.MESSAGE, row["stream"]) for row in rows]
+
+
+async def test_what_was_published_and_not_checkpointed_is_published_again(
+    world: World, amqp: Amqp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await world.application()
+
+    async def dies(*_: object) -> None:
+        raise ConnectionResetError
+
+    async with telling(world, amqp) as (follower, heard):
+        await world.accept(app, 3, publish=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(follower, "_move", dies)
+            with pytest.raises(ConnectionResetError):
+                await follower._step()
+        await heard.wait_for(3)
+        await _follow(follower)
+        events = await heard.wait_for(6)
+    counts = [orjson.loads(event.body)["id"] for event in events]
+    assert sorted(counts[:3]) == sorted(counts[3:])
+
+
+async def test_one_process_follows_and_another_takes_over_when_it_leaves_or_dies(world: World, amqp: Amqp) -> None:
+    app = await world.application()
+    async with telling(world, amqp) as (one, heard), telling(world, amqp) as (other, _):
+        await world.accept(app, publish=True)
+        await _follow(one)
+        await heard.wait_for(1)
+        await world.accept(app, publish=True)
+        await _follow(other)
+        assert len(heard.messages) == 1  # it is not its turn
+        await one.leave()
+        await _follow(other)
+        await heard.wait_for(2)
+        await world.accept(app, publish=True)
+        await _follow(one)
+        assert len(heard.messages) == 2
+        await world.owner.execute("UPDATE hookledger.checkpoint SET owned_until = clock_timestamp()")
+        await _follow(one)
+        await heard.wait_for(3)
+
+
+async def test_the_facts_of_an_earlier_epoch_are_told_before_those_of_this_one(world: World, amqp: Amqp) -> None:
+    """After a logical restore transaction ids start anew, below those of the old cluster."""
+    app = await world.application()
+    old, new = await _uncommitted(world, app), await _uncommitted(world, app)
+    async with telling(world, amqp) as (follower, heard):
+        async with world.owner.acquire() as connection, connection.transaction():
+            await world.store(connection, [old])
+        await world.owner.execute("""
+            INSERT INTO hookledger.ledger_epoch (epoch, system_identifier, database_oid)
+            SELECT epoch + 1, system_identifier, database_oid FROM hookledger.ledger_epoch ORDER BY epoch DESC LIMIT 1
+        """)
+        try:
+            async with world.owner.acquire() as connection, connection.transaction():
+                await world.store(connection, [new], ledger_epoch=world.epoch + 1)
+            await _follow(follower)
+            events = await heard.wait_for(2)
+        finally:
+            await world.owner.execute("DELETE FROM hookledger.ledger_epoch WHERE epoch > $1", world.epoch)
+    told = [orjson.loads(event.body)["id"] for event in events]
+    assert told == [ids.encode(Prefix.MESSAGE, message.id) for message in (old, new)]
+
+
+class Heard:
+    """What came to a queue bound to both exchanges."""
+
+    def __init__(self) -> None:
+        self.messages: list[aio_pika.abc.AbstractIncomingMessage] = []
+        self._changed = asyncio.Condition()
+
+    async def take(self, message: aio_pika.abc.AbstractIncomingMessage) -> None:
+        async with self._changed:
+            self.messages.append(message)
+            self._changed.notify_all()
+
+    async def wait_for(self, count: int) -> Sequence[aio_pika.abc.AbstractIncomingMessage]:
+        async with asyncio.timeout(10), self._changed:
+            await self._changed.wait_for(lambda: len(self.messages) >= count)
+        return self.messages
+
+
+@asynccontextmanager
+async def telling(world: World, amqp: Amqp) -> AsyncIterator[tuple[Follower, Heard]]:
+    """A follower with a broker of its own, and somebody who listens."""
+    names = Names(amqp.prefix)
+    connected = asyncio.Event()
+
+    async def on_connected() -> None:
+        connected.set()
+
+    broker = Broker(amqp.url, names, "test", connected=on_connected)
+    pool = await open_pool(world.url, "dispatcher", size=2)
+    connection = await aio_pika.connect(amqp.url)
+    async with pool, connection, asyncio.TaskGroup() as group:
+        group.create_task(broker.run())
+        await asyncio.wait_for(connected.wait(), 10)
+        heard = Heard()
+        queue = await (await connection.channel()).declare_queue(exclusive=True)
+        for exchange in (names.accepted, names.deliveries):
+            await queue.bind(exchange, "#")
+        await queue.consume(heard.take, no_ack=True)
+        await world.owner.execute("""
+            INSERT INTO hookledger.checkpoint (follower, epoch, xact, position)
+            SELECT 'outcomes', epoch, xact, position FROM hookledger.fact ORDER BY epoch DESC, xact DESC, position DESC
+            LIMIT 1 ON CONFLICT DO NOTHING
+        """)  # other tests' facts are behind us
+        yield Follower(pool, broker, new_id()), heard
+        broker.close()
+
+
+async def _follow(follower: Follower) -> None:
+    """Follow to the end of what is committed."""
+    while await follower._step():
+        pass
+
+
+async def _uncommitted(world: World, app: UUID) -> Message:
+    return Message(
+        id=new_id(),
+        org=world.org,
+        app=app,
+        event_type="order.completed",
+        body=BODY,
+        accepted_at=datetime.now(UTC),
+        registry_version=await world.version(),
+        origin=Origin.API,
+        publish=True,
+    )

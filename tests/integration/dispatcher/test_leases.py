@@ -1,0 +1,164 @@
+"""Leases: a dead process's attempts are declared unknown and followed by another; one that slept says nothing more."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from libs.common.domain.ids import delivery_id
+from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW
+from services.dispatcher import reclaim
+from services.dispatcher.lease import LeaseLostError
+from tests.integration.dispatcher.parts import Parts, dispatching
+from tests.integration.dispatcher.world import World
+from tests.support.receiver import Receiver, Reply
+
+
+async def test_the_attempts_of_a_dead_process_are_unknown_and_followed_by_another(
+    world: World, receiver: Receiver
+) -> None:
+    app = await world.application()
+    endpoint = await world.endpoint(app, receiver.script("/hook", Reply(hang=True)))
+    async with dispatching(world, renewing=False) as dead:
+        [message] = await world.accept(app)
+        await dead.fan_outs.take([message], path="envelope")
+        await receiver.wait_for(1)
+        await _pass(world, dead)
+        await dead.attempts.drop()  # as the kernel would
+        async with dispatching(world) as other:
+            assert await reclaim.reclaim_one(other.pool, world.epoch)
+            other.start_claiming()
+            assert await world.until_over(app, 1) == {"succeeded": 1}
+    delivery = delivery_id(message.id, endpoint)
+    assert await world.facts(delivery) == [
+        *("DeliveryScheduled", "AttemptStarted", "AttemptOutcomeUnknown", "RetryScheduled"),
+        *("AttemptStarted", "AttemptEnded"),
+    ]
+    attempts = await world.owner.fetch(
+        "SELECT number, result, sends, process FROM projection_1.attempt WHERE delivery = $1 ORDER BY number", delivery
+    )
+    assert [tuple(row.values())[:3] for row in attempts] == [(1, "unknown", 1), (2, "succeeded", 1)]
+    assert attempts[0]["process"] == dead.lease.process
+    assert len({request.id for request in receiver.requests}) == 1
+
+
+async def test_unknown_attempts_use_no_place_in_the_schedule_and_five_in_a_row_exhaust(world: World) -> None:
+    app = await world.application()
+    endpoint = await world.endpoint(app, "http://127.0.0.1:9/", schedule=())
+    [delivery] = await world.waiting(app, endpoint, 1)
+    for number in range(1, MOST_UNKNOWN_IN_A_ROW + 1):
+        async with dispatching(world, renewing=False) as dying:
+            flights, _ = await dying.claims._claim(1)
+            assert len(flights) == 1
+            await _pass(world, dying)
+            assert await reclaim.reclaim_one(dying.pool, world.epoch)
+        state = await world.state(delivery)
+        assert (state["unknowns"], state["failures"]) == (number, 0)
+        assert state["status"] == ("exhausted" if number == MOST_UNKNOWN_IN_A_ROW else "waiting")
+
+
+async def test_a_process_whose_lease_has_passed_records_nothing_and_begins_again(
+    world: World, receiver: Receiver
+) -> None:
+    app = await world.application()
+    url = receiver.script("/hook", Reply(delay=0.6), Reply(status=204))
+    endpoint = await world.endpoint(app, url)
+    async with dispatching(world, renewing=False) as sleeper, dispatching(world) as other:
+        [message] = await world.accept(app)
+        await sleeper.fan_outs.take([message], path="envelope")
+        await receiver.wait_for(1)
+        await _pass(world, sleeper)
+        assert await reclaim.reclaim_one(other.pool, world.epoch)
+        await asyncio.wait([*sleeper.attempts._tasks], timeout=5)  # the answer comes, and is not recorded
+        delivery = delivery_id(message.id, endpoint)
+        assert await world.facts(delivery) == [
+            *("DeliveryScheduled", "AttemptStarted", "AttemptOutcomeUnknown", "RetryScheduled"),
+        ]
+        assert sleeper.capacity.in_flight == 0
+
+        with pytest.raises(LeaseLostError):
+            await sleeper.claims._claim(1)
+        await sleeper.lease._renew_or_begin_again()
+        assert sleeper.lease.held
+        sleeper.start_claiming()
+        assert await world.until_over(app, 1) == {"succeeded": 1}
+    assert (await world.state(delivery))["last_status"] == 204
+    assert len(receiver.requests) == 2
+
+
+async def test_a_process_does_not_begin_again_before_its_work_has_moved(world: World) -> None:
+    async with dispatching(world, renewing=False) as sleeper:
+        await _pass(world, sleeper)
+        await sleeper.lease._renew_or_begin_again()
+        assert not sleeper.lease.held
+        assert await reclaim.reclaim_one(sleeper.pool, world.epoch)
+        await sleeper.lease._renew_or_begin_again()
+        assert sleeper.lease.held
+
+
+async def test_an_attempt_is_not_sent_once_the_lease_has_passed_by_the_processs_own_clock(
+    world: World, receiver: Receiver
+) -> None:
+    app = await world.application()
+    await world.waiting(app, await world.endpoint(app, receiver.url()), 1)
+    async with dispatching(world, renewing=False) as sleeper:
+        [flight], _ = await sleeper.claims._claim(1)
+        sleeper.lease._until = 0.0
+        sleeper.attempts.begin(flight)
+        await asyncio.wait([*sleeper.attempts._tasks], timeout=5)
+        assert receiver.requests == []
+        assert sleeper.capacity.in_flight == 0
+
+
+async def test_an_attempt_of_an_earlier_epoch_is_not_sent_in_the_next(world: World, receiver: Receiver) -> None:
+    """Its claim had committed when the lease passed; in between it was declared unknown."""
+    app = await world.application()
+    await world.waiting(app, await world.endpoint(app, receiver.url()), 1)
+    async with dispatching(world, renewing=False) as sleeper:
+        [flight], _ = await sleeper.claims._claim(1)
+        await _pass(world, sleeper)
+        assert await reclaim.reclaim_one(sleeper.pool, world.epoch)
+        await sleeper.lease._renew_or_begin_again()
+        assert sleeper.lease.held
+        sleeper.attempts.begin(flight)
+        await asyncio.wait([*sleeper.attempts._tasks], timeout=5)
+        assert receiver.requests == []
+        assert sleeper.capacity.in_flight == 0
+
+
+async def test_a_process_that_writes_is_not_taken_over_until_it_has_written(world: World) -> None:
+    async with dispatching(world, renewing=False) as writing:
+        async with writing.pool.acquire() as connection, connection.transaction():
+            await writing.lease.fence(connection)
+            await _pass(world, writing)
+            assert not await reclaim.reclaim_one(writing.pool, world.epoch)
+        assert await reclaim.reclaim_one(writing.pool, world.epoch)
+
+
+async def test_a_dead_process_is_taken_over_once_by_several_at_once(world: World, receiver: Receiver) -> None:
+    app = await world.application()
+    endpoint = await world.endpoint(app, "http://127.0.0.1:9/")
+    await world.waiting(app, endpoint, 32)
+    async with dispatching(world, renewing=False) as dead:
+        flights, _ = await dead.claims._claim(32)
+        assert len(flights) == 32
+        await _pass(world, dead)
+        taken = await asyncio.gather(*(reclaim.reclaim_one(dead.pool, world.epoch) for _ in range(4)))
+    assert sorted(taken) == [False, False, False, True]
+    assert await world.statuses(app) == {"waiting": 32}
+    assert await world.owner.fetchval("SELECT inflight FROM hookledger.lane WHERE lane = $1", endpoint) == 0
+
+
+async def test_a_second_dispatcher_halves_the_share_of_first_attempts(world: World) -> None:
+    async with dispatching(world) as one, dispatching(world):
+        await one.lease._renew_or_begin_again()
+        assert one.lease.dispatchers == 2
+
+
+async def _pass(world: World, parts: Parts) -> None:
+    """Let a process's lease pass, by the database's clock, as if it had slept."""
+    await world.owner.execute(
+        "UPDATE hookledger.process SET alive_until = clock_timestamp() - $2::interval WHERE id = $1",
+        parts.lease.process,
+        timedelta(seconds=1),
+    )

@@ -1,0 +1,159 @@
+"""Recording: many outcomes in one transaction, each one judged by itself."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from libs.common.domain.delivery import RecordAnswer
+from libs.common.domain.facts import Timings
+from libs.common.domain.outcome import Answer, Failure
+from libs.common.runtime import clock
+from services.dispatcher import reclaim
+from services.dispatcher.flight import Flight
+from services.dispatcher.recorder import Ending
+from tests.integration.dispatcher.parts import Parts, dispatching
+from tests.integration.dispatcher.world import World
+from tests.support.receiver import Receiver, Reply
+
+OK = Answer(status=200)
+BUSY = Answer(status=503, retry_after=timedelta(minutes=2))
+
+
+async def test_each_outcome_of_a_batch_is_recorded_with_its_decision(world: World) -> None:
+    async with dispatching(world) as parts:
+        flights = await _flights(world, parts, 4)
+        answers = [OK, BUSY, Answer(status=404), Answer(status=410)]
+        await asyncio.gather(
+            *(parts.recorder.batcher.submit(_ending(f, a)) for f, a in zip(flights, answers, strict=True))
+        )
+        statuses = [(await world.state(flight.delivery))["status"] for flight in flights]
+    assert statuses == ["succeeded", "waiting", "refused", "gone"]
+    facts = [(await world.facts(flight.delivery))[2:] for flight in flights]
+    assert facts == [
+        ["AttemptEnded"],
+        ["AttemptEnded", "RetryScheduled"],
+        ["AttemptEnded", "DeliveryRefused"],
+        ["AttemptEnded", "DeliveryGone"],
+    ]
+
+
+async def test_a_stale_outcome_is_settled_alone_and_the_others_of_its_batch_are_recorded(world: World) -> None:
+    async with dispatching(world) as parts:
+        flights = await _flights(world, parts, 3)
+        await parts.recorder.batcher.submit(_ending(flights[1], BUSY))
+        results = await asyncio.gather(*(parts.recorder.batcher.submit(_ending(f, OK)) for f in flights))
+        assert [result is None for result in results] == [False, True, False]
+        statuses = [(await world.state(flight.delivery))["status"] for flight in flights]
+    assert statuses == ["succeeded", "waiting", "succeeded"]
+
+
+async def test_the_same_outcome_twice_in_one_batch_is_recorded_once(world: World) -> None:
+    async with dispatching(world) as parts:
+        flights = await _flights(world, parts, 3)
+        endings = [_ending(flight, OK) for flight in [*flights, flights[0]]]
+        results = await asyncio.gather(*(parts.recorder.batcher.submit(ending) for ending in endings))
+        assert [result is not None for result in results].count(True) == 3
+        assert await world.statuses(world.apps[-1]) == {"succeeded": 3}
+
+
+async def test_an_outcome_that_cannot_be_written_fails_alone(world: World) -> None:
+    async with dispatching(world) as parts:
+        flights = await _flights(world, parts, 5)
+        endings = [_ending(flight, OK) for flight in flights]
+        bad = endings[2] = _ending(flights[2], OK, url="http://nul.example/\0")
+        results = await asyncio.gather(
+            *(parts.recorder.batcher.submit(ending) for ending in endings), return_exceptions=True
+        )
+        assert [isinstance(result, Exception) for result in results] == [False, False, True, False, False]
+        assert await world.statuses(world.apps[-1]) == {"succeeded": 4, "sending": 1}
+        # Whoever carries it out gives up rather than spoil one batch after another; it will be declared unknown.
+        await asyncio.wait_for(parts.attempts._record(bad), 5)
+
+
+async def test_the_answers_first_bytes_and_the_urls_query_are_kept_apart_from_the_facts(
+    world: World, receiver: Receiver
+) -> None:
+    app = await world.application()
+    receiver.script("/hook", Reply(body=b"\0\xff thanks"))
+    await world.endpoint(app, receiver.url("/hook?token=secret"))
+    async with dispatching(world) as parts:
+        await parts.fan_outs.take(await world.accept(app), path="envelope")
+        await world.until_over(app, 1)
+    kept = await world.owner.fetchrow(
+        "SELECT c.response, c.url_query, a.url, a.peer FROM hookledger.attempt_content c"
+        " JOIN projection_1.attempt a USING (delivery, attempt) WHERE a.app = $1",
+        app,
+    )
+    assert kept is not None
+    assert tuple(kept) == (b"\0\xff thanks", "token=secret", receiver.url("/hook"), f"127.0.0.1:{receiver.port}")
+    ledger = await world.owner.fetch("SELECT data FROM hookledger.fact WHERE app = $1", app)
+    assert not any(b"secret" in row["data"] for row in ledger)
+
+
+async def test_an_attempt_that_a_stop_overtakes_is_abandoned_and_waits_again(world: World, receiver: Receiver) -> None:
+    async with dispatching(world) as parts:
+        [flight] = await _flights(world, parts, 1, receiver.url())
+        await parts.attempts.drain(1)
+        parts.attempts.begin(flight)
+        await asyncio.wait([*parts.attempts._tasks], timeout=5)
+        state = await world.state(flight.delivery)
+    assert await world.facts(flight.delivery) == [
+        *("DeliveryScheduled", "AttemptStarted", "AttemptAbandoned", "RetryScheduled"),
+    ]
+    assert (state["status"], state["failures"]) == ("waiting", 0)
+    assert receiver.requests == []
+
+
+async def test_what_is_still_under_way_when_the_grace_has_passed_is_declared_unknown(
+    world: World, receiver: Receiver
+) -> None:
+    app = await world.application()
+    await world.endpoint(app, receiver.script("/hook", Reply(hang=True)))
+    async with dispatching(world) as parts:
+        await parts.fan_outs.take(await world.accept(app), path="envelope")
+        await receiver.wait_for(1)
+        await parts.attempts.drain(0.1)
+        async with parts.pool.acquire() as connection, connection.transaction():
+            assert await reclaim.take_over(connection, world.epoch, parts.lease.process) == 1
+        assert await world.statuses(app) == {"waiting": 1}
+
+
+@pytest.mark.parametrize("answer", [BUSY, Answer(failure=Failure.TIMEOUT)], ids=["busy", "timeout"])
+async def test_the_retry_that_was_decided_is_the_one_that_waits_in_the_lane(world: World, answer: Answer) -> None:
+    async with dispatching(world) as parts:
+        [flight] = await _flights(world, parts, 1)
+        await parts.recorder.batcher.submit(_ending(flight, answer))
+        due_at = (await world.state(flight.delivery))["due_at"]
+    row = await world.owner.fetchrow("SELECT * FROM hookledger.queue WHERE delivery = $1", flight.delivery)
+    lane = await world.owner.fetchrow("SELECT * FROM hookledger.lane WHERE lane = $1", flight.endpoint.id)
+    assert row is not None
+    assert lane is not None
+    assert (row["due_at"], row["owner"], row["counted"]) == (due_at, None, False)
+    assert (lane["head_due"], lane["inflight"]) == (due_at, 0)
+
+
+async def _flights(world: World, parts: Parts, count: int, url: str = "http://127.0.0.1:9/") -> list[Flight]:
+    """Attempts whose start is committed and that nobody carries out."""
+    app = await world.application()
+    endpoint = await world.endpoint(app, url, schedule=(60.0,))
+    await world.waiting(app, endpoint, count)
+    await parts.snapshot.catch_up()
+    flights, _ = await parts.claims._claim(count)
+    assert len(flights) == count
+    return flights
+
+
+def _ending(flight: Flight, answer: Answer, *, url: str = "http://127.0.0.1:9/") -> Ending:
+    command = RecordAnswer(
+        at=clock.now(),
+        attempt=flight.started.attempt,
+        answer=answer,
+        policy=flight.endpoint.retry,
+        jitter=0.5,
+        url=url,
+        peer=None,
+        sends=1,
+        timings=Timings(),
+    )
+    return Ending(flight=flight, command=command)

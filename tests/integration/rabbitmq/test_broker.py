@@ -1,0 +1,291 @@
+"""The broker connection: what is declared, what a confirm means, and how it comes back."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from time import monotonic
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from yarl import URL
+
+from deploy.stack.ports import free_port
+from libs.common.rabbitmq.broker import Broker, BrokerRefusedError, BrokerUnavailableError, Consumer
+from libs.common.rabbitmq.topology import DELIVERY_LIMIT, Names
+from tests.conftest import Amqp
+
+Handle = Callable[[AbstractIncomingMessage], Awaitable[None]]
+
+
+async def test_everything_is_declared_and_declaring_it_again_changes_nothing(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    async with connected(amqp), connected(amqp), raw_channel(amqp) as channel:
+        for exchange in (
+            *(names.publish, names.messages, names.registry, names.deliveries, names.accepted, names.dead),
+        ):
+            await channel.get_exchange(exchange, ensure=True)
+        for queue in (names.publish_queue, names.messages_queue, names.deliveries_queue, names.dead):
+            declared = await channel.declare_queue(queue, passive=True)
+            assert declared.declaration_result.message_count == 0
+
+
+async def test_what_is_published_is_persistent_and_arrives_as_it_is(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    got: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+
+    async def handle(message: AbstractIncomingMessage) -> None:
+        await message.ack()
+        await got.put(message)
+
+    async with connected(amqp, Consumer(handle=handle, queue=names.messages_queue)) as broker:
+        await broker.publish(
+            names.messages,
+            b"\0\xff",
+            routing_key=names.messages_queue,
+            content_type="application/octet-stream",
+            headers={"x": 1},
+            mandatory=True,
+        )
+        message = await asyncio.wait_for(got.get(), 5)
+    assert (message.body, message.content_type, message.headers) == (b"\0\xff", "application/octet-stream", {"x": 1})
+    assert message.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
+
+
+async def test_a_mandatory_message_that_nobody_would_get_raises(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    async with connected(amqp) as broker:
+        with pytest.raises(BrokerUnavailableError):
+            await broker.publish(names.messages, b"", routing_key="nowhere", content_type="x/x", mandatory=True)
+        # Where consumers are optional, nobody has to listen.
+        await broker.publish(names.accepted, b"", routing_key="order.completed", content_type="x/x")
+
+
+async def test_an_announcement_reaches_every_process(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    def listener(name: str) -> Consumer:
+        async def handle(message: AbstractIncomingMessage) -> None:
+            await message.ack()
+            await heard.put(name)
+
+        return Consumer(handle=handle, exchange=names.registry)
+
+    async with connected(amqp, listener("a")) as broker, connected(amqp, listener("b")):
+        await broker.publish(names.registry, b"{}", content_type="application/json")
+        assert {await asyncio.wait_for(heard.get(), 5) for _ in range(2)} == {"a", "b"}
+
+
+async def test_publishing_without_a_broker_fails_fast() -> None:
+    broker = Broker(f"amqp://guest:guest@127.0.0.1:{free_port()}/", Names("absent"), "test")
+    running = asyncio.create_task(broker.run())
+    await asyncio.sleep(0.05)  # it has tried, and failed
+    began = monotonic()
+    with pytest.raises(BrokerUnavailableError):
+        await broker.publish("absent.messages", b"", content_type="x/x")
+    assert monotonic() - began < 0.5
+    assert not broker.ready
+    broker.close()
+    await asyncio.wait_for(running, 2)
+
+
+async def test_at_start_an_absent_broker_and_a_wrong_url_are_told_apart(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    with pytest.raises(BrokerUnavailableError, match="HOOKLEDGER_AMQP_URL"):
+        await Broker(f"amqp://guest:guest@127.0.0.1:{free_port()}/", names, "test").check()
+    wrong = amqp.url.rpartition("@")[2]
+    with pytest.raises(BrokerRefusedError, match="refuses the user"):
+        await Broker(f"amqp://nobody:wrong@{wrong}", names, "test").check()
+    with pytest.raises(BrokerRefusedError, match="cannot be used"):
+        await Broker(f"http://{wrong}", names, "test").check()
+    await Broker(amqp.url, names, "test").check()
+
+
+@pytest.mark.parametrize("how", ["channel", "connection", "queue"])
+async def test_after_whatever_the_server_closes_it_is_ready_and_consumes_again(amqp: Amqp, how: str) -> None:
+    """A channel that the server closes, a connection that breaks, a queue that is deleted under its consumer."""
+    names = Names(amqp.prefix)
+    got: asyncio.Queue[bytes] = asyncio.Queue()
+    connections: asyncio.Queue[None] = asyncio.Queue()
+
+    async def handle(message: AbstractIncomingMessage) -> None:
+        await message.ack()
+        await got.put(message.body)
+
+    async def on_connected() -> None:
+        await connections.put(None)
+
+    consumer = Consumer(handle=handle, queue=names.messages_queue)
+    async with cable(amqp) as (longer, cut), connected(longer, consumer, then=on_connected) as broker:
+        await _publish(broker, b"before")
+        assert await asyncio.wait_for(got.get(), 5) == b"before"
+        match how:
+            case "channel":
+                underlying = await broker._channels[1].get_underlay_channel()
+                await underlying.basic_ack(4711)  # an unknown tag: the server closes the channel
+            case "connection":
+                cut()
+            case _:
+                async with raw_channel(amqp) as channel:
+                    await channel.queue_delete(names.messages_queue)
+        await asyncio.wait_for(connections.get(), 10)
+        assert broker.ready
+        await _publish(broker, b"after")
+        assert await asyncio.wait_for(got.get(), 5) == b"after"
+
+
+async def test_it_is_not_ready_while_a_channel_is_closed(amqp: Amqp) -> None:
+    async with connected(amqp) as broker:
+        assert broker.ready
+        await broker._channels[0].close()
+        ready_now = broker.ready
+        assert not ready_now
+        with pytest.raises(BrokerUnavailableError):
+            await _publish(broker, b"")
+
+
+async def test_what_was_not_acknowledged_comes_again_after_a_reconnect(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    got: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def handle(message: AbstractIncomingMessage) -> None:
+        await got.put(bool(message.redelivered))
+        if message.redelivered:
+            await message.ack()
+
+    async with connected(amqp, Consumer(handle=handle, queue=names.messages_queue)) as broker:
+        await _publish(broker, b"once more")
+        assert await asyncio.wait_for(got.get(), 5) is False
+        await broker._channels[1].close()
+        assert await asyncio.wait_for(got.get(), 10) is True
+
+
+async def test_a_message_that_no_handler_can_take_is_parked_and_those_behind_it_flow(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    tries = 0
+    got: asyncio.Queue[bytes] = asyncio.Queue()
+    parked: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+
+    async def handle(message: AbstractIncomingMessage) -> None:
+        nonlocal tries
+        if message.body == b"poison":
+            tries += 1
+            raise RuntimeError("this one again")
+        await message.ack()
+        await got.put(message.body)
+
+    async def park(message: AbstractIncomingMessage) -> None:
+        await message.ack()
+        await parked.put(message)
+
+    consumers = (Consumer(handle=handle, queue=names.publish_queue), Consumer(handle=park, queue=names.dead))
+    async with connected(amqp, *consumers), raw_channel(amqp) as producer:
+        exchange = await producer.get_exchange(names.publish)
+        for body in (b"poison", b"1", b"2", b"3"):
+            await exchange.publish(aio_pika.Message(body), routing_key="any")
+        assert [await asyncio.wait_for(got.get(), 10) for _ in range(3)] == [b"1", b"2", b"3"]
+        dead = await asyncio.wait_for(parked.get(), 10)
+    assert dead.body == b"poison"
+    assert DELIVERY_LIMIT <= tries <= DELIVERY_LIMIT + 1
+    assert "delivery_limit" in str(dead.headers["x-death"])
+
+
+async def test_a_rejected_envelope_is_kept_among_the_dead_letters(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    parked: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def reject(message: AbstractIncomingMessage) -> None:
+        await message.reject(requeue=False)
+
+    async def park(message: AbstractIncomingMessage) -> None:
+        await message.ack()
+        await parked.put(message.body)
+
+    consumers = (Consumer(handle=reject, queue=names.messages_queue), Consumer(handle=park, queue=names.dead))
+    async with connected(amqp, *consumers) as broker:
+        await _publish(broker, b"malformed")
+        assert await asyncio.wait_for(parked.get(), 5) == b"malformed"
+
+
+async def test_after_it_stops_consuming_it_still_publishes_and_acknowledges(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    in_hand: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+    consumer = Consumer(handle=in_hand.put, queue=names.messages_queue)
+    async with connected(amqp, consumer) as broker:
+        await _publish(broker, b"1")
+        first = await asyncio.wait_for(in_hand.get(), 5)
+        await broker.stop_consuming()
+        assert broker.ready
+        await _publish(broker, b"2")
+        await first.ack()
+        async with raw_channel(amqp) as channel:
+            queue = await channel.declare_queue(names.messages_queue, passive=True)
+            assert queue.declaration_result.message_count == 1
+            await queue.purge()
+        assert in_hand.empty()
+
+
+@asynccontextmanager
+async def connected(
+    amqp: Amqp, *consumers: Consumer, then: Callable[[], Awaitable[None]] | None = None
+) -> AsyncIterator[Broker]:
+    """A broker connection, once it is there; `then` is called for each later one."""
+    first = asyncio.Event()
+
+    async def on_connected() -> None:
+        if first.is_set() and then is not None:
+            await then()
+        first.set()
+
+    broker = Broker(amqp.url, Names(amqp.prefix), "test", consumers=consumers, connected=on_connected)
+    running = asyncio.create_task(broker.run())
+    try:
+        await asyncio.wait_for(first.wait(), 10)
+        yield broker
+    finally:
+        broker.close()
+        await asyncio.wait_for(running, 5)
+
+
+@asynccontextmanager
+async def raw_channel(amqp: Amqp) -> AsyncIterator[AbstractChannel]:
+    """A channel that is not ours."""
+    async with await aio_pika.connect(amqp.url) as connection:
+        yield await connection.channel()
+
+
+@asynccontextmanager
+async def cable(amqp: Amqp) -> AsyncIterator[tuple[Amqp, Callable[[], None]]]:
+    """The way to the broker, and how to cut it: what is connected breaks, what connects anew gets through."""
+    server = URL(amqp.url)
+    ends: set[asyncio.StreamWriter] = set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while piece := await reader.read(65536):
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+
+    async def through(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(server.host, server.port)
+        ends.update((writer, far_writer))
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    def cut() -> None:
+        for writer in ends:
+            writer.transport.abort()
+        ends.clear()
+
+    listening = await asyncio.start_server(through, "127.0.0.1", 0)
+    try:
+        yield Amqp(url=str(server.with_port(listening.sockets[0].getsockname()[1])), prefix=amqp.prefix), cut
+    finally:
+        listening.close()
+        cut()
+
+
+async def _publish(broker: Broker, body: bytes) -> None:
+    names = broker.names
+    await broker.publish(names.messages, body, routing_key=names.messages_queue, content_type="x/x", mandatory=True)
