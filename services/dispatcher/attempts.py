@@ -1,6 +1,7 @@
 """Carrying out attempts whose start is committed: sign, send, have the end recorded."""
 
 import asyncio
+from functools import lru_cache, partial
 from typing import Final
 
 import asyncpg
@@ -23,6 +24,7 @@ from services.dispatcher.sender import Report, Sender
 from services.dispatcher.signing import NoSigningKeyError, sign
 
 _LOG: Final = logger("attempts")
+TARGETS_KEPT: Final = 10_000
 _RECORD_AGAIN_SECONDS: Final = 0.3
 
 
@@ -44,7 +46,7 @@ class Attempts:
         self._recorder = recorder
         self._lease = lease
         self._capacity = capacity
-        self._policy = policy
+        self._target = lru_cache(TARGETS_KEPT)(partial(parse_target, policy=policy, https_only=False))
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -86,7 +88,7 @@ class Attempts:
         """Send, unless this process is stopping or has lost its lease."""
         if self._stopping:
             return Ending(flight=flight, command=AbandonAttempt(at=clock.now(), attempt=flight.started.attempt))
-        target = parse_target(flight.endpoint.url, self._policy, https_only=False)
+        target = self._target(flight.endpoint.url)
         if isinstance(target, UrlRefusal):
             return _ending(flight, _unsent(Failure.ADDRESS_REFUSED), url=flight.endpoint.url.partition("?")[0])
         try:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from ipaddress import ip_address
-from types import SimpleNamespace
 from typing import Any, Final
 
 import aiohttp
@@ -72,10 +71,9 @@ class Stopwatch:
 
     def timings(self) -> Timings:
         """The parts that took place."""
-        connect_from = self.resolved or self.connecting
         return Timings(
             dns=_between(self.dns, self.resolved),
-            connect=_between(connect_from, self.tls_began or self.connected),
+            connect=_between(self.connecting, self.tls_began or self.connected),
             tls=_between(self.tls_began, self.connected),
             first_byte=_between(self.began, self.first_byte),
             total=timedelta(seconds=clock.monotonic() - self.began),
@@ -112,18 +110,22 @@ class VettedConnector(aiohttp.TCPConnector):
         """A kept connection that is clean, or a new one."""
         stopwatch = STOPWATCH.get()
         while True:
-            stopwatch.reused = False  # the trace says otherwise
             connection = await super().connect(req, traces, timeout)
-            if not stopwatch.reused or not (stopwatch.fresh or _readable(connection)):
-                assert isinstance(connection.protocol, _Protocol)
-                stopwatch.protocol = connection.protocol
-                stopwatch.peer = _peer(connection)
-                return connection
-            connection.close()
+            protocol = connection.protocol
+            assert isinstance(protocol, _Protocol)
+            if protocol.used and (stopwatch.fresh or _readable(connection)):
+                connection.close()
+                continue
+            if not protocol.used:
+                stopwatch.connected = clock.monotonic()
+            stopwatch.reused = protocol.used
+            stopwatch.protocol = protocol
+            stopwatch.peer = _peer(connection)
+            return connection
 
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         assert isinstance(protocol, _Protocol)
-        protocol.asked = False
+        protocol.asked, protocol.used = False, True
         super()._release(key, protocol, should_close=should_close)
 
 
@@ -132,6 +134,7 @@ class _Protocol(ResponseHandler):
 
     asked = False
     heard = False
+    used = False
 
     def set_response_params(self, **params: Any) -> None:
         self.asked, self.heard = True, False
@@ -155,9 +158,7 @@ class _TimedContext(ssl.SSLContext):
     """Tells the stopwatch when TLS begins: the loop wraps the connection then."""
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        stopwatch = STOPWATCH.get(None)
-        if stopwatch is not None:
-            stopwatch.tls_began = clock.monotonic()
+        STOPWATCH.get().tls_began = clock.monotonic()
         return super().wrap_bio(*args, **kwargs)
 
 
@@ -174,7 +175,10 @@ class _VettedResolver(AbstractResolver):
         look_up = partial(
             socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
         )
+        stopwatch = STOPWATCH.get()
+        stopwatch.dns = clock.monotonic()
         found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        stopwatch.resolved = clock.monotonic()
         refused = vet_all([ip_address(address[0]) for *_, address in found], self._policy)
         if refused is not None:
             raise AddressRefusedError(refused.detail)
@@ -199,6 +203,7 @@ def _open_socket(policy: AddressPolicy, info: tuple[Any, ...]) -> socket.socket:
     refused = refusal(ip_address(address[0]), policy)
     if refused is not None:
         raise AddressRefusedError(refused.detail)
+    STOPWATCH.get().connecting = clock.monotonic()
     return socket.socket(family, kind, protocol)
 
 
@@ -219,33 +224,6 @@ def _peer(connection: Connection) -> str | None:
         return None
     host, port = name[0], name[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def traces() -> aiohttp.TraceConfig:
-    """What has a session tell the stopwatch where it is."""
-
-    async def dns_start(_: object, __: SimpleNamespace, ___: object) -> None:
-        STOPWATCH.get().dns = clock.monotonic()
-
-    async def dns_end(_: object, __: SimpleNamespace, ___: object) -> None:
-        STOPWATCH.get().resolved = clock.monotonic()
-
-    async def connect_start(_: object, __: SimpleNamespace, ___: object) -> None:
-        STOPWATCH.get().connecting = clock.monotonic()
-
-    async def connect_end(_: object, __: SimpleNamespace, ___: object) -> None:
-        STOPWATCH.get().connected = clock.monotonic()
-
-    async def reused(_: object, __: SimpleNamespace, ___: object) -> None:
-        STOPWATCH.get().reused = True
-
-    config = aiohttp.TraceConfig()
-    config.on_dns_resolvehost_start.append(dns_start)
-    config.on_dns_resolvehost_end.append(dns_end)
-    config.on_connection_create_start.append(connect_start)
-    config.on_connection_create_end.append(connect_end)
-    config.on_connection_reuseconn.append(reused)
-    return config
 
 
 def _between(start: float | None, end: float | None) -> timedelta | None:

@@ -19,7 +19,6 @@ from services.dispatcher.connections import (
     MalformedAnswerError,
     Stopwatch,
     VettedConnector,
-    traces,
 )
 
 CONNECT_SECONDS: Final = 5.0
@@ -59,7 +58,6 @@ class Sender:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             headers={"User-Agent": USER_AGENT},
             skip_auto_headers=("Accept-Encoding", "Content-Type"),
-            trace_configs=[traces()],
         )
         return self
 

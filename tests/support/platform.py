@@ -1,15 +1,19 @@
 """The platform under test: the real three services, as processes that can be killed and started again."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from deploy.stack.installation import Installation
 from deploy.stack.isolation import Isolation
 from deploy.stack.services import Service
+
+STOP_SECONDS: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,5 +104,17 @@ def running(folder: Path, corner: Isolation, settings: Mapping[str, str] | None 
             service.wait_ready()
         yield Platform(installation=installation, services=services, organisation=organisation, key=key)
     finally:
-        for service in services.values():
-            service.stop(grace_s=10)
+        slow = [service for service in services.values() if not _stops(service)]
+        # Tests that end with a service which does not stop have found a fault of the service.
+        assert not slow, "\n".join(f"{service.label} does not stop:\n{_end_of(service.log)}" for service in slow)
+
+
+def _stops(service: Service) -> bool:
+    """Whether a service ends soon after SIGTERM; if not, it is killed."""
+    began = time.monotonic()
+    service.stop(grace_s=STOP_SECONDS)
+    return time.monotonic() - began < STOP_SECONDS
+
+
+def _end_of(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-20:])

@@ -186,12 +186,7 @@ class Broker:
     async def stop_consuming(self) -> None:
         """Take no more messages; those in hand can still be acknowledged, and publishing goes on."""
         consuming, self._consuming = self._consuming, []
-        for channel, tag in consuming:
-            try:
-                underlying = await channel.get_underlay_channel()
-                await underlying.basic_cancel(tag, timeout=PUBLISH_SECONDS)
-            except CONNECTION_ERRORS as error:
-                _LOG.info("broker.cancel_failed", reason=str(error))
+        await asyncio.gather(*(_cancel(channel, tag) for channel, tag in consuming))
 
     def close(self) -> None:
         """End `run`."""
@@ -267,6 +262,14 @@ async def _consume(channel: AbstractChannel, consumer: Consumer) -> str:
                     await message.nack(requeue=True)
 
     return await queue.consume(handle)
+
+
+async def _cancel(channel: AbstractChannel, tag: str) -> None:
+    try:
+        underlying = await channel.get_underlay_channel()
+        await underlying.basic_cancel(tag, timeout=PUBLISH_SECONDS)
+    except CONNECTION_ERRORS as error:
+        _LOG.info("broker.cancel_failed", reason=str(error) or type(error).__name__)
 
 
 async def _close_quietly(connection: AbstractConnection) -> None:

@@ -60,7 +60,7 @@ class _Connection(web.RequestHandler):
         if self.busy:
             self._closes_after_answer = True
         else:
-            super().close()
+            self.force_close()  # aiohttp's own close ends the task of an idle connection, and leaves its socket open
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
