@@ -21,7 +21,7 @@ from deploy.stack.installation import Installation
 from deploy.stack.isolation import Isolation, isolated
 from deploy.stack.places import CHECKOUT
 from deploy.stack.servers import Servers
-from deploy.stack.services import Service, stop_services
+from deploy.stack.services import Service
 
 WARM_UP = 0.1
 """This share of the deliveries at the beginning and at the end of the dispatcher's run is not measured."""
@@ -104,7 +104,8 @@ async def measure(plan: Plan, servers: Servers, folder: Path, say: Callable[[str
                 ingress = await _accept(plan, api, apps, services["ingress"])
             say(f"dispatcher: {plan.deliveries} deliveries")
             dispatcher, postgres, broker = await _deliver(plan, servers, corner, services["dispatcher"], url)
-            await asyncio.to_thread(stop_services, folder, grace_s=10.0)  # before their database goes
+            for service in services.values():  # before their database goes
+                await asyncio.to_thread(service.stop)
         return Figures(
             ceiling=ceiling, ingress=ingress, dispatcher=dispatcher, postgres_cpu_ms=postgres, broker_cpu_ms=broker
         )

@@ -9,6 +9,7 @@ import time
 from typing import NoReturn
 
 from deploy.demo import report
+from deploy.demo.errors import DemoError
 from deploy.demo.evidence import Evidence
 from deploy.demo.story import tell
 from deploy.stack.errors import StackError
@@ -24,18 +25,30 @@ _GRACE_S = 5.0
 
 def main() -> int:
     """Run the demo; returns its exit code."""
-    signal.signal(signal.SIGTERM, _terminated)
-    began = time.monotonic()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell has it for what runs in its background
+            signal.signal(number, _interrupt)
     try:
-        evidence = _run()
+        return _demonstrate()
+    except DemoError as error:
+        report.complain(str(error))
+        return 1
     except StackError as error:
         for line in getattr(error, "__notes__", []):
             print(f"  {line}", file=sys.stderr)
         report.complain(str(error))
         return 2
     except KeyboardInterrupt:
-        report.complain("interrupted; everything that was started is stopped")
+        report.complain("everything that was started is stopped")
         return _INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: end without a word
+        return 1
+
+
+def _demonstrate() -> int:
+    began = time.monotonic()
+    evidence = _run()
     report.say(f"stopped everything that was started; {time.monotonic() - began:.1f} s in all")
     problems = list(evidence.problems())
     for problem in problems:
@@ -69,14 +82,16 @@ def _run() -> Evidence:
         return evidence
 
 
+def _interrupt(*_: object) -> NoReturn:
+    _ignore_interrupts()
+    report.complain("interrupted: stopping what was started")
+    raise KeyboardInterrupt
+
+
 def _ignore_interrupts() -> None:
-    """From here on everything is being stopped; a second Ctrl-C must not leave half of it running."""
+    """While everything is being stopped, another Ctrl-C must not leave half of it running."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _terminated(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

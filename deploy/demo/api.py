@@ -7,7 +7,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from deploy.stack.errors import StackError
+from deploy.demo.errors import DemoError
 
 _ANSWER_SECONDS: Final = 15.0
 _PAGE: Final = "250"
@@ -37,9 +37,7 @@ class Api:
 
     async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """A POST, whatever its answer."""
-        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
-        async with self._session.post(self._url + path, data=body, headers=headers, timeout=timeout) as response:
-            return Answer(status=response.status, headers=response.headers, body=await response.read())
+        return await self._request("POST", path, data=body, headers=headers)
 
     async def create(self, path: str, document: Mapping[str, Any]) -> Answer:
         """A POST under the API key that has to succeed."""
@@ -54,11 +52,8 @@ class Api:
 
     async def get(self, path: str, **parameters: str) -> Any:
         """A document."""
-        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
         headers = {"Authorization": f"Bearer {self._key}"}
-        url = f"{self._url}/api/v1{path}"
-        async with self._session.get(url, params=parameters, headers=headers, timeout=timeout) as response:
-            answer = Answer(status=response.status, headers=response.headers, body=await response.read())
+        answer = await self._request("GET", f"/api/v1{path}", params=parameters, headers=headers)
         return orjson.loads(_success("GET", path, answer).body)
 
     async def list(self, path: str) -> list[dict[str, Any]]:
@@ -72,9 +67,17 @@ class Api:
                 return found
             parameters["iterator"] = page["iterator"]
 
+    async def _request(self, method: str, path: str, **options: Any) -> Answer:
+        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+        try:
+            async with self._session.request(method, self._url + path, timeout=timeout, **options) as response:
+                return Answer(status=response.status, headers=response.headers, body=await response.read())
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise DemoError(f"{method} {path} was not answered: {error or 'no answer in time'}") from error
+
 
 def _success(method: str, path: str, answer: Answer) -> Answer:
     if not 200 <= answer.status < 300:
         said = answer.body[:300].decode(errors="replace")
-        raise StackError(f"{method} /api/v1{path} was answered {answer.status}: {said}")
+        raise DemoError(f"{method} /api/v1{path} was answered {answer.status}: {said}")
     return answer

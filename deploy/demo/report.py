@@ -28,7 +28,9 @@ def complain(line: str) -> None:
 def show_table(evidence: Evidence) -> None:
     """Print each delivery with its attempts and its end."""
     console = Console(
-        no_color=not coloured(sys.stdout), highlight=False, width=None if sys.stdout.isatty() else _WIDTH_ELSEWHERE
+        color_system="auto" if coloured(sys.stdout) else None,
+        highlight=False,
+        width=None if sys.stdout.isatty() else _WIDTH_ELSEWHERE,
     )
     table = Table(title="deliveries, from the registry", title_justify="left", title_style="", header_style="bold")
     for heading in ("message", "receiver", "attempts", "end"):

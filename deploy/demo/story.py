@@ -5,10 +5,12 @@ import json
 import time
 from typing import Final
 
+import aio_pika
 import aiohttp
 
 from deploy.demo import senders
 from deploy.demo.api import Answer, Api
+from deploy.demo.errors import DemoError
 from deploy.demo.evidence import SCHEDULE, TERMINAL, Delivery, Evidence, read_attempts
 from deploy.demo.receivers import Inbox, Receivers, receiving
 from deploy.demo.report import say
@@ -27,7 +29,8 @@ async def tell(installation: Installation, services: dict[str, Service], key: st
     """Send, kill, restart, wait until everything has come to its end, and collect what all sides saw.
 
     Raises:
-        StackError: a step failed, or the end did not come in time.
+        DemoError: a step failed, or the end did not come in time.
+        StackError: a service did not start again.
     """
     async with receiving() as receivers, aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         api = Api(session, services["ingress"].url, key)
@@ -85,7 +88,7 @@ class _Story:
 
     def _accepted(self, who: str, event_type: str, payload: bytes, answer: Answer) -> None:
         if not 200 <= answer.status < 300:
-            raise StackError(f"{who}'s {event_type} was answered {answer.status}: {answer.body[:300]!r}")
+            raise DemoError(f"{who}'s {event_type} was answered {answer.status}: {answer.body[:300]!r}")
         self._sent.append(Sent(event_type=event_type, payload=payload, id=answer.id))
         say(f"{who} sent {event_type}: {answer.status}, {answer.id}")
 
@@ -95,7 +98,7 @@ class _Story:
             async with asyncio.timeout(_HOLD_SECONDS):
                 await self._receivers.held.wait()
         except TimeoutError:
-            raise StackError(f"no delivery was attempted within {_HOLD_SECONDS:.0f} s") from None
+            raise DemoError(f"no delivery was attempted within {_HOLD_SECONDS:.0f} s") from None
         await asyncio.to_thread(self._dispatcher.kill)
         self._receivers.released.set()
         say("killed the dispatcher with SIGKILL, in the middle of a delivery")
@@ -108,7 +111,10 @@ class _Story:
     async def _publish_shipment(self) -> None:
         corner = self._installation.corner
         event = cloud_event(self._app, "shipment.sent", senders.SHIPMENT)
-        await publish(corner.amqp_url, f"{corner.amqp_prefix}.publish", event)
+        try:
+            await publish(corner.amqp_url, f"{corner.amqp_prefix}.publish", event)
+        except (OSError, TimeoutError, aio_pika.exceptions.AMQPError) as error:
+            raise DemoError(f"the broker did not take shipment.sent: {error or 'no answer in time'}") from error
         payload = json.dumps(senders.SHIPMENT).encode()
         self._sent.append(Sent(event_type="shipment.sent", payload=payload, id=None))
         say("a service published shipment.sent straight to the broker: confirmed")
@@ -143,7 +149,7 @@ class _Story:
                 say(f"all {expected} deliveries have come to their end  {time.monotonic() - began:.1f} s")
                 return
             await asyncio.sleep(_POLL_SECONDS)
-        raise StackError(f"after {_END_SECONDS:.0f} s {over} of {expected} deliveries had come to their end")
+        raise DemoError(f"after {_END_SECONDS:.0f} s {over} of {expected} deliveries had come to their end")
 
     async def _collect(self, duplicate: Answer, forged: Answer) -> Evidence:
         messages = await self._api.list(f"/app/{self._app}/msg")

@@ -1,6 +1,7 @@
 """A service's main: read settings, run until told to stop, leave with a code that says how it went."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from libs.common.runtime.settings import CommonSettings, SettingsError, help_tex
 Settings = TypeVar("Settings", bound=CommonSettings)
 BAD_USAGE: Final = 2
 KILLED: Final = 130
+GARBAGE_THRESHOLD: Final = 20_000
 
 
 class StartError(Exception):
@@ -48,6 +50,7 @@ def run(
     except SettingsError as error:
         _refuse(name, str(error))
     logs.configure(name.removeprefix("hookledger-"), settings.log_level)
+    _collect_less()
     try:
         uvloop.run(_until_signalled(settings, serve))
     except (StartError, SettingsError) as error:
@@ -68,6 +71,16 @@ async def _until_signalled(settings: Settings, serve: Callable[[Settings, asynci
         loop.add_signal_handler(number, on_signal, number)
     await serve(settings, stopping)
     logs.logger("service").info("service.stopped")
+
+
+def _collect_less() -> None:
+    """Keep the garbage collector off what stays for good, and off every few hundred new objects.
+
+    By default it took a quarter of a busy dispatcher's processor time, for cycles that are hardly there.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
 
 
 def _refuse(name: str, reason: str) -> NoReturn:
