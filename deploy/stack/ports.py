@@ -2,6 +2,7 @@
 
 import secrets
 import socket
+import time
 
 from deploy.stack.errors import StackError
 
@@ -13,6 +14,16 @@ LOWEST, HIGHEST = 20_000, 32_000
 def is_free(port: int) -> bool:
     """Whether a server could listen on `port` now, on loopback and on every address."""
     return all(_can_bind(address, port) for address in ("127.0.0.1", "0.0.0.0"))  # noqa: S104 - a test, never served
+
+
+def falls_free(port: int, *, within_s: float = 3.0) -> bool:
+    """Whether `port`, which was ours, is free soon: a process that was killed leaves its sockets a moment later."""
+    until = time.monotonic() + within_s
+    while not is_free(port):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def free_port() -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from deploy.stack.errors import StackError
 from deploy.stack.places import last_line, make_folder, read_record, write_private, write_record
-from deploy.stack.ports import free_port, is_free
+from deploy.stack.ports import falls_free, free_port
 from deploy.stack.privileges import Privileges, privileges_for
 from deploy.stack.processes import Process, recall, remember, spawn
 from deploy.stack.server import Say
@@ -137,7 +137,7 @@ class EmbeddedPostgres:
     def _launch(self, privileges: Privileges) -> bool:
         """Start the server on its port, or on another when that is taken; whether it answers."""
         known = read_record(self._record)
-        if not is_free(int(known["port"])):
+        if not falls_free(int(known["port"])):
             taken, known["port"] = known["port"], str(free_port())
             self.say(f"postgres: port {taken} is taken, moving to {known['port']}")
             write_record(self._record, known)

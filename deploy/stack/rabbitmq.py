@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deploy.stack.errors import StackError
 from deploy.stack.places import last_line, make_folder, read_record, write_private, write_record
-from deploy.stack.ports import free_port, is_free
+from deploy.stack.ports import falls_free, free_port
 from deploy.stack.processes import Process, recall, remember, spawn
 from deploy.stack.rabbitmq_binaries import RabbitMQBinaries
 from deploy.stack.server import Say
@@ -112,7 +112,7 @@ class LocalRabbitMQ:
         }
         mapper = recall(self._mapper_file)
         for name in _PORTS:
-            usable = name in known and (is_free(int(known[name])) or (name == "epmd_port" and mapper is not None))
+            usable = name in known and ((name == "epmd_port" and mapper is not None) or falls_free(int(known[name])))
             chosen[name] = known[name] if usable else str(free_port())
             if name in known and not usable:
                 self.say(f"rabbitmq: port {known[name]} is taken, moving to {chosen[name]}")

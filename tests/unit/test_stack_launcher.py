@@ -86,7 +86,7 @@ def test_the_ends_of_the_logs_are_shown_side_by_side(tmp_path: Path, capsys: pyt
 
 
 def test_make_names_every_target_with_what_it_is_for() -> None:
-    done = subprocess.run(["make", "help"], capture_output=True, text=True, check=True, cwd=CHECKOUT)
+    done = subprocess.run(["make", "--no-print-directory", "help"], capture_output=True, text=True, check=True, cwd=CHECKOUT)
     named = {line.split()[1] for line in done.stdout.splitlines()}
     assert named == {"help", "setup", "demo", "up", "down", "logs", "test", "lint", "bench", "faults"}
 
