@@ -184,7 +184,7 @@ class BrokerIn:
             BrokerUnavailableError: whether it is there is not known.
         """
         reason = str(poison)[:_LONGEST_REASON]
-        headers: dict[str, Any] = dict(incoming.headers)
+        headers: dict[str, Any] = {name: _passable(value) for name, value in incoming.headers.items()}
         headers |= {REASON: reason, USER: incoming.user_id or "", ROUTING_KEY: incoming.routing_key or ""}
         await self._broker.publish(
             self._broker.names.dead,
@@ -197,6 +197,17 @@ class BrokerIn:
         _LOG.warning("broker_in.parked", reason=reason, user=incoming.user_id)
         if poison.org is not None:
             self._rejections.keep(_rejection(incoming, poison, reason))
+
+
+def _passable(value: Any) -> Any:
+    """A header's value in a form that can be published again: bytes that are no text are spelled out."""
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {str(name): _passable(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_passable(item) for item in value]
+    return value
 
 
 def _decode(incoming: AbstractIncomingMessage) -> cloudevents.CloudEvent:

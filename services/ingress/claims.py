@@ -52,16 +52,19 @@ async def settle(
         pending = []
         for index in leaders:
             settled[index] = _first_held(contenders[index], held)
-        for index, (leader, shared) in followers.items():
-            if settled[leader] is None:
+        for index, leader in followers.items():
+            if leader is None:
+                pending.append(index)  # it shares only some keys with others: judged when theirs are settled
+            elif settled[leader] is None:
+                mine = contenders[index].claims[0]
                 since = Holder(
-                    message=contenders[leader].message, request_hash=_hash_of(contenders[leader], shared), since=at
+                    message=contenders[leader].message, request_hash=_hash_of(contenders[leader], mine), since=at
                 )
-                settled[index] = _repetition(shared, since)
-            elif shared.place in held:
-                settled[index] = _repetition(shared, held[shared.place])
+                settled[index] = _repetition(mine, since)
             else:
-                pending.append(index)  # its leader went by another key: this one is free again
+                settled[index] = _first_held(contenders[index], held)
+                if settled[index] is None:
+                    pending.append(index)  # its leader went by a key that this one does not have
     return settled
 
 
@@ -101,19 +104,22 @@ async def forget_expired(pool: Pool, *, lifetime: timedelta, most: int) -> int:
     return int(status.rpartition(" ")[2])
 
 
-def _divide(contenders: Sequence[Contender], pending: Iterable[int]) -> tuple[list[int], dict[int, tuple[int, Claim]]]:
-    """Those that are the first of the batch in all their keys, and the others with whom they follow, and by what."""
+def _divide(contenders: Sequence[Contender], pending: Iterable[int]) -> tuple[list[int], dict[int, int | None]]:
+    """Those that are the first of the batch in all their keys, and the others.
+
+    One of the others whose keys are all its leader's shares the leader's fate; with any further key it has none yet.
+    """
     first: dict[Place, int] = {}
     leaders: list[int] = []
-    followers: dict[int, tuple[int, Claim]] = {}
+    followers: dict[int, int | None] = {}
     for index in pending:
-        claims = contenders[index].claims
-        shared = next((claim for claim in claims if claim.place in first), None)
-        if shared is not None:
-            followers[index] = first[shared.place], shared
-            continue
-        leaders.append(index)
-        first.update(dict.fromkeys((claim.place for claim in claims), index))
+        places = [claim.place for claim in contenders[index].claims]
+        before = {first.get(place) for place in places}
+        if before == {None}:
+            leaders.append(index)
+            first.update(dict.fromkeys(places, index))
+        else:
+            followers[index] = before.pop() if len(before) == 1 else None
     return leaders, followers
 
 

@@ -18,6 +18,7 @@ PROJECTION: Final = 1
 SEARCH_PATH: Final = f"hookledger, projection_{PROJECTION}, pg_catalog"
 CONNECT_SECONDS: Final = 10.0
 COMMAND_SECONDS: Final = 30.0
+IDLE_IN_TRANSACTION_SECONDS: Final = 30
 
 CONNECTION_ERRORS: Final = (
     OSError,
@@ -43,7 +44,13 @@ class DatabaseUnavailableError(Exception):
 
 
 async def open_pool(
-    url: str, service: Service, *, size: int, seqscan: bool = False, custom_plans: bool = False
+    url: str,
+    service: Service,
+    *,
+    size: int,
+    seqscan: bool = False,
+    custom_plans: bool = False,
+    idle_in_transaction_seconds: int = IDLE_IN_TRANSACTION_SECONDS,
 ) -> Pool:
     """A pool whose connections have taken the service's role, against a database of this version's schema.
 
@@ -55,6 +62,7 @@ async def open_pool(
             would stay.
         custom_plans: whether each query is planned for its own values: for lists whose filters are optional. A plan
             for any values sorts all of an application's rows to show a page of them.
+        idle_in_transaction_seconds: after which Postgres ends a session that stands still within a transaction.
 
     Raises:
         DatabaseUnavailableError: with one line for the operator.
@@ -76,7 +84,7 @@ async def open_pool(
                 "plan_cache_mode": "force_custom_plan" if custom_plans else "force_generic_plan",
                 "enable_seqscan": "on" if seqscan else "off",
                 "statement_timeout": "25s",
-                "idle_in_transaction_session_timeout": "30s",
+                "idle_in_transaction_session_timeout": f"{idle_in_transaction_seconds}s",
             },
         )
         async with pool.acquire() as connection:

@@ -56,7 +56,8 @@ class _Connection(web.RequestHandler):
         """Whether a request is in hand."""
         return self.transport is not None and not self._waits_for_head()
 
-    def close(self) -> None:
+    def end(self) -> None:
+        """Close now if idle, else after the answer in hand."""
         if self.busy:
             self._closes_after_answer = True
         else:
@@ -65,11 +66,11 @@ class _Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        if self._closes_after_answer and not resp.prepared:
-            resp.force_close()
+        if not resp.prepared and (self._closes_after_answer or resp.headers.get("Connection") == "close"):
+            resp.force_close()  # what the header says, aiohttp does only if told so
         finished = await super().finish_response(request, resp, start_time)
         if self._closes_after_answer:
-            super().close()
+            self.close()
         return finished
 
     def data_received(self, data: bytes) -> None:
@@ -155,7 +156,7 @@ async def _listen(connection: Callable[[], _Connection], host: str, port: int) -
 async def _end(connections: Iterable[_Connection], grace: float) -> None:
     """Close what is idle, and the others after their answer, for at most `grace` seconds."""
     for connection in list(connections):
-        connection.close()
+        connection.end()
     try:
         async with asyncio.timeout(grace):
             while any(connection.busy for connection in list(connections)):  # noqa: ASYNC110  ends within the grace
