@@ -149,7 +149,8 @@ def stop_services(folder: Path, *, grace_s: float = _STOP_S) -> list[str]:
     for process in running.values():
         process.send(signal.SIGTERM)  # all at once, so that they finish their work side by side
     for file, process in running.items():
-        process.stop(grace_s=grace_s)
+        if not process.wait(timeout_s=grace_s):  # a second SIGTERM would cut short what the first one asked for
+            process.kill()
         stopped.append(file.stem)
     for file in run_folder(folder).glob("*"):
         file.unlink(missing_ok=True)

@@ -42,6 +42,7 @@ from services.dispatcher.settings import DispatcherSettings
 
 _LOG: Final = logger("dispatcher")
 POOL_SIZE: Final = 8
+IDLE_IN_TRANSACTION_SECONDS: Final = 4  # less than a lease: a frozen dispatcher's locks must not outlive it
 ENVELOPES_IN_HAND: Final = 8
 SNAPSHOT_POLL_SECONDS: Final = 5.0
 PARTITION_SECONDS: Final = 3600.0
@@ -59,7 +60,12 @@ async def serve(settings: DispatcherSettings, stopping: asyncio.Event) -> None:
     if settings.dev:
         _LOG.warning("development", means="http, private addresses, plain host names and any port are allowed")
     try:
-        pool = await open_pool(settings.database_url, "dispatcher", size=POOL_SIZE)
+        pool = await open_pool(
+            settings.database_url,
+            "dispatcher",
+            size=POOL_SIZE,
+            idle_in_transaction_seconds=IDLE_IN_TRANSACTION_SECONDS,
+        )
     except DatabaseUnavailableError as error:
         raise StartError(str(error)) from error
     try:
@@ -111,8 +117,8 @@ class Dispatcher:
                 group.create_task(self._fan_outs.batcher.run()),
                 group.create_task(self._recorder.batcher.run()),
             ]
+            group.create_task(self._broker.run())
             lasting = [
-                group.create_task(self._broker.run()),
                 group.create_task(self._lease.run(self._ended)),
                 group.create_task(reclaim.run(self._pool, epoch, self._ended)),
                 group.create_task(self._follower.run(self._ended)),
@@ -126,6 +132,7 @@ class Dispatcher:
             await stopping.wait()
             await self._drain(epoch, working, batchers)
             await asyncio.gather(*lasting)
+            self._broker.close()
 
     def _assemble(self, epoch: int) -> None:
         settings, pool = self._settings, self._pool
@@ -183,11 +190,9 @@ class Dispatcher:
             if left:
                 _LOG.warning("dispatcher.unknown_at_stop", deliveries=left)
             await self._lease.end()
-            await self._follower.leave()
         except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
             _LOG.warning("dispatcher.left_to_others", reason=str(error))
         self._ended.set()
-        self._broker.close()
 
     async def _look_for_broker(self) -> None:
         try:

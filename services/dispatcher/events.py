@@ -1,7 +1,6 @@
 """Ledger events as the CloudEvents that a team's own services consume. Pure: facts in, events out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -22,6 +21,7 @@ from libs.common.domain.ids import Prefix, encode
 from libs.common.domain.message import Message
 from libs.common.domain.outcome import Outcome
 from libs.common.postgres.ledger import Appended
+from libs.common.rabbitmq.burst import Outgoing
 
 KINDS: Final = frozenset({
     "MessageAccepted", "AttemptEnded", "AttemptOutcomeUnknown", "DeliveryExhausted", "DeliveryRefused", "DeliveryGone",
@@ -39,15 +39,7 @@ _ENDS: Final[Mapping[type[Fact], str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """A CloudEvent on its way: its type is the routing key."""
-
-    type: str
-    body: bytes
-
-
-def outcome(item: Appended, message: UUID) -> Event | None:
+def outcome(item: Appended, message: UUID) -> Outgoing | None:
     """The event on `deliveries` for a fact of a delivery's stream, or None for a fact that is none's business."""
     fact = item.fact
     if isinstance(fact, AttemptEnded):
@@ -84,10 +76,10 @@ def outcome(item: Appended, message: UUID) -> Event | None:
         subject=delivery,
         extensions={"hookledgerapp": application},
     )
-    return Event(type=kind, body=body)
+    return Outgoing(routing_key=kind, body=body)
 
 
-def accepted(message: Message) -> Event:
+def accepted(message: Message) -> Outgoing:
     """The event on `accepted` for a message, with its payload's exact bytes where they are JSON."""
     application = encode(Prefix.APPLICATION, message.app)
     source = encode(Prefix.SOURCE, message.source) if message.source else application
@@ -106,7 +98,7 @@ def accepted(message: Message) -> Event:
         subject=identity,
         extensions=extensions,
     )
-    return Event(type=message.event_type, body=body)
+    return Outgoing(routing_key=message.event_type, body=body)
 
 
 def _opaque_type(content_type: str) -> str:

@@ -23,11 +23,13 @@ from libs.common.contracts.registry import (
     SourceDocument,
 )
 from libs.common.domain.endpoint import Endpoint
-from libs.common.postgres.pool import Pool
+from libs.common.postgres.pool import Connection, Pool
 from libs.common.runtime.logs import logger
 from libs.common.runtime.sealing import MasterKeys, SealError
 
 _LOG: Final = logger("snapshot")
+_VERSION: Final = "SELECT version FROM hookledger.registry_version"
+READ_SECONDS: Final = 15.0
 _NONE: Final[Mapping[UUID, Endpoint]] = MappingProxyType({})
 
 
@@ -88,18 +90,18 @@ class RegistrySnapshot:
         """
         if version is not None and self.version >= version:
             return
-        async with self._lock:
+        async with asyncio.timeout(READ_SECONDS), self._lock:
             if version is None or self.version < version:
                 await self._read()
 
     async def _read(self) -> None:
-        async with (
-            self._pool.acquire() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
-            version = await connection.fetchval("SELECT version FROM hookledger.registry_version")
-            if version == self.version:
-                return
+        async with self._pool.acquire() as connection:
+            if await connection.fetchval(_VERSION) != self.version:  # a transaction would be two round trips more
+                await self._read_changes(connection)
+
+    async def _read_changes(self, connection: Connection) -> None:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            version = await connection.fetchval(_VERSION)
             rows = await connection.fetch(
                 """
                 SELECT id, kind, org, app, uid, version, registry_version, created_at, updated_at, deleted_at, data

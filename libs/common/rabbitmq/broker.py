@@ -6,7 +6,7 @@ are open, not only the connection.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,8 +21,10 @@ from aio_pika.abc import (
     DateType,
     DeliveryMode,
 )
+from aiormq.channel import Channel
 from yarl import URL
 
+from libs.common.rabbitmq.burst import Outgoing, bursts, publish_burst
 from libs.common.rabbitmq.topology import Names, declare
 from libs.common.runtime.logs import logger
 
@@ -116,6 +118,8 @@ class Broker:
             connection = await aio_pika.connect(self._url, timeout=CONNECT_SECONDS)
         except (aiormq.exceptions.AuthenticationError, aiormq.exceptions.ProbableAuthenticationError) as error:
             raise BrokerRefusedError("RabbitMQ refuses the user; check HOOKLEDGER_AMQP_URL") from error
+        except aiormq.exceptions.InvalidFrameError as error:
+            raise BrokerRefusedError("RabbitMQ refuses the virtual host; check HOOKLEDGER_AMQP_URL") from error
         except (ValueError, TypeError, KeyError) as error:
             raise BrokerRefusedError(f"HOOKLEDGER_AMQP_URL cannot be used: {error}") from error
         except CONNECTION_ERRORS as error:
@@ -182,6 +186,23 @@ class Broker:
             await target.publish(message, routing_key, mandatory=mandatory, timeout=PUBLISH_SECONDS)
         except CONNECTION_ERRORS as error:
             raise BrokerUnavailableError(str(error) or type(error).__name__) from error
+
+    async def publish_many(self, exchange: str, messages: Sequence[Outgoing], *, content_type: str) -> None:
+        """Publish persistent messages in their order, where consumers are optional, and await each one's confirm.
+
+        Raises:
+            BrokerUnavailableError: no confirm within `PUBLISH_SECONDS`, or a refusal; some may have been taken.
+        """
+        for burst in bursts(messages):
+            if not self.ready:
+                raise BrokerUnavailableError("RabbitMQ is not connected")
+            try:
+                async with asyncio.timeout(PUBLISH_SECONDS):
+                    channel = await self._channels[0].get_underlay_channel()
+                    assert isinstance(channel, Channel)
+                    await publish_burst(channel, exchange, burst, content_type=content_type)
+            except CONNECTION_ERRORS as error:
+                raise BrokerUnavailableError(str(error) or type(error).__name__) from error
 
     async def stop_consuming(self) -> None:
         """Take no more messages; those in hand can still be acknowledged, and publishing goes on."""

@@ -117,6 +117,23 @@ async def test_a_transaction_that_commits_late_is_not_passed_over(world: World, 
     assert told == [ids.encode(Prefix.MESSAGE, message.id) for message in (late, early)]
 
 
+async def test_transaction_ids_are_numbers_also_where_they_gain_a_digit(world: World, amqp: Amqp) -> None:
+    """As texts, 100 comes before 99, and everything in between would be passed over."""
+    app = await world.application()
+    messages = [await _uncommitted(world, app) for _ in range(4)]
+    async with telling(world, amqp) as (follower, heard):
+        async with world.owner.acquire() as connection, connection.transaction():
+            await world.store_messages(connection, messages)
+            for message, transaction_id in zip(messages, (9, 10, 99, 100), strict=True):
+                await world.store_fact(connection, message, transaction_id=transaction_id)
+        await world.owner.execute("UPDATE hookledger.checkpoint SET epoch = $1, xact = '0', position = 0", world.epoch)
+        await _follow(follower)
+        events = await heard.wait_for(4)
+    told = [orjson.loads(event.body)["id"] for event in events]
+    own = [ids.encode(Prefix.MESSAGE, message.id) for message in messages]
+    assert [identity for identity in told if identity in own] == own
+
+
 async def test_under_many_writers_each_fact_is_told_once_and_in_the_ledgers_order(
     world: World, amqp: Amqp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +162,7 @@ async def test_under_many_writers_each_fact_is_told_once_and_in_the_ledgers_orde
     written = [ids.encode(Prefix.MESSAGE, message.id) for batch in batches for message in batch]
     assert sorted(told) == sorted(written)
     rows = await world.owner.fetch(
-        "SELECT stream FROM hookledger.fact WHERE app = $1 ORDER BY epoch, xact, position", app
+        "SELECT stream FROM hookledger.fact f WHERE app = $1 ORDER BY f.epoch, f.xact, f.position", app
     )
     assert told == [ids.encode(Prefix.MESSAGE, row["stream"]) for row in rows]
 
@@ -180,7 +197,7 @@ async def test_one_process_follows_and_another_takes_over_when_it_leaves_or_dies
         await world.accept(app, publish=True)
         await _follow(other)
         assert len(heard.messages) == 1  # it is not its turn
-        await one.leave()
+        await one._leave()
         await _follow(other)
         await heard.wait_for(2)
         await world.accept(app, publish=True)

@@ -149,6 +149,33 @@ class World:
 
     async def store(self, connection: Any, messages: Sequence[Message], *, ledger_epoch: int | None = None) -> None:
         """Messages, their bytes and their first facts."""
+        await self.store_messages(connection, messages)
+        await append(
+            connection,
+            ledger_epoch or self.epoch,
+            [Appended(stream=m.id, version=1, app=m.app, endpoint=None, fact=_accepted(m)) for m in messages],
+        )
+
+    async def store_fact(self, connection: Any, message: Message, *, transaction_id: int) -> None:
+        """A message's first fact as if that transaction had appended it."""
+        kind, schema, data = ledger.encode(_accepted(message))
+        await connection.execute(
+            """
+            INSERT INTO hookledger.fact (stream, version, xact, epoch, app, kind, schema, at, data)
+            VALUES ($1, 1, $2::text::xid8, $3, $4, $5, $6, $7, $8)
+            """,
+            message.id,
+            str(transaction_id),
+            self.epoch,
+            message.app,
+            kind,
+            schema,
+            message.accepted_at,
+            data,
+        )
+
+    async def store_messages(self, connection: Any, messages: Sequence[Message]) -> None:
+        """Messages and their bytes."""
         await connection.executemany(
             """
             INSERT INTO hookledger.message (id, org, app, event_type, channels, origin, content_type, body_hash,
@@ -163,25 +190,6 @@ class World:
         await connection.executemany(
             "INSERT INTO hookledger.message_body (message, salt, body) VALUES ($1, 's', $2)",
             [(m.id, m.body) for m in messages],
-        )
-        facts = [
-            MessageAccepted(
-                at=m.accepted_at,
-                event_type=m.event_type,
-                origin=m.origin,
-                source=None,
-                registry_version=m.registry_version,
-                publish=m.publish,
-            )
-            for m in messages
-        ]
-        await append(
-            connection,
-            ledger_epoch or self.epoch,
-            [
-                Appended(stream=m.id, version=1, app=m.app, endpoint=None, fact=fact)
-                for m, fact in zip(messages, facts, strict=True)
-            ],
         )
 
     async def waiting(
@@ -302,6 +310,17 @@ class World:
             "SELECT * FROM hookledger.registry_object WHERE id = $1", identity
         )
         return row
+
+
+def _accepted(message: Message) -> MessageAccepted:
+    return MessageAccepted(
+        at=message.accepted_at,
+        event_type=message.event_type,
+        origin=message.origin,
+        source=None,
+        registry_version=message.registry_version,
+        publish=message.publish,
+    )
 
 
 async def until(seen: Callable[[], Awaitable[Seen | None]], what: str, *, within: float = PATIENCE_SECONDS) -> Seen:

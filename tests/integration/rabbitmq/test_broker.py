@@ -12,6 +12,7 @@ from yarl import URL
 
 from deploy.stack.ports import free_port
 from libs.common.rabbitmq.broker import Broker, BrokerRefusedError, BrokerUnavailableError, Consumer
+from libs.common.rabbitmq.burst import MOST_BYTES, MOST_MESSAGES, Outgoing, bursts
 from libs.common.rabbitmq.topology import DELIVERY_LIMIT, Names
 from tests.conftest import Amqp
 
@@ -75,6 +76,49 @@ async def test_an_announcement_reaches_every_process(amqp: Amqp) -> None:
     async with connected(amqp, listener("a")) as broker, connected(amqp, listener("b")):
         await broker.publish(names.registry, b"{}", content_type="application/json")
         assert {await asyncio.wait_for(heard.get(), 5) for _ in range(2)} == {"a", "b"}
+
+
+async def test_many_are_published_at_once_in_their_order_each_one_confirmed(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    count = MOST_MESSAGES + 100
+    async with connected(amqp) as broker, raw_channel(amqp) as channel:
+        queue = await channel.declare_queue(exclusive=True)
+        await queue.bind(names.deliveries, "delivery.*")
+        messages = [Outgoing(routing_key="delivery.succeeded", body=b"%d" % number) for number in range(count)]
+        await asyncio.gather(
+            broker.publish_many(names.deliveries, messages, content_type="x/x"),
+            *(broker.publish(names.accepted, b"", routing_key="among.them", content_type="x/x") for _ in range(5)),
+        )
+        got = [await queue.get(no_ack=True) for _ in range(count)]
+    assert [message.body for message in got] == [message.body for message in messages]
+    assert {message.delivery_mode for message in got} == {aio_pika.DeliveryMode.PERSISTENT}
+
+
+def test_a_burst_is_bounded_in_number_and_in_bytes() -> None:
+    small = [Outgoing(routing_key="", body=b"x")] * (MOST_MESSAGES + 1)
+    assert [len(burst) for burst in bursts(small)] == [MOST_MESSAGES, 1]
+    large = [Outgoing(routing_key="", body=bytes(MOST_BYTES // 2 + 1))] * 3
+    assert [len(burst) for burst in bursts(large)] == [1, 1, 1]
+    assert list(bursts([])) == []
+
+
+async def test_a_burst_that_the_connection_breaks_under_raises_and_the_next_one_goes_through(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    back: asyncio.Queue[None] = asyncio.Queue()
+
+    async def on_connected() -> None:
+        await back.put(None)
+
+    messages = [Outgoing(routing_key="delivery.succeeded", body=bytes(2000))] * MOST_MESSAGES
+    async with cable(amqp) as (longer, cut), connected(longer, then=on_connected) as broker:
+        publishing = asyncio.create_task(broker.publish_many(names.deliveries, messages, content_type="x/x"))
+        await asyncio.sleep(0)
+        cut()
+        with pytest.raises(BrokerUnavailableError):
+            await publishing
+        await asyncio.wait_for(back.get(), 10)
+        await broker.publish_many(names.deliveries, messages, content_type="x/x")
+        await _publish_nowhere(broker)
 
 
 async def test_publishing_without_a_broker_fails_fast() -> None:
@@ -283,6 +327,12 @@ async def cable(amqp: Amqp) -> AsyncIterator[tuple[Amqp, Callable[[], None]]]:
     finally:
         listening.close()
         cut()
+
+
+async def _publish_nowhere(broker: Broker) -> None:
+    """Confirms are still told apart after bursts: this one's refusal is its own."""
+    with pytest.raises(BrokerUnavailableError):
+        await broker.publish(broker.names.messages, b"", routing_key="nowhere", content_type="x/x", mandatory=True)
 
 
 async def _publish(broker: Broker, body: bytes) -> None:
