@@ -48,7 +48,6 @@ async def open_pool(
     service: Service,
     *,
     size: int,
-    seqscan: bool = False,
     custom_plans: bool = False,
     idle_in_transaction_seconds: int = IDLE_IN_TRANSACTION_SECONDS,
 ) -> Pool:
@@ -58,8 +57,6 @@ async def open_pool(
         url: as in `HOOKLEDGER_DATABASE_URL`.
         service: whose role the connections take.
         size: connections at most.
-        seqscan: whether the planner may read whole tables. Hot statements may not: a plan made while a table is empty
-            would stay.
         custom_plans: whether each query is planned for its own values: for lists whose filters are optional. A plan
             for any values sorts all of an application's rows to show a page of them.
         idle_in_transaction_seconds: after which Postgres ends a session that stands still within a transaction.
@@ -82,7 +79,8 @@ async def open_pool(
                 "timezone": "UTC",
                 "jit": "off",
                 "plan_cache_mode": "force_custom_plan" if custom_plans else "force_generic_plan",
-                "enable_seqscan": "on" if seqscan else "off",
+                # A plan made while a table is still empty would read the whole of it for as long as it is kept.
+                "enable_seqscan": "off",
                 "statement_timeout": "25s",
                 "idle_in_transaction_session_timeout": f"{idle_in_transaction_seconds}s",
             },

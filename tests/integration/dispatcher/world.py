@@ -339,7 +339,7 @@ async def world_in(url: str) -> AsyncIterator[World]:
     """A new organisation in the migrated database at `url`."""
     async with (
         asyncpg.create_pool(url, min_size=1, max_size=6) as owner,
-        await open_pool(url, "registry", size=4, seqscan=True) as registry,
+        await open_pool(url, "registry", size=4) as registry,
     ):
         async with owner.acquire() as connection:
             opened = await epoch(connection)

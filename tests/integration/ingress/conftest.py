@@ -24,7 +24,7 @@ async def stand(request: pytest.FixtureRequest, servers: Servers, database: str,
         folder=servers.folder / "ingress" / request.path.stem,
         corner=Isolation(database_url=database, amqp_url=amqp.url, amqp_prefix=amqp.prefix),
     )
-    writer = await open_pool(database, "registry", size=4, seqscan=True)
+    writer = await open_pool(database, "registry", size=4)
     observer = await asyncpg.create_pool(database, min_size=0, max_size=4)
     user = unquote(urlsplit(amqp.url).username or "guest")
     yield Stand(installation=installation, writer=writer, observer=observer, broker_user=user)

@@ -33,7 +33,7 @@ OTHER_KEYS = MasterKeys([os.urandom(32)])
 @pytest.fixture(scope="module")
 async def registry(database: str) -> AsyncIterator[Pool]:
     """Connections of the registry."""
-    async with await open_pool(database, "registry", size=8, seqscan=True) as pool:
+    async with await open_pool(database, "registry", size=8) as pool:
         yield pool
 
 
