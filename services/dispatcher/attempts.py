@@ -1,8 +1,9 @@
 """Carrying out attempts whose start is committed: sign, send, have the end recorded."""
 
 import asyncio
+from collections.abc import Coroutine
 from functools import lru_cache, partial
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -52,7 +53,17 @@ class Attempts:
 
     def begin(self, flight: Flight) -> None:
         """Carry out an attempt; its place in the capacity was taken by the caller."""
-        task = asyncio.create_task(self._carry_out(flight))
+        self._hold(self._carry_out(flight))
+
+    def disown(self, flight: Flight) -> None:
+        """Abandon an attempt whose start may be committed or not, since the answer to its commit was lost.
+
+        It was surely not sent. If its start is not in the ledger, nothing is recorded.
+        """
+        self._hold(self._carry_out(flight, disowned=True))
+
+    def _hold(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -71,9 +82,9 @@ class Attempts:
             await asyncio.wait(list(self._tasks), timeout=grace)
         await self.drop()
 
-    async def _carry_out(self, flight: Flight) -> None:
+    async def _carry_out(self, flight: Flight, *, disowned: bool = False) -> None:
         try:
-            ending = await self._end_of(flight)
+            ending = _abandoned(flight) if disowned or self._stopping else await self._end_of(flight)
             await self._record(ending)
         except LeaseLostError:
             _LOG.warning("attempt.lease_lost", delivery=str(flight.delivery))
@@ -85,9 +96,7 @@ class Attempts:
             self._capacity.give_back(flight.endpoint.id, direct=not flight.counted)
 
     async def _end_of(self, flight: Flight) -> Ending:
-        """Send, unless this process is stopping or has lost its lease."""
-        if self._stopping:
-            return Ending(flight=flight, command=AbandonAttempt(at=clock.now(), attempt=flight.started.attempt))
+        """Send, unless this process has lost its lease."""
         target = self._target(flight.endpoint.url)
         if isinstance(target, UrlRefusal):
             return _ending(flight, _unsent(Failure.ADDRESS_REFUSED), url=flight.endpoint.url.partition("?")[0])
@@ -128,6 +137,10 @@ class Attempts:
                 due_at=transition.after.due_at,
                 total_ms=command.timings.total.total_seconds() * 1000,
             )
+
+
+def _abandoned(flight: Flight) -> Ending:
+    return Ending(flight=flight, command=AbandonAttempt(at=clock.now(), attempt=flight.started.attempt))
 
 
 def _unsent(failure: Failure) -> Report:

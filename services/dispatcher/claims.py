@@ -110,24 +110,24 @@ class Claims:
         await set_within(self._capacity.freed, LONGEST_SLEEP_SECONDS)
 
     async def _claim(self, most: int) -> tuple[list[Flight], int]:
-        taken = 0
+        flights: list[Flight] = []
         committed = False
         try:
             async with transaction(self._pool) as connection:
                 now = await self._lease.fence(connection)
                 claim = await lanes.claim(connection, now, most=most, owner=self._lease.process)
-                flights = await self._start(connection, claim.deliveries, now) if claim.deliveries else []
+                if claim.deliveries:
+                    flights = await self._start(connection, claim.deliveries, now)
                 for _ in flights:
                     self._capacity.take_claimed()
-                    taken += 1
                 await lanes.refresh(connection, claim.served, now, served=True)
                 await lanes.refresh_turns(connection, claim.idle, now, served=True)
                 self._next_due = await lanes.next_ready(connection)
             committed = True
         finally:
             if not committed:
-                for _ in range(taken):
-                    self._capacity.give_back(UUID(int=0), direct=False)
+                for flight in flights:
+                    self._attempts.disown(flight)
         return flights, len(claim.deliveries)
 
     async def _start(self, connection: Connection, claimed: Sequence[lanes.Claimed], now: datetime) -> list[Flight]:

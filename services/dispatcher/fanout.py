@@ -192,7 +192,7 @@ class FanOuts:
         finally:
             if not begun:
                 for flight in plan.flights:
-                    self._capacity.give_back(flight.endpoint.id, direct=True)
+                    self._attempts.disown(flight)
         for flight in plan.flights:
             self._attempts.begin(flight)
         DELIVERIES.inc(len(plan.states))

@@ -81,7 +81,10 @@ class Recorder:
         results: list[Transition | None] = []
         for ending in batch:
             flight = ending.flight
-            before = states[flight.delivery]
+            before = states.get(flight.delivery)
+            if before is None:
+                results.append(None)  # its start was never committed
+                continue
             try:
                 facts = decide(before, replace(ending.command, at=now))
             except StaleAttemptError as stale:

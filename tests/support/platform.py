@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+import aiohttp
+
 from deploy.stack.installation import Installation
 from deploy.stack.isolation import Isolation
 from deploy.stack.services import Service
@@ -71,6 +73,18 @@ class Platform:
         """Another organisation, with these options of `organisation create`; its admin key."""
         organisation = await self.admin("organisation", "create", "tenant", *options)
         return await self.admin("key", "create", organisation)
+
+    async def ready(self) -> bool:
+        """Whether all three services say that their dependencies answer."""
+        async with aiohttp.ClientSession() as session:
+            for service in self.services.values():
+                try:
+                    async with session.get(f"{service.url}/readyz") as response:
+                        if response.status != 200:
+                            return False
+                except aiohttp.ClientError:
+                    return False
+        return True
 
     def log(self, name: str) -> str:
         """What a service has logged so far."""
