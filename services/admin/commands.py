@@ -20,6 +20,7 @@ from libs.common.postgres import migrate as migrations
 from libs.common.postgres.migrate import SchemaError
 from libs.common.postgres.pool import CONNECTION_ERRORS, DatabaseUnavailableError, Pool, open_pool, reason
 from libs.common.postgres.verify import verify_database
+from libs.common.runtime import failpoints
 from libs.common.runtime.settings import SettingsError, load
 from services.admin.creation import CreationError, create_key, create_organisation
 
@@ -42,6 +43,7 @@ class AdminSettings(msgspec.Struct, kw_only=True, frozen=True):
     """What the command takes from the environment."""
 
     database_url: Annotated[str, Meta(description="Postgres, as postgresql://user:password@host:port/database")]
+    failpoints: Annotated[str, Meta(description="folder of armed failpoints, for fault tests only")] = ""
 
 
 Result = TypeVar("Result")
@@ -102,7 +104,9 @@ def key_create(
 
 
 def _database_url() -> str:
-    return load(AdminSettings, os.environ).database_url
+    settings = load(AdminSettings, os.environ)
+    failpoints.enable(settings.failpoints)
+    return settings.database_url
 
 
 def _on_database(work: Callable[[Pool], Awaitable[Result]]) -> Result:

@@ -15,6 +15,7 @@ from libs.common.domain.urls import TargetUrl, UrlRefusal, parse_target
 from libs.common.postgres.pool import CONNECTION_ERRORS, CONTENT_ERRORS
 from libs.common.runtime import clock
 from libs.common.runtime.batcher import StoppedError
+from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.flight import Flight
@@ -107,6 +108,7 @@ class Attempts:
         if not self._lease.held or flight.lease != self._lease.epoch:
             raise LeaseLostError
         report = await self._sender.send(target.text, request.headers, request.body, timeout=flight.endpoint.timeout)
+        reach(Failpoint.ATTEMPT_SENT)
         return _ending(flight, report, url=target.without_query, target=target)
 
     async def _record(self, ending: Ending) -> None:

@@ -23,6 +23,7 @@ from libs.common.domain.facts import AttemptStarted, CancelReason
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime import clock
+from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import lanes, messages, projection, transitions
@@ -123,7 +124,10 @@ class Claims:
                 await lanes.refresh(connection, claim.served, now, served=True)
                 await lanes.refresh_turns(connection, claim.idle, now, served=True)
                 self._next_due = await lanes.next_ready(connection)
+                reach(Failpoint.CLAIM_IN_TRANSACTION)
             committed = True
+            if flights:
+                reach(Failpoint.CLAIM_COMMITTED)
         finally:
             if not committed:
                 for flight in flights:

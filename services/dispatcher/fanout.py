@@ -31,6 +31,7 @@ from libs.common.postgres.pool import (
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime import clock
 from libs.common.runtime.batcher import Batcher, StoppedError
+from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import lanes, messages, projection
@@ -188,11 +189,13 @@ class FanOuts:
         try:
             async with transaction(self._pool) as connection:
                 await self._write(connection, plan, {message.id: message for message in batch})
+                reach(Failpoint.FAN_OUT_IN_TRANSACTION)
             begun = True
         finally:
             if not begun:
                 for flight in plan.flights:
                     self._attempts.disown(flight)
+        reach(Failpoint.FAN_OUT_COMMITTED)
         for flight in plan.flights:
             self._attempts.begin(flight)
         DELIVERIES.inc(len(plan.states))

@@ -19,6 +19,7 @@ from libs.common.postgres.ledger import Appended, appended
 from libs.common.postgres.pool import CONNECTION_ERRORS, Pool
 from libs.common.rabbitmq.broker import Broker, BrokerUnavailableError
 from libs.common.rabbitmq.burst import Outgoing
+from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import messages
@@ -97,6 +98,7 @@ class Follower:
         if not rows:
             return False
         await self._publish([appended(row) for row in rows if row["data"] is not None])
+        reach(Failpoint.FOLLOWER_PUBLISHED)
         last = rows[-1]
         await self._move(_Cursor(epoch=last["epoch"], xact=last["xact"], position=last["position"]))
         return len(rows) == BATCH

@@ -10,6 +10,7 @@ from libs.common.domain.delivery import DeclareUnknown, Delivery, Status, decide
 from libs.common.domain.facts import AttemptStarted
 from libs.common.postgres.ledger import appended
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
+from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import projection, transitions
@@ -46,6 +47,7 @@ async def reclaim_one(pool: Pool, epoch: int) -> bool:
         if dead is None:
             return False
         taken = await take_over(connection, epoch, dead)
+        reach(Failpoint.RECLAIM_IN_TRANSACTION)
     RECLAIMED.inc(taken)
     _LOG.warning("reclaim.process", process=str(dead), deliveries=taken)
     return True

@@ -9,6 +9,7 @@ import asyncpg
 from libs.common.domain.delivery import AbandonAttempt, Delivery, RecordAnswer, StaleAttemptError, decide
 from libs.common.postgres.pool import CONTENT_ERRORS, RETRYABLE_ERRORS, Connection, Pool, transaction
 from libs.common.runtime.batcher import Batcher
+from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from services.dispatcher import projection, transitions
 from services.dispatcher.flight import Flight
@@ -65,6 +66,8 @@ class Recorder:
             try:
                 async with transaction(self._pool) as connection:
                     results = await self._record(connection, batch)
+                    reach(Failpoint.RECORD_IN_TRANSACTION)
+                reach(Failpoint.RECORD_COMMITTED)
                 break
             except RETRYABLE_ERRORS as error:
                 _LOG.info("recorder.again", reason=str(error))

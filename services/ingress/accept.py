@@ -26,6 +26,7 @@ from libs.common.postgres.pool import (
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime.batcher import Batcher, StoppedError
 from libs.common.runtime.clock import monotonic, random_bytes
+from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from services.ingress import claims, metrics
 from services.ingress.candidate import Acceptance, Accepted, Candidate, Claim, Duplicate, Forbidden
@@ -136,6 +137,7 @@ class Acceptor:
                 _LOG.info("accept.retried", reason=type(error).__name__, messages=len(candidates))
                 if not left:
                     raise
+        reach(Failpoint.ACCEPT_COMMITTED)
         metrics.COMMIT_SECONDS.observe(monotonic() - began)
         metrics.BATCH_MESSAGES.observe(len(candidates))
         self._committed([each.message for each in acceptances if isinstance(each, Accepted)])
@@ -162,6 +164,7 @@ class Acceptor:
             accepted = [each.message for each in acceptances if isinstance(each, Accepted)]
             if accepted:
                 await _insert(connection, accepted, epoch=self._epoch)
+            reach(Failpoint.ACCEPT_IN_TRANSACTION)
         return acceptances
 
     async def _judge(self, candidates: Sequence[Candidate], version: int, at: datetime) -> list[Acceptance]:

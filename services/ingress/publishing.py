@@ -12,6 +12,7 @@ from typing import Final
 from libs.common.contracts import envelope
 from libs.common.domain.message import Message
 from libs.common.rabbitmq.broker import Broker, BrokerUnavailableError
+from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from services.ingress import metrics
 
@@ -80,4 +81,5 @@ class EnvelopePublisher:
             metrics.LEFT_TO_OUTBOX.inc(len(messages))
             _LOG.warning("envelope.unconfirmed", messages=len(messages), reason=str(error))
         else:
+            reach(Failpoint.ENVELOPE_CONFIRMED)
             metrics.ENVELOPES.labels("confirmed").inc()

@@ -13,6 +13,7 @@ from libs.common.contracts.registry import Scope
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.postgres.pool import CONNECT_SECONDS, Connection, Pool, transaction
 from libs.common.postgres.registry import Changes, changing
+from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.http import ApiError
 from libs.common.runtime.logs import logger
 from libs.common.runtime.sealing import MasterKeys
@@ -104,6 +105,7 @@ def writing(handler: Write) -> Handler:
             if claim is not None:
                 await claim.keep(connection, registry.master_keys, answer)
         if version:
+            reach(Failpoint.CHANGE_COMMITTED)
             _LOG.info("registry.changed", version=version, key=str(caller.key), method=request.method)
             registry.announcer.announce(version)
         return answer.response()

@@ -8,18 +8,19 @@ from typing import Final
 from uuid import UUID
 
 from libs.common.domain import ids
+from libs.common.runtime.failpoints import clock_step
 
 _CHANCE: Final = random.SystemRandom()
 
 
 def now() -> datetime:
     """The wall clock, in UTC. What the ledger records takes the database's clock instead."""
-    return datetime.now(UTC)  # noqa: TID251  this is the clock
+    return datetime.now(UTC) + clock_step()  # noqa: TID251  this is the clock
 
 
 def unix_ms() -> int:
     """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
+    return time.time_ns() // 1_000_000 + int(clock_step().total_seconds() * 1000)
 
 
 def monotonic() -> float:

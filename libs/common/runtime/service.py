@@ -10,7 +10,7 @@ from typing import Final, NoReturn, TypeVar
 
 import uvloop
 
-from libs.common.runtime import logs
+from libs.common.runtime import failpoints, logs
 from libs.common.runtime.settings import CommonSettings, SettingsError, help_text, load
 
 Settings = TypeVar("Settings", bound=CommonSettings)
@@ -50,6 +50,11 @@ def run(
     except SettingsError as error:
         _refuse(name, str(error))
     logs.configure(name.removeprefix("hookledger-"), settings.log_level)
+    if settings.failpoints:
+        failpoints.enable(settings.failpoints)
+        logs.logger("service").warning(
+            "failpoints", folder=settings.failpoints, means="this process can be killed there"
+        )
     _collect_less()
     try:
         uvloop.run(_until_signalled(settings, serve))

@@ -18,8 +18,8 @@ PREFIX: Final = "HOOKLEDGER_"
 
 PLATFORM_NAMES: Final = frozenset({
     "ALLOW_NETWORKS", "AMQP_PREFIX", "AMQP_URL", "API_KEY", "CACHE_DIR", "DATABASE_URL", "DEV", "DISPATCHER_URL",
-    "FRONT_DOOR_TIMEOUT_MS", "HOST", "IDEMPOTENCY_HOURS", "INGRESS_URL", "LOG_LEVEL", "MASTER_KEY", "MAX_CONCURRENCY",
-    "PORT", "REGISTRY_URL", "REQUEST_TIMEOUT_MS", "STOP_GRACE_MS", "URL",
+    "FAILPOINTS", "FRONT_DOOR_TIMEOUT_MS", "HOST", "IDEMPOTENCY_HOURS", "INGRESS_URL", "LOG_LEVEL", "MASTER_KEY",
+    "MAX_CONCURRENCY", "PORT", "REGISTRY_URL", "REQUEST_TIMEOUT_MS", "STOP_GRACE_MS", "URL",
 })  # fmt: skip
 """Every name that some part of the platform knows. One environment may serve all of them, so a service passes over
 what is another's; a name outside this list is a mistake."""
@@ -42,6 +42,10 @@ class CommonSettings(msgspec.Struct, kw_only=True, frozen=True):
     stop_grace_ms: Annotated[
         int, Meta(ge=0, le=600_000, description="how long work in hand may take after SIGTERM, in milliseconds")
     ] = 25_000
+    failpoints: Annotated[
+        str,
+        Meta(description="folder of armed failpoints, for fault tests only"),
+    ] = ""
 
 
 Settings = TypeVar("Settings", bound=msgspec.Struct)
