@@ -29,6 +29,7 @@ from services.registry.settings import RegistrySettings
 _LOG: Final = logger("registry")
 POOL_SIZE: Final = 16
 SWEEP_SECONDS: Final = 30.0
+CLOCK_SECONDS: Final = 10.0
 FORGET_SECONDS: Final = 600.0
 CLOSE_SECONDS: Final = 5.0
 
@@ -80,6 +81,7 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
             announcing = group.create_task(registry.announcer.run(broker))
             repeating = [
                 group.create_task(_repeat("sweep", gone.sweep, SWEEP_SECONDS)),
+                group.create_task(_repeat("clock", lambda: postgres.follow_clock(registry.pool), CLOCK_SECONDS)),
                 group.create_task(_repeat("forget", lambda: forget_old(registry.pool), FORGET_SECONDS)),
             ]
             await stopping.wait()

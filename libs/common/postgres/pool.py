@@ -9,6 +9,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from libs.common.postgres.migrate import SchemaError, check_schema
+from libs.common.runtime import clock
 
 Service = Literal["ingress", "dispatcher", "registry"]
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -87,9 +88,16 @@ async def open_pool(
         )
         async with pool.acquire() as connection:
             await check_schema(connection)
+            await follow_clock(connection)
     except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, SchemaError) as error:
         raise DatabaseUnavailableError(reason(error)) from error
     return pool
+
+
+async def follow_clock(connection: "Connection | Pool") -> None:
+    """Have this process go by the database's clock."""
+    asked = clock.monotonic()
+    clock.follow(await connection.fetchval("SELECT clock_timestamp()"), asked=asked)
 
 
 def reason(error: BaseException) -> str:

@@ -24,11 +24,13 @@ from libs.common.contracts.registry import (
 )
 from libs.common.domain.endpoint import Endpoint
 from libs.common.postgres.pool import Connection, Pool
+from libs.common.runtime import clock
 from libs.common.runtime.logs import logger
 from libs.common.runtime.sealing import MasterKeys, SealError
 
 _LOG: Final = logger("snapshot")
 _VERSION: Final = "SELECT version FROM hookledger.registry_version"
+_VERSION_AND_TIME: Final = "SELECT version, clock_timestamp() AS at FROM hookledger.registry_version"
 READ_SECONDS: Final = 15.0
 _NONE: Final[Mapping[UUID, Endpoint]] = MappingProxyType({})
 
@@ -96,7 +98,11 @@ class RegistrySnapshot:
 
     async def _read(self) -> None:
         async with self._pool.acquire() as connection:
-            if await connection.fetchval(_VERSION) != self.version:  # a transaction would be two round trips more
+            asked = clock.monotonic()
+            row = await connection.fetchrow(_VERSION_AND_TIME)  # a transaction would be two round trips more
+            assert row is not None, "the migration has made it"
+            clock.follow(row["at"], asked=asked)
+            if row["version"] != self.version:
                 await self._read_changes(connection)
 
     async def _read_changes(self, connection: Connection) -> None:

@@ -1,26 +1,51 @@
-"""The one place where time and chance enter."""
+"""The one place where time and chance enter.
+
+The wall clock is the database's: each service follows it (`follow`), and goes on from there by its own monotonic clock.
+So several machines sign and judge by one time, and a step of a machine's clock changes nothing. Only until a service
+has first asked its database does its machine's own clock count.
+"""
 
 import os
 import random  # noqa: TID251  this is the clock
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
 from libs.common.domain import ids
 from libs.common.runtime.failpoints import clock_step
 
+SLOWEST_ANSWER_SECONDS: Final = 0.5
+"""An answer that took longer says too little of when it was given."""
 _CHANCE: Final = random.SystemRandom()
+
+_reference: tuple[datetime, float] | None = None
+
+
+def follow(database: datetime, *, asked: float) -> None:
+    """Go by the database's clock from now on.
+
+    Args:
+        database: its time (aware), just answered.
+        asked: `monotonic()` before it was asked; it is taken to have answered halfway between then and now.
+    """
+    global _reference  # noqa: PLW0603  one process, one clock
+    answered = monotonic()
+    if _reference is None or answered - asked <= SLOWEST_ANSWER_SECONDS:
+        _reference = database, (asked + answered) / 2
 
 
 def now() -> datetime:
-    """The wall clock, in UTC. What the ledger records takes the database's clock instead."""
-    return datetime.now(UTC) + clock_step()  # noqa: TID251  this is the clock
+    """The wall clock, in UTC. What the ledger records is the database's own, told in the same transaction."""
+    if _reference is None:
+        return datetime.now(UTC) + clock_step()  # noqa: TID251  this is the clock
+    database, at = _reference
+    return database + timedelta(seconds=monotonic() - at)
 
 
 def unix_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000 + int(clock_step().total_seconds() * 1000)
+    """Milliseconds since 1970, by the wall clock."""
+    return int(now().timestamp() * 1000)
 
 
 def monotonic() -> float:
