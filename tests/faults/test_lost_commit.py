@@ -10,9 +10,9 @@ from libs.common.domain.delivery import fold
 from libs.common.domain.ids import Prefix, encode
 from tests.support.client import Answer, Client
 from tests.support.invariants import broken, read_deliveries
+from tests.support.network import LostCommits, address, linked, through
 from tests.support.patience import eventually
 from tests.support.platform import Platform
-from tests.support.proxy import LossyProxy, lossy
 from tests.support.receiver import Receiver
 
 MESSAGES = 20
@@ -21,13 +21,19 @@ EVERY = pytest.mark.parametrize("every", [1, 2, 5])
 
 
 @asynccontextmanager
-async def behind_a_proxy(platform: Platform, name: str) -> AsyncIterator[LossyProxy]:
-    """The service `name` asks its database through a proxy that can lose answers."""
+async def behind_a_link(platform: Platform, name: str) -> AsyncIterator[LostCommits]:
+    """The service `name` asks its database over a link that can lose answers."""
     usual = platform.services[name]
     registry = platform.services["registry"] if name == "ingress" else None
-    async with lossy(platform.corner.database_url) as (proxy, url):
+    commits = LostCommits()
+    url = platform.corner.database_url
+    async with linked(*address(url, 5432), tamper=commits.watch) as link:
         replica = platform.installation.service(
-            name, port=usual.port, registry=registry, replica="lossy", settings={"DATABASE_URL": url}
+            name,
+            port=usual.port,
+            registry=registry,
+            replica="lossy",
+            settings={"DATABASE_URL": through(link, url)},
         )
 
         def exchange() -> None:
@@ -42,9 +48,9 @@ async def behind_a_proxy(platform: Platform, name: str) -> AsyncIterator[LossyPr
 
         await asyncio.to_thread(exchange)
         try:
-            yield proxy
+            yield commits
         finally:
-            proxy.arm(every=0)
+            commits.arm(every=0)
             await asyncio.to_thread(exchange_back)
 
 
@@ -54,12 +60,12 @@ async def test_no_delivery_is_stranded_by_what_a_dispatcher_did_not_hear(
 ) -> None:
     app = await client.create_application()
     await client.create_endpoint(app, receiver.script("/", *([500, 200] * MESSAGES)), retrySchedule=SCHEDULE)
-    async with behind_a_proxy(platform, "dispatcher") as proxy:
-        proxy.arm(every=every)
+    async with behind_a_link(platform, "dispatcher") as commits:
+        commits.arm(every=every)
         for number in range(MESSAGES):
             await client.send(app, "ping", {"n": number})
-        await proxy.loses(3)
-        proxy.arm(every=0)
+        await commits.loses(3)
+        commits.arm(every=0)
         deliveries = await client.settled(app, MESSAGES)
     assert {delivery["status"] for delivery in deliveries} == {"succeeded"}
     streams = await read_deliveries(platform.corner.database_url)
@@ -81,11 +87,11 @@ async def test_no_message_is_lost_or_doubled_by_what_an_ingress_did_not_hear(
             "POST", f"/api/v1/app/{app}/msg", json=document, headers={"Idempotency-Key": f"{app}-{number}"}
         )
 
-    async with behind_a_proxy(platform, "ingress") as proxy:
-        proxy.arm(every=every)
+    async with behind_a_link(platform, "ingress") as commits:
+        commits.arm(every=every)
         first = [await post(number) for number in range(MESSAGES)]  # one by one: each has a commit of its own
-        assert proxy.lost
-        proxy.arm(every=0)
+        assert commits.lost
+        commits.arm(every=0)
         again = [
             await eventually(lambda number=number: post(number), lambda answer: answer.status < 300)  # type: ignore[misc]
             for number in range(MESSAGES)
@@ -109,11 +115,11 @@ async def test_no_change_is_doubled_by_what_a_registry_did_not_hear(
             "POST", f"/api/v1/app/{app}/endpoint", json=document, headers={"Idempotency-Key": f"{app}-{number}"}
         )
 
-    async with behind_a_proxy(platform, "registry") as proxy:
-        proxy.arm(every=every)
+    async with behind_a_link(platform, "registry") as commits:
+        commits.arm(every=every)
         first = [await create(number) for number in range(5)]
-        assert proxy.lost
-        proxy.arm(every=0)
+        assert commits.lost
+        commits.arm(every=0)
         for number, before in enumerate(first):
             after = await eventually(lambda number=number: create(number), lambda answer: answer.status < 300)  # type: ignore[misc]
             assert before.status == 503 or before.json["id"] == after.json["id"]

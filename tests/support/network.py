@@ -1,0 +1,356 @@
+"""A TCP hop between two parts of the platform, and everything that can go wrong on it."""
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Protocol
+from urllib.parse import urlsplit, urlunsplit
+
+from tests.support.patience import PATIENCE_SECONDS
+
+_SLICE_SECONDS = 0.0005
+_MOST_SLICES = 64
+_CONNECT_SECONDS = 5.0
+
+
+class Tamper(Protocol):
+    """Looks at the bytes of one connection as they pass, from its first byte on, and may change them."""
+
+    def up(self, data: bytes) -> bytes:
+        """What of the client's bytes goes on to the server."""
+
+    def down(self, data: bytes) -> bytes | None:
+        """What of the server's bytes goes on to the client; None cuts the connection here."""
+
+
+class Link:
+    """Relays connections to `host:port`, as well or as badly as it is told to.
+
+    Attributes:
+        port: where it listens on 127.0.0.1.
+        latency: seconds that bytes take, each way.
+        slices: whether bytes come a few at a time.
+        held: whether nothing gets through, as when a network is parted: what was sent meanwhile comes when it is whole.
+    """
+
+    def __init__(self, host: str, port: int, *, tamper: Callable[[], Tamper] | None = None) -> None:
+        self.port = 0
+        self.latency = 0.0
+        self.slices = False
+        self._target = host, port
+        self._tamper = tamper
+        self._through = asyncio.Event()
+        self._through.set()
+        self._pairs: set[_Pair] = set()
+
+    @property
+    def held(self) -> bool:
+        return not self._through.is_set()
+
+    def retarget(self, host: str, port: int) -> None:
+        """Lead new connections somewhere else."""
+        self._target = host, port
+
+    def hold(self) -> None:
+        """Let nothing through any more; connections stay as they are, and new ones get no answer."""
+        self._through.clear()
+        for pair in self._pairs:
+            pair.pause()
+
+    def reset(self) -> None:
+        """Reset every connection, on both sides."""
+        for pair in list(self._pairs):
+            pair.cut()
+
+    def half_open(self) -> None:
+        """Lose the server's side of every connection; the client's side stays, and is never told."""
+        for pair in list(self._pairs):
+            pair.lose_server()
+
+    def heal(self) -> None:
+        """Relay as a good network does. Connections that were half open are reset, as a host that is back does it."""
+        self.latency, self.slices = 0.0, False
+        self._through.set()
+        for pair in list(self._pairs):
+            pair.heal()
+
+    async def relay(self, client: "_Side") -> None:
+        """Connect a new client to the server, as soon as the network lets it through."""
+        pair = _Pair(self, client, self._tamper() if self._tamper is not None else None)
+        client.pair = pair
+        self._pairs.add(pair)
+        await self._through.wait()
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_CONNECT_SECONDS):
+                _, server = await loop.create_connection(lambda: _Side(self, pair), *self._target)
+        except OSError:
+            pair.cut()
+            return
+        pair.join(server)
+
+    def forget(self, pair: "_Pair") -> None:
+        """A pair is over."""
+        self._pairs.discard(pair)
+
+
+class _Side(asyncio.Protocol):
+    """One end of a relayed connection."""
+
+    def __init__(self, link: Link, pair: "_Pair | None" = None) -> None:
+        self._link = link
+        self.pair = pair
+        self.transport: asyncio.Transport | None = None
+        self.clear_at = 0.0
+        self._relaying: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        if self.pair is None:
+            transport.pause_reading()  # until there is somebody to hand it on to
+            self._relaying = asyncio.ensure_future(self._link.relay(self))
+
+    def data_received(self, data: bytes) -> None:
+        if self.pair is not None:
+            self.pair.carry(self, data)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  as asyncio calls it
+        if self.pair is not None:
+            self.pair.ended(self)
+
+
+class _Pair:
+    """A client's connection and the one to the server that carries it on."""
+
+    def __init__(self, link: Link, client: _Side, tamper: Tamper | None) -> None:
+        self._link = link
+        self._client = client
+        self._server: _Side | None = None
+        self._tamper = tamper
+        self._deserted = False
+
+    def join(self, server: _Side) -> None:
+        """The server is there: begin."""
+        self._server = server
+        if self._client.transport is None or self._client.transport.is_closing():
+            self.cut()
+        elif self._link.held:
+            self.pause()
+        else:
+            self._client.transport.resume_reading()
+
+    def pause(self) -> None:
+        for side in (self._client, self._server):
+            if side is not None and side.transport is not None and not side.transport.is_closing():
+                side.transport.pause_reading()
+
+    def heal(self) -> None:
+        if self._deserted:
+            self.cut()
+            return
+        if self._server is not None:
+            for side in (self._client, self._server):
+                if side.transport is not None and not side.transport.is_closing():
+                    side.transport.resume_reading()
+
+    def carry(self, sender: _Side, data: bytes) -> None:
+        if self._deserted or self._server is None:
+            return
+        upwards = sender is self._client
+        if self._tamper is not None:
+            kept = self._tamper.up(data) if upwards else self._tamper.down(data)
+            if kept is None:
+                self.cut()
+                return
+            data = kept
+        self._send(self._server if upwards else self._client, data)
+
+    def cut(self) -> None:
+        """Reset both sides."""
+        for side in (self._client, self._server):
+            if side is not None and side.transport is not None:
+                _reset(side.transport)
+        self._link.forget(self)
+
+    def lose_server(self) -> None:
+        if self._server is not None and self._server.transport is not None:
+            self._deserted = True
+            _reset(self._server.transport)
+
+    def ended(self, side: _Side) -> None:
+        """One side closed: close the other, behind what is still on its way."""
+        if self._deserted and side is self._server:
+            return
+        other = self._server if side is self._client else self._client
+        if other is not None and other.transport is not None and not other.transport.is_closing():
+            loop = asyncio.get_running_loop()
+            loop.call_at(max(loop.time(), other.clear_at) + self._link.latency, other.transport.close)
+        self._link.forget(self)
+
+    def _send(self, to: _Side, data: bytes) -> None:
+        transport = to.transport
+        if transport is None or transport.is_closing() or not data:
+            return
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if not (self._link.latency or self._link.slices or to.clear_at > now):
+            transport.write(data)
+            return
+        size = max(1, len(data) // _MOST_SLICES) if self._link.slices else len(data)
+        at = max(now + self._link.latency, to.clear_at)
+        for start in range(0, len(data), size):
+            loop.call_at(at, _write, transport, data[start : start + size])
+            at += _SLICE_SECONDS
+        to.clear_at = at
+
+
+def _write(transport: asyncio.Transport, data: bytes) -> None:
+    if not transport.is_closing():
+        transport.write(data)
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    connection: socket.socket | None = transport.get_extra_info("socket")
+    if connection is not None and not transport.is_closing():
+        # With a linger of zero seconds, closing sends RST.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+@asynccontextmanager
+async def linked(host: str, port: int, *, tamper: Callable[[], Tamper] | None = None) -> AsyncIterator[Link]:
+    """A link to `host:port` that listens on a free port of 127.0.0.1."""
+    link = Link(host, port, tamper=tamper)
+    server = await asyncio.get_running_loop().create_server(lambda: _Side(link), "127.0.0.1", 0)
+    link.port = server.sockets[0].getsockname()[1]
+    try:
+        yield link
+    finally:
+        server.close()
+        link.reset()
+
+
+def through(link: Link, url: str) -> str:
+    """The URL that leads where `url` does, by way of the link."""
+    parts = urlsplit(url)
+    user, at, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{user}{at}127.0.0.1:{link.port}"))
+
+
+def address(url: str, default_port: int) -> tuple[str, int]:
+    """Host and port of a URL."""
+    parts = urlsplit(url)
+    return parts.hostname or "127.0.0.1", parts.port or default_port
+
+
+class LostCommits:
+    """Before Postgres: loses the answer to a commit, and the connection with it; the transaction is committed.
+
+    One of these counts the commits of all connections of a link; `watch` makes what looks at one connection.
+    """
+
+    _COMMIT = b"COMMIT;\x00"  # as asyncpg ends a transaction: a simple query
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self._every = 0
+        self._commits = 0
+        self._changed = asyncio.Event()
+
+    def arm(self, *, every: int) -> None:
+        """From now on lose the answer to every `every`-th commit; 0 for none."""
+        self._every = every
+        self._commits = 0
+
+    async def loses(self, count: int) -> None:
+        """Wait until so many answers were lost in all."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while self.lost < count:
+                self._changed.clear()
+                await self._changed.wait()
+
+    def watch(self) -> Tamper:
+        return _CommitWatch(self)
+
+    def loses_this(self, data: bytes) -> bool:
+        """Whether these bytes of a client hold a commit whose answer is to be lost."""
+        if not self._every or self._COMMIT not in data:
+            return False
+        self._commits += 1
+        if self._commits % self._every:
+            return False
+        self.lost += 1
+        self._changed.set()
+        return True
+
+
+class _CommitWatch:
+    def __init__(self, commits: LostCommits) -> None:
+        self._commits = commits
+        self._losing = False
+
+    def up(self, data: bytes) -> bytes:
+        self._losing = self._losing or self._commits.loses_this(data)
+        return data
+
+    def down(self, data: bytes) -> bytes | None:
+        return None if self._losing else data  # what comes now is the answer to the commit
+
+
+class LostConfirms:
+    """Before RabbitMQ: swallows the confirms of what was published; the broker has it, and nobody is told."""
+
+    _METHOD = 1  # a frame is: type (1 byte), channel (2), size (4), payload, end (1)
+    _HEAD = 7
+    _CONFIRMS = (b"\x00\x3c\x00\x50", b"\x00\x3c\x00\x78")  # basic.ack, basic.nack
+
+    def __init__(self) -> None:
+        self.armed = False
+        self.swallowed = asyncio.Event()
+
+    def arm(self) -> None:
+        """Swallow from now on."""
+        self.swallowed.clear()
+        self.armed = True
+
+    def disarm(self) -> None:
+        """Let them through again."""
+        self.armed = False
+
+    def watch(self) -> Tamper:
+        return _FrameWatch(self)
+
+    def keeps(self, frame: bytes) -> bool:
+        """Whether a frame of the server's goes on to the client."""
+        is_confirm = frame[0] == self._METHOD and frame[self._HEAD : self._HEAD + 4] in self._CONFIRMS
+        if self.armed and is_confirm:
+            self.swallowed.set()
+            return False
+        return True
+
+    def frames(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """The whole frames in these bytes, and what is left of the last one."""
+        found = []
+        while len(data) >= self._HEAD:
+            size = self._HEAD + int.from_bytes(data[3:7], "big") + 1
+            if len(data) < size:
+                break
+            found.append(data[:size])
+            data = data[size:]
+        return found, data
+
+
+class _FrameWatch:
+    def __init__(self, confirms: LostConfirms) -> None:
+        self._confirms = confirms
+        self._rest = b""
+
+    def up(self, data: bytes) -> bytes:
+        return data
+
+    def down(self, data: bytes) -> bytes | None:
+        frames, self._rest = self._confirms.frames(self._rest + data)
+        return b"".join(frame for frame in frames if self._confirms.keeps(frame))
