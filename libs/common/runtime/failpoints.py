@@ -71,6 +71,7 @@ def _act(armed: Path, point: Failpoint) -> None:
     try:
         action, _, after = armed.read_text(encoding="ascii").partition(" ")
     except FileNotFoundError:
+        _reached.pop(point, None)  # whoever arms it again counts anew
         return
     _reached[point] += 1
     if _reached[point] < int(after or 1):

@@ -58,6 +58,15 @@ def test_a_point_acts_once_and_says_so(tmp_path: Path) -> None:
     assert run(tmp_path).returncode == 0
 
 
+def test_a_point_that_is_armed_again_counts_from_then_on(enabled: Path) -> None:
+    armed = enabled / Failpoint.ACCEPT_COMMITTED
+    for _ in range(3):
+        armed.write_text("kill 3")
+        reach(Failpoint.ACCEPT_COMMITTED)
+        armed.unlink()
+        reach(Failpoint.ACCEPT_COMMITTED)
+
+
 def test_the_wall_clock_can_be_stepped(enabled: Path) -> None:
     (enabled / failpoints.CLOCK).write_text("-3600")
     off = clock.now() - datetime.now(UTC)
