@@ -5,7 +5,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Protocol, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from tests.support.patience import PATIENCE_SECONDS
@@ -76,11 +76,14 @@ class Link:
         for pair in list(self._pairs):
             pair.heal()
 
-    async def relay(self, client: "_Side") -> None:
-        """Connect a new client to the server, as soon as the network lets it through."""
+    def pair(self, client: "_Side") -> "_Pair":
+        """A new client's pair, whose server is to be connected."""
         pair = _Pair(self, client, self._tamper() if self._tamper is not None else None)
-        client.pair = pair
         self._pairs.add(pair)
+        return pair
+
+    async def relay(self, pair: "_Pair") -> None:
+        """Connect a pair to the server, as soon as the network lets it through."""
         await self._through.wait()
         loop = asyncio.get_running_loop()
         try:
@@ -107,11 +110,10 @@ class _Side(asyncio.Protocol):
         self._relaying: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass of asyncio's
         if self.pair is None:
-            transport.pause_reading()  # until there is somebody to hand it on to
-            self._relaying = asyncio.ensure_future(self._link.relay(self))
+            self.pair = self._link.pair(self)
+            self._relaying = asyncio.ensure_future(self._link.relay(self.pair))
 
     def data_received(self, data: bytes) -> None:
         if self.pair is not None:
@@ -131,16 +133,19 @@ class _Pair:
         self._server: _Side | None = None
         self._tamper = tamper
         self._deserted = False
+        self._early: list[bytes] = []
 
     def join(self, server: _Side) -> None:
         """The server is there: begin."""
         self._server = server
         if self._client.transport is None or self._client.transport.is_closing():
             self.cut()
-        elif self._link.held:
+            return
+        early, self._early = self._early, []
+        for data in early:
+            self.carry(self._client, data)
+        if self._link.held:
             self.pause()
-        else:
-            self._client.transport.resume_reading()
 
     def pause(self) -> None:
         for side in (self._client, self._server):
@@ -157,7 +162,10 @@ class _Pair:
                     side.transport.resume_reading()
 
     def carry(self, sender: _Side, data: bytes) -> None:
-        if self._deserted or self._server is None:
+        if self._deserted:
+            return
+        if self._server is None:
+            self._early.append(data)
             return
         upwards = sender is self._client
         if self._tamper is not None:
