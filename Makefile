@@ -13,10 +13,10 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.hookledger/cache/hypothesis
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo up down logs test lint bench faults
+.PHONY: help setup demo up down logs test lint bench faults faults-mutants
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 setup: ## make .venv from the lock file (done by the others when needed)
 	@$(PYTHON) deploy/stack/bootstrap.py
@@ -45,5 +45,8 @@ lint: setup ## ruff, mypy --strict, import-linter
 bench: setup ## deliveries per second on this machine
 	@$(VENV) -m bench
 
-faults: setup ## only the tests that kill and wipe
-	@$(VENV) -m pytest tests/faults
+faults: setup ## break everything while load runs (make faults SEED=7 ROUNDS=20)
+	@$(VENV) -m tests.faults.campaign --seed $(or $(SEED),1) --rounds $(or $(ROUNDS),10)
+
+faults-mutants: setup ## plant defects in a copy of the code, and show that the campaign finds each
+	@$(VENV) -m tests.faults.mutants

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol, cast
@@ -106,7 +107,7 @@ class _Side(asyncio.Protocol):
         self._link = link
         self.pair = pair
         self.transport: asyncio.Transport | None = None
-        self.clear_at = 0.0
+        self.late = _Late(self)
         self._relaying: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -118,6 +119,14 @@ class _Side(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.pair is not None:
             self.pair.carry(self, data)
+
+    def write(self, data: bytes) -> None:
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  as asyncio calls it
         if self.pair is not None:
@@ -193,31 +202,49 @@ class _Pair:
         if self._deserted and side is self._server:
             return
         other = self._server if side is self._client else self._client
-        if other is not None and other.transport is not None and not other.transport.is_closing():
-            loop = asyncio.get_running_loop()
-            loop.call_at(max(loop.time(), other.clear_at) + self._link.latency, other.transport.close)
+        if other is not None:
+            other.late.put(None, self._link.latency)
         self._link.forget(self)
 
     def _send(self, to: _Side, data: bytes) -> None:
-        transport = to.transport
-        if transport is None or transport.is_closing() or not data:
+        if not (self._link.latency or self._link.slices or to.late):
+            to.write(data)
             return
+        size = max(1, len(data) // _MOST_SLICES) if self._link.slices else max(1, len(data))
+        for place, start in enumerate(range(0, len(data), size)):
+            to.late.put(data[start : start + size], self._link.latency + place * _SLICE_SECONDS)
+
+
+class _Late:
+    """Bytes on their way to one side, and at last its end (None), each not before its time and in their order."""
+
+    def __init__(self, to: _Side) -> None:
+        self._to = to
+        self._waiting: deque[tuple[float, bytes | None]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def put(self, data: bytes | None, seconds: float) -> None:
+        self._waiting.append((asyncio.get_running_loop().time() + seconds, data))
+        self._arrive()
+
+    def _arrive(self) -> None:
+        """Write the first that waits, and all behind it whose time has come too; a timer for the next."""
         loop = asyncio.get_running_loop()
-        now = loop.time()
-        if not (self._link.latency or self._link.slices or to.clear_at > now):
-            transport.write(data)
-            return
-        size = max(1, len(data) // _MOST_SLICES) if self._link.slices else len(data)
-        at = max(now + self._link.latency, to.clear_at)
-        for start in range(0, len(data), size):
-            loop.call_at(at, _write, transport, data[start : start + size])
-            at += _SLICE_SECONDS
-        to.clear_at = at
+        while self._waiting and self._waiting[0][0] <= loop.time():
+            _, data = self._waiting.popleft()
+            if data is None:
+                self._to.close()
+            else:
+                self._to.write(data)
+        if self._waiting and self._timer is None:
+            self._timer = loop.call_at(self._waiting[0][0], self._on_timer)
 
-
-def _write(transport: asyncio.Transport, data: bytes) -> None:
-    if not transport.is_closing():
-        transport.write(data)
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._arrive()
 
 
 def _reset(transport: asyncio.Transport) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ MESSAGES = 240
 def main() -> int:
     """Run a campaign; exit 0 without a violation, 1 with one, 2 where it cannot be run."""
     words = _parse(sys.argv[1:])
+    logging.disable()  # the libraries' own remarks on what is done to them on purpose
     try:
         with session_servers("faults", say=lambda line: print(f"stack: {line}", flush=True)) as servers:
             wanted = [kind for kind in words.only or list(Kind) if kind not in words.without]

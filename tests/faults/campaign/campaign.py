@@ -9,6 +9,7 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+import orjson
 from aio_pika.abc import AbstractChannel
 
 from deploy.stack.errors import StackError
@@ -18,7 +19,7 @@ from libs.common.domain.facts import AttemptOutcomeUnknown, AttemptStarted, Deli
 from libs.common.domain.ids import Prefix, decode, encode
 from libs.common.postgres.ledger import appended
 from tests.faults.campaign.faults import POISON, FaultFailedError, inject
-from tests.faults.campaign.judgement import Records, Stored, duplicates, judge
+from tests.faults.campaign.judgement import Records, Stored, duplicates, judge, orderly
 from tests.faults.campaign.load import Load, Told, senders
 from tests.faults.campaign.plan import REPLICAS, Fault, Kind, Round
 from tests.faults.campaign.world import RECEIVERS, World
@@ -26,6 +27,7 @@ from tests.support.invariants import Stream
 
 SETTLE_SECONDS: Final = 60.0
 SETTLE_OVERLOAD_SECONDS: Final = 240.0
+TELL_SECONDS: Final = 15.0
 MOST_SAID: Final = 12
 
 Say = Callable[[str], None]
@@ -116,6 +118,7 @@ class Campaign:
         async with senders(world) as (clients, producer):
             load = Load(world, round_, clients, producer)
             await load.register()
+            await self._listen()
             self._secrets |= load.told.secrets
             failures: list[str] = []
             async with asyncio.TaskGroup() as group:
@@ -130,6 +133,10 @@ class Campaign:
         summary.settled.append(time.monotonic() - mended)
         records = await self._records(load.told, round_, wiped=wiped)
         violations = [*failures, *ended, *judge(records), *await self._verified()]
+        if all(fault.kind is Kind.ROLL for fault in round_.faults):
+            violations += orderly(records)
+        if not wiped:
+            violations += await self._told(records)
         if any(fault.kind is Kind.POISON for fault in round_.faults) and not wiped:
             violations += await self._parked()
         self._count(records, round_)
@@ -218,6 +225,38 @@ class Campaign:
         except StackError as error:
             return [f"{line} (9)" for line in (str(error), *getattr(error, "__notes__", ())[:5])]
         return []
+
+    async def _listen(self) -> None:
+        """Have the outcomes of this round kept in a queue, as a team's own service would."""
+
+        async def bind(channel: AbstractChannel) -> None:
+            await channel.queue_delete(self._outcomes)
+            queue = await channel.declare_queue(self._outcomes, durable=True)
+            await queue.bind(self._world.names.deliveries, "delivery.#")
+
+        await self._world.on_broker(bind)
+
+    async def _told(self, records: Records) -> list[str]:
+        """Whether every end of a delivery was told on the broker, be it more than once."""
+        untold = {encode(Prefix.DELIVERY, delivery) for delivery in records.streams}
+
+        async def look(channel: AbstractChannel) -> None:
+            queue = await channel.get_queue(self._outcomes, ensure=False)
+            deadline = time.monotonic() + TELL_SECONDS
+            while untold and time.monotonic() < deadline:
+                message = await queue.get(fail=False, no_ack=True)
+                if message is None:
+                    await asyncio.sleep(0.1)
+                else:
+                    untold.discard(orjson.loads(message.body)["subject"])
+            await channel.queue_delete(self._outcomes)
+
+        await self._world.on_broker(look)
+        return [f"the end of {delivery} was never told on the broker" for delivery in sorted(untold)]
+
+    @property
+    def _outcomes(self) -> str:
+        return f"{self._world.corner.amqp_prefix}.campaign"
 
     async def _parked(self) -> list[str]:
         """Whether poison has gone to the dead letters, from both of the queues that it was put into."""

@@ -14,6 +14,7 @@ from standardwebhooks.webhooks import Webhook
 from libs.common.domain.delivery import Status, fold
 from libs.common.domain.facts import (
     AttemptEnded,
+    AttemptOutcomeUnknown,
     AttemptStarted,
     DeliveryFact,
     DeliveryScheduled,
@@ -89,6 +90,13 @@ def judge(records: Records) -> Iterator[str]:
         {t.id: t.path for t in records.told.targets},
         every=not records.unsure_network,
     )
+
+
+def orderly(records: Records) -> Iterator[str]:
+    """What should not be where services have only been asked to stop: no outcome is lost by that."""
+    for stream in records.streams.values():
+        if any(isinstance(fact, AttemptOutcomeUnknown) for fact in stream):
+            yield f"the outcome of {encode(Prefix.MESSAGE, fold(stream).message)} was lost by an orderly stop"
 
 
 def duplicates(seen: Sequence[Received]) -> int:

@@ -282,15 +282,18 @@ class Producer:
         """Publish a CloudEvent; returns when the broker has confirmed it."""
         user = URL(self._world.servers.amqp_url).user or "guest"
         while True:
+            channel = None
             try:
                 async with asyncio.timeout(5):
-                    exchange = await (await self._open()).get_exchange(self._world.names.publish, ensure=False)
+                    channel = await self._open()
+                    exchange = await channel.get_exchange(self._world.names.publish, ensure=False)
                     message = aio_pika.Message(
                         body, content_type=CLOUD_EVENT, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, user_id=user
                     )
                     await exchange.publish(message, "campaign", mandatory=True)
             except (OSError, TimeoutError, RuntimeError, aio_pika.exceptions.AMQPError):
-                await self.close()
+                if channel is self._channel:  # else somebody has connected anew already
+                    await self.close()
                 await asyncio.sleep(0.3)
             else:
                 return

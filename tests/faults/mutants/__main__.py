@@ -1,0 +1,102 @@
+"""`make faults-mutants`: plants each defect in a copy of the code, and shows that the campaign finds it."""
+
+import argparse
+import asyncio
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+import uvloop
+
+from deploy.stack.errors import StackError
+from deploy.stack.isolation import isolated
+from deploy.stack.places import CHECKOUT, HOME
+from deploy.stack.servers import Servers, session_servers
+from tests.faults.campaign.campaign import Campaign, possible
+from tests.faults.campaign.plan import ROUND_SECONDS, Kind, Round
+from tests.faults.campaign.world import at_war
+from tests.faults.mutants.catalogue import MUTANTS, Mutant
+
+MESSAGES = 240
+TRIES = 3
+_COPIES = HOME / "mutants"
+
+
+def main() -> int:
+    """Try every mutant; exit 0 when all are found, 1 when one survives, 2 where they cannot be tried."""
+    words = _parse(sys.argv[1:])
+    logging.disable()  # the libraries' own remarks on what is done to them on purpose
+    chosen = [mutant for mutant in MUTANTS if not words.only or mutant.name in words.only]
+    try:
+        with session_servers("mutants", say=lambda line: print(f"stack: {line}", flush=True)) as servers:
+            needed = {fault.kind for mutant in chosen for fault in mutant.faults}
+            if set(possible(servers, list(Kind), print)) < needed:
+                print("mutants: the servers must be our own: unset their URLs", file=sys.stderr)
+                return 2
+            found = [_is_found(servers, mutant, number, len(chosen)) for number, mutant in enumerate(chosen, 1)]
+    except StackError as error:
+        print(f"mutants: {error}", file=sys.stderr)
+        return 2
+    print(f"mutants {len(found)}, found {sum(found)}, survived {len(found) - sum(found)}")
+    return 0 if all(found) else 1
+
+
+def _is_found(servers: Servers, mutant: Mutant, number: int, of: int) -> bool:
+    """Whether a campaign against the mutant ends with a violation."""
+    code = plant(mutant, _COPIES / str(number))
+    said: list[str] = []
+    violations: list[str] = []
+    for tried in range(1, TRIES + 1):
+        round_ = Round(
+            number=1,
+            seed=f"{mutant.name}/{tried}",
+            messages=MESSAGES,
+            seconds=ROUND_SECONDS,
+            faults=mutant.faults,
+            behaviours=(),
+        )
+
+        async def run(round_: Round = round_) -> list[str]:
+            with isolated(servers, label="mutant") as corner:
+                async with at_war(servers, corner, servers.folder / f"mutant-{number}", code=code) as world:
+                    return (await Campaign(world, said.append).run([round_])).violations
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            violations = runner.run(run())
+        if violations:
+            break
+    shutil.rmtree(code)
+    verdict = f"found: {violations[0]}" if violations else f"SURVIVED {TRIES} rounds"
+    print(f"mutants: {number}/{of}  {mutant.name}: {verdict}", flush=True)
+    return bool(violations)
+
+
+def plant(mutant: Mutant, folder: Path) -> Path:
+    """A copy of the services' code with the defect in it.
+
+    Raises:
+        StackError: the code has changed, so that the defect cannot be planted as it is written.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    for package in ("libs", "services"):
+        shutil.copytree(CHECKOUT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for edit in mutant.edits:
+        path = folder / edit.file
+        text = path.read_text()
+        if text.count(edit.old) != 1:
+            raise StackError(
+                f"{mutant.name}: {edit.file} does not hold its text once: mend tests/faults/mutants/catalogue.py"
+            )
+        path.write_text(text.replace(edit.old, edit.new))
+    return folder
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make faults-mutants", description=__doc__)
+    parser.add_argument("--only", action="append", help="a mutant's name; may be repeated", metavar="NAME")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
