@@ -91,9 +91,10 @@ class Summary:
 class Campaign:
     """A run of rounds against one platform."""
 
-    def __init__(self, world: World, say: Say) -> None:
+    def __init__(self, world: World, say: Say, *, settle_seconds: float = SETTLE_SECONDS) -> None:
         self._world = world
         self._say = say
+        self._settle_seconds = settle_seconds
         self._summary = Summary()
         self._secrets: set[str] = set()
 
@@ -161,7 +162,7 @@ class Campaign:
     async def _settle(self, told: Told, round_: Round, *, wiped: bool) -> None:
         """Wait until all is over, or until it should have been."""
         overload = any(fault.kind is Kind.OVERLOAD for fault in round_.faults)
-        deadline = time.monotonic() + (SETTLE_OVERLOAD_SECONDS if overload else SETTLE_SECONDS)
+        deadline = time.monotonic() + (SETTLE_OVERLOAD_SECONDS if overload else self._settle_seconds)
         wanted = sum(sent.insisted and not (wiped and sent.way == "broker") for sent in told.sent.values())
         app = decode(Prefix.APPLICATION, told.app)
 

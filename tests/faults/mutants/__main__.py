@@ -20,6 +20,7 @@ from tests.faults.mutants.catalogue import MUTANTS, Mutant
 
 MESSAGES = 240
 TRIES = 3
+SETTLE_SECONDS = 25.0
 _COPIES = HOME / "mutants"
 
 
@@ -60,7 +61,7 @@ def _is_found(servers: Servers, mutant: Mutant, number: int, of: int) -> bool:
         async def run(round_: Round = round_) -> list[str]:
             with isolated(servers, label="mutant") as corner:
                 async with at_war(servers, corner, servers.folder / f"mutant-{number}", code=code) as world:
-                    return (await Campaign(world, said.append).run([round_])).violations
+                    return (await Campaign(world, said.append, settle_seconds=SETTLE_SECONDS).run([round_])).violations
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             violations = runner.run(run())

@@ -1,0 +1,49 @@
+"""The plan of a fault campaign: a seed is a run."""
+
+from itertools import chain
+
+from libs.common.runtime.failpoints import Failpoint
+from tests.faults.campaign.faults import _FAULTS
+from tests.faults.campaign.plan import POINTS, Behaviour, Kind, owner, plan
+
+EVERY = list(Kind)
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    assert plan(7, 20, messages=100, kinds=EVERY) == plan(7, 20, messages=100, kinds=EVERY)
+
+
+def test_another_seed_is_another_run() -> None:
+    assert plan(7, 20, messages=100, kinds=EVERY) != plan(8, 20, messages=100, kinds=EVERY)
+
+
+def test_more_rounds_begin_with_the_same_ones() -> None:
+    assert plan(7, 30, messages=100, kinds=EVERY)[:10] == plan(7, 10, messages=100, kinds=EVERY)
+
+
+def test_every_kind_comes_before_any_comes_again() -> None:
+    rounds = plan(1, len(EVERY), messages=100, kinds=EVERY)
+    drawn = [fault.kind for fault in chain.from_iterable(each.faults for each in rounds)]
+    for start in range(0, len(drawn) - len(EVERY) + 1, len(EVERY)):
+        assert set(drawn[start : start + len(EVERY)]) == set(EVERY)
+
+
+def test_thirty_rounds_come_by_every_failpoint_and_every_receiver() -> None:
+    rounds = plan(1, 30, messages=100, kinds=[Kind.KILL_AT, Kind.FREEZE_AT])
+    faults = list(chain.from_iterable(each.faults for each in rounds))
+    assert {fault.point for fault in faults} == set(POINTS)
+    assert set(chain.from_iterable(each.behaviours for each in rounds)) == set(Behaviour)
+
+
+def test_a_point_is_armed_in_the_service_that_comes_by_it() -> None:
+    for fault in chain.from_iterable(each.faults for each in plan(3, 30, messages=100, kinds=[Kind.KILL_AT])):
+        assert fault.point is not None
+        assert fault.target.startswith(owner(fault.point))
+
+
+def test_only_the_rebuild_has_a_point_that_no_service_comes_by() -> None:
+    assert set(Failpoint) - set(POINTS) == {Failpoint.REBUILD_CHUNK}
+
+
+def test_every_kind_can_be_done() -> None:
+    assert set(_FAULTS) == set(Kind)
