@@ -53,9 +53,14 @@ class Amqp:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
-    """Postgres and RabbitMQ for this run, found or started as `make up` does it; empty at first, gone at the end."""
+    """Postgres and RabbitMQ for this run, found or started as `make up` does it; empty at first, gone at the end.
+
+    Where a Docker daemon answers they are testcontainers.
+    """
+    from tests.support.containers import Testcontainers  # which takes its time, and pure tests need no servers
+
     try:
-        with session_servers("test") as found:
+        with session_servers("test", engine=Testcontainers()) as found:
             yield found
     except StackError as error:
         pytest.exit(f"stack: {error}", returncode=2)

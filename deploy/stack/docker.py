@@ -6,8 +6,10 @@ import secrets
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from deploy.stack.errors import StackError
 from deploy.stack.places import make_folder, read_record, write_record
@@ -15,6 +17,7 @@ from deploy.stack.ports import free_port, is_free
 from deploy.stack.server import Say
 
 _ROLE = "hookledger"
+_SOCKET = "unix:///var/run/docker.sock"
 _ANSWER_S = 5.0
 _PULL_S = 300.0
 _START_S = 90.0
@@ -51,15 +54,93 @@ RABBITMQ = Image(
 )
 
 
-def daemon_answers() -> bool:
-    """Whether a Docker daemon of this machine answers; a client alone, or a daemon elsewhere, is none."""
-    address = os.environ.get("DOCKER_HOST", "unix://")
-    if not shutil.which("docker") or not address.startswith("unix://"):
-        return False
-    try:
-        return _docker("version", "--format", "{{.Server.Version}}", timeout_s=_ANSWER_S).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+class Engine(Protocol):
+    """Whoever runs containers for us; they are called by name."""
+
+    def answers(self) -> bool:
+        """Whether a daemon of this machine answers; a client alone, or a daemon elsewhere, is none."""
+
+    def run(self, name: str, image: Image, *, port: int, environment: Sequence[str]) -> None:
+        """Make and start a container whose port is `port` on loopback, pulling its image if need be.
+
+        Raises:
+            StackError: the daemon refused.
+        """
+
+    def start(self, name: str) -> bool:
+        """Start a container that was made before; False if there is none."""
+
+    def stop(self, name: str) -> None:
+        """End a container properly, if there is one."""
+
+    def kill(self, name: str) -> None:
+        """SIGKILL everything in a container, if there is one."""
+
+    def remove(self, name: str) -> None:
+        """Remove a container with its data, if there is one."""
+
+    def succeeds(self, name: str, command: Sequence[str]) -> bool:
+        """Whether a command in the container ends with 0."""
+
+
+def local_daemon() -> str | None:
+    """The Unix socket of this machine's daemon, whether or not it answers; None where another machine's is named."""
+    kind, _, path = os.environ.get("DOCKER_HOST", _SOCKET).partition("://")
+    return (path or _SOCKET.partition("://")[2]) if kind == "unix" else None
+
+
+class CommandLine:
+    """Docker by its command line, which is all that a user who starts the stack needs to have."""
+
+    def answers(self) -> bool:
+        """Whether a daemon of this machine answers."""
+        if not shutil.which("docker") or local_daemon() is None:
+            return False
+        try:
+            return self._docker("version", "--format", "{{.Server.Version}}", timeout_s=_ANSWER_S).returncode == 0
+        except subprocess.TimeoutExpired:
+            return False
+
+    def run(self, name: str, image: Image, *, port: int, environment: Sequence[str]) -> None:
+        """`docker run`."""
+        # RabbitMQ names its data after the host: it must be the same in each run.
+        run = ["run", "--detach", "--name", name, "--hostname", image.kind]
+        publish = ["--publish", f"127.0.0.1:{port}:{image.port}"]
+        settings = [word for pair in environment for word in ("--env", pair)]
+        done = self._docker(*run, *publish, *settings, image.name, timeout_s=_PULL_S)
+        if done.returncode:
+            words = [line for line in done.stderr.splitlines() if line.strip()]
+            raise StackError(f"docker run {image.name} failed: {words[-1] if words else 'without a word'}")
+
+    def start(self, name: str) -> bool:
+        """`docker start`."""
+        return self._docker("start", name).returncode == 0
+
+    def stop(self, name: str) -> None:
+        """`docker stop`."""
+        self._docker("stop", name)
+
+    def kill(self, name: str) -> None:
+        """`docker kill`."""
+        self._docker("kill", name)
+
+    def remove(self, name: str) -> None:
+        """`docker rm`."""
+        self._docker("rm", "--force", "--volumes", name)
+
+    def succeeds(self, name: str, command: Sequence[str]) -> bool:
+        """`docker exec`."""
+        return self._docker("exec", name, *command).returncode == 0
+
+    def _docker(self, *words: str, timeout_s: float = _START_S) -> subprocess.CompletedProcess[str]:
+        argv = ["docker", *words]
+        try:
+            return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=timeout_s)
+        except OSError as refusal:  # it is not, or no longer, installed
+            return subprocess.CompletedProcess(argv, returncode=127, stdout="", stderr=str(refusal))
+
+
+COMMAND_LINE = CommandLine()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +150,7 @@ class Container:
     image: Image
     folder: Path
     say: Say
+    engine: Engine = COMMAND_LINE
     owned: bool = True
     pid: int | None = None
 
@@ -95,7 +177,7 @@ class Container:
         Raises:
             StackError: Docker refused.
         """
-        if self.exists and _docker("start", self._name).returncode == 0:
+        if self.exists and self.engine.start(self._name):
             self._wait()
             return
         make_folder(self.folder)
@@ -103,33 +185,30 @@ class Container:
         if not is_free(int(known["port"])):
             known["port"] = str(free_port())
         write_record(self._record, known)
-        _docker("rm", "--force", "--volumes", self._name)  # of a start that was cut short
-        environment = [word for pair in self.image.environment for word in ("--env", pair.format(role=_ROLE, **known))]
-        # RabbitMQ names its data after the host: it must be the same in each run.
-        run = ["run", "--detach", "--name", self._name, "--hostname", self.image.kind]
-        publish = ["--publish", f"127.0.0.1:{known['port']}:{self.image.port}"]
-        done = _docker(*run, *publish, *environment, self.image.name, timeout_s=_PULL_S)
-        if done.returncode:
+        self.engine.remove(self._name)  # of a start that was cut short
+        environment = [pair.format(role=_ROLE, **known) for pair in self.image.environment]
+        try:
+            self.engine.run(self._name, self.image, port=int(known["port"]), environment=environment)
+        except StackError:
             self.wipe()
             self._record.unlink()
-            words = [line for line in done.stderr.splitlines() if line.strip()]
-            raise StackError(f"docker run {self.image.name} failed: {words[-1] if words else 'without a word'}")
+            raise
         self._wait()
 
     def stop(self) -> None:
         """Stop the container; its data stays in it."""
         if self.exists:
-            _docker("stop", self._name)
+            self.engine.stop(self._name)
 
     def kill(self) -> None:
         """SIGKILL everything in the container."""
         if self.exists:
-            _docker("kill", self._name)
+            self.engine.kill(self._name)
 
     def wipe(self) -> None:
         """Remove the container and its data. Port and password stay."""
         if self.exists:
-            _docker("rm", "--force", "--volumes", self._name)
+            self.engine.remove(self._name)
 
     def _wait(self) -> None:
         """Wait until the server in it answers.
@@ -138,7 +217,7 @@ class Container:
             StackError: it took too long.
         """
         deadline = time.monotonic() + _START_S
-        while _docker("exec", self._name, *self.image.ready).returncode:
+        while not self.engine.succeeds(self._name, self.image.ready):
             if time.monotonic() > deadline:
                 raise StackError(f"{self.image.kind} in the container {self._name} did not answer in {_START_S:.0f} s")
             time.sleep(0.3)
@@ -151,7 +230,3 @@ class Container:
     @property
     def _record(self) -> Path:
         return self.folder / "container.json"
-
-
-def _docker(*words: str, timeout_s: float = _START_S) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *words], capture_output=True, text=True, check=False, timeout=timeout_s)

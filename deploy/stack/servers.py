@@ -36,13 +36,16 @@ class Servers:
     broker: Server
 
     @classmethod
-    def start(cls, folder: Path, *, fresh: bool = False, say: Say = quiet) -> Self:
+    def start(
+        cls, folder: Path, *, fresh: bool = False, say: Say = quiet, engine: docker.Engine = docker.COMMAND_LINE
+    ) -> Self:
         """Find or start both servers; what runs already for `folder` is used again.
 
         Args:
             folder: where their data is kept; made if missing.
             fresh: stop what an earlier run left in `folder` and remove its data first.
             say: takes the lines of progress.
+            engine: runs containers, where a Docker daemon answers.
 
         Raises:
             StackError: a server can neither be found nor started.
@@ -50,13 +53,13 @@ class Servers:
         folder = folder.resolve()
         with locked(folder / "lock"):
             if fresh:
-                _stop_all(folder, wipe=True)
+                _stop_all(folder, wipe=True, engine=engine)
             # Before anything is started: a URL that is wrong is told at once.
             _given_postgres(folder)
             _given_broker(folder)
             with ThreadPoolExecutor(max_workers=2) as pool:
-                first = pool.submit(_timed, find_postgres, folder, say)
-                second = pool.submit(_timed, find_broker, folder, say)
+                first = pool.submit(_timed, find_postgres, folder, say, engine)
+                second = pool.submit(_timed, find_broker, folder, say, engine)
                 return cls(folder=folder, postgres=first.result(), broker=second.result())
 
     @property
@@ -79,26 +82,16 @@ class Servers:
         """Whether RabbitMQ is ours to kill and wipe."""
         return self.broker.owned
 
-    def stop(self) -> None:
-        """Stop what we own; data stays."""
-        with locked(self.folder / "lock"):
-            self.broker.stop()
-            self.postgres.stop()
 
-    def wipe(self) -> None:
-        """Stop what we own and remove its data."""
-        stop_servers(self.folder, wipe=True)
-
-
-def stop_servers(folder: Path, *, wipe: bool = False) -> None:
+def stop_servers(folder: Path, *, wipe: bool = False, engine: docker.Engine = docker.COMMAND_LINE) -> None:
     """Stop every server that was ever started for `folder`, however it was found; remove its data if asked."""
     if folder.exists():
         with locked(folder / "lock"):
-            _stop_all(folder.resolve(), wipe=wipe)
+            _stop_all(folder.resolve(), wipe=wipe, engine=engine)
 
 
 @contextmanager
-def session_servers(name: str, *, say: Say = quiet) -> Iterator[Servers]:
+def session_servers(name: str, *, say: Say = quiet, engine: docker.Engine = docker.COMMAND_LINE) -> Iterator[Servers]:
     """Servers of one run of the tests or the demo: empty at first, gone at the end.
 
     They live in `.hookledger/<name>`, or, while another run has that, in `.hookledger/<name>-2`, and so on.
@@ -116,9 +109,9 @@ def session_servers(name: str, *, say: Say = quiet) -> Iterator[Servers]:
         raise StackError(f"99 runs of {name} at once: wait for some to end")
     with held:
         try:
-            yield Servers.start(folder, fresh=True, say=say)
+            yield Servers.start(folder, fresh=True, say=say, engine=engine)
         finally:
-            stop_servers(folder, wipe=True)
+            stop_servers(folder, wipe=True, engine=engine)
 
 
 def stop_abandoned(say: Say) -> None:
@@ -133,7 +126,7 @@ def stop_abandoned(say: Say) -> None:
                 say(f"removed what a killed run had left in .hookledger/{mark.parent.name}")
 
 
-def find_postgres(folder: Path, say: Say) -> Server:
+def find_postgres(folder: Path, say: Say, engine: docker.Engine = docker.COMMAND_LINE) -> Server:
     """Start Postgres, whichever can be had first.
 
     Raises:
@@ -142,7 +135,7 @@ def find_postgres(folder: Path, say: Say) -> Server:
     named = _given_postgres(folder)
     if named:
         return named
-    container = _container(docker.POSTGRES, folder / "postgres", say)
+    container = _container(engine, docker.POSTGRES, folder / "postgres", say)
     if container:
         return container
     binaries = postgres.binaries()
@@ -156,7 +149,7 @@ def find_postgres(folder: Path, say: Say) -> Server:
     return server
 
 
-def find_broker(folder: Path, say: Say) -> Server:
+def find_broker(folder: Path, say: Say, engine: docker.Engine = docker.COMMAND_LINE) -> Server:
     """Start RabbitMQ, whichever can be had first.
 
     Raises:
@@ -165,7 +158,7 @@ def find_broker(folder: Path, say: Say) -> Server:
     named = _given_broker(folder)
     if named:
         return named
-    container = _container(docker.RABBITMQ, folder / "rabbitmq", say)
+    container = _container(engine, docker.RABBITMQ, folder / "rabbitmq", say)
     if container:
         return container
     cache = make_folder(cache_folder())
@@ -176,9 +169,9 @@ def find_broker(folder: Path, say: Say) -> Server:
     return server
 
 
-def _timed(find: Callable[[Path, Say], Server], folder: Path, say: Say) -> Server:
+def _timed(find: Callable[[Path, Say, docker.Engine], Server], folder: Path, say: Say, engine: docker.Engine) -> Server:
     began = time.monotonic()
-    server = find(folder, say)
+    server = find(folder, say, engine)
     say(f"{server.title}  {time.monotonic() - began:.1f} s")
     return server
 
@@ -205,11 +198,11 @@ def _answering(named: GivenServer | None, folder: Path) -> GivenServer | None:
     return named
 
 
-def _container(image: docker.Image, folder: Path, say: Say) -> Server | None:
+def _container(engine: docker.Engine, image: docker.Image, folder: Path, say: Say) -> Server | None:
     """The server in a container, or None where Docker does not answer or refuses."""
-    if not docker.daemon_answers():
+    if not engine.answers():
         return None
-    server = docker.Container(image=image, folder=folder, say=say)
+    server = docker.Container(image=image, folder=folder, say=say, engine=engine)
     try:
         server.start()
     except StackError as refusal:
@@ -229,19 +222,19 @@ def _is_ours(named: GivenServer, folder: Path) -> bool:
     return named.url in {server.url for server in every_kind(HOME)} and not named.answers
 
 
-def every_kind(folder: Path) -> list[Server]:
+def every_kind(folder: Path, engine: docker.Engine = docker.COMMAND_LINE) -> list[Server]:
     """Every server that may have been started for `folder`; good for asking and stopping, not for starting."""
     nowhere = rabbitmq_binaries.RabbitMQBinaries(sbin=Path(), epmd=Path(), origin="")
     return [
-        docker.Container(image=docker.RABBITMQ, folder=folder / "rabbitmq", say=quiet),
-        docker.Container(image=docker.POSTGRES, folder=folder / "postgres", say=quiet),
+        docker.Container(image=docker.RABBITMQ, folder=folder / "rabbitmq", say=quiet, engine=engine),
+        docker.Container(image=docker.POSTGRES, folder=folder / "postgres", say=quiet, engine=engine),
         rabbitmq.LocalRabbitMQ(folder=folder / "rabbitmq", binaries=nowhere, say=quiet),
         postgres.EmbeddedPostgres(folder=folder / "postgres", bin=Path(), say=quiet),
     ]
 
 
-def _stop_all(folder: Path, *, wipe: bool) -> None:
-    for server in every_kind(folder):
+def _stop_all(folder: Path, *, wipe: bool, engine: docker.Engine) -> None:
+    for server in every_kind(folder, engine):
         if server.url:
             server.stop()
             if wipe:

@@ -30,7 +30,7 @@ STEPS = (
          folders=("tests/unit", "tests/property", "tests/contract", "tests/architecture")),
     Step(name="integration: real Postgres, real RabbitMQ",
          folders=("tests/integration/dispatcher", "tests/integration/postgres", "tests/integration/rabbitmq"),
-         beside=("tests/integration/ingress", "tests/integration/registry")),
+         beside=("tests/integration/ingress", "tests/integration/registry", "tests/integration/stack")),
     Step(name="e2e: the three services", folders=("tests/e2e",)),
     Step(name="faults: kill -9 and wiped brokers", folders=("tests/faults",)),
     Step(name="demo: the main job", module="deploy.demo"),

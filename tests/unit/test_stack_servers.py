@@ -201,9 +201,9 @@ def test_a_docker_daemon_of_another_machine_is_none(
     docker_client: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     docker_client(run="true")
-    assert docker.daemon_answers()
+    assert docker.COMMAND_LINE.answers()
     monkeypatch.setenv("DOCKER_HOST", "ssh://elsewhere")
-    assert not docker.daemon_answers()
+    assert not docker.COMMAND_LINE.answers()
 
 
 def test_without_any_postgres_the_user_is_told_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
