@@ -10,7 +10,9 @@ from asyncpg.pool import PoolConnectionProxy
 
 from libs.common.postgres.migrate import SchemaError, check_schema
 from libs.common.runtime import clock
+from libs.common.runtime.logs import logger
 
+_LOG: Final = logger("postgres")
 Service = Literal["ingress", "dispatcher", "registry"]
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -20,6 +22,7 @@ SEARCH_PATH: Final = f"hookledger, projection_{PROJECTION}, pg_catalog"
 CONNECT_SECONDS: Final = 10.0
 COMMAND_SECONDS: Final = 30.0
 IDLE_IN_TRANSACTION_SECONDS: Final = 30
+DURABLE_SETTINGS: Final = ("fsync", "full_page_writes", "synchronous_commit")
 
 CONNECTION_ERRORS: Final = (
     OSError,
@@ -89,6 +92,7 @@ async def open_pool(
         async with pool.acquire() as connection:
             await check_schema(connection)
             await follow_clock(connection)
+            await _warn_of_losses(connection)
     except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, SchemaError) as error:
         raise DatabaseUnavailableError(reason(error)) from error
     return pool
@@ -98,6 +102,19 @@ async def follow_clock(connection: "Connection | Pool") -> None:
     """Have this process go by the database's clock."""
     asked = clock.monotonic()
     clock.follow(await connection.fetchval("SELECT clock_timestamp()"), asked=asked)
+
+
+async def _warn_of_losses(connection: Connection) -> None:
+    """Say which settings let the server lose in a crash what it has committed: then nobody can keep our promise."""
+    rows = await connection.fetch(
+        "SELECT name FROM pg_settings WHERE name = ANY($1) AND setting = 'off' ORDER BY name", DURABLE_SETTINGS
+    )
+    if rows:
+        _LOG.warning(
+            "durability.off",
+            settings=[row["name"] for row in rows],
+            means="Postgres may lose accepted messages and recorded attempts in a crash; turn them on",
+        )
 
 
 def reason(error: BaseException) -> str:

@@ -9,6 +9,9 @@ import structlog
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
+# Until a service has configured it: what a command prints is its result, and not mixed with what is logged.
+structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+
 
 def configure(service: str, level: str) -> None:
     """Set up structlog, and lead the libraries' own warnings into the same stream."""
