@@ -2,8 +2,11 @@
 
 import asyncio
 import re
+import signal
 import socket
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -217,19 +220,36 @@ async def test_a_registry_that_is_down_is_a_502_in_the_apis_form(platform: Platf
 
 @EACH
 async def test_sigterm_ends_a_service_with_0(platform: Platform, service: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", f"services.{service}"),
-        env=environment(settings := settings_of(platform, service)),
-        cwd=CHECKOUT,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    async with connected(f"http://127.0.0.1:{settings['PORT']}", platform.key) as asking:
-        await eventually(lambda: _ready(asking), bool)
-    process.terminate()
-    async with asyncio.timeout(15):
-        out, _ = await process.communicate()
-    assert process.returncode == 0
-    assert b'"service.stopped"' in out
+    async with running(platform, service) as process:
+        process.send(signal.SIGTERM)
+        async with asyncio.timeout(15):
+            await process.says("service.stopped")
+            assert await process.ends() == 0
+
+
+@EACH
+async def test_work_that_does_not_end_holds_a_stop_no_longer_than_its_grace(
+    platform: Platform, client: Client, receiver: Receiver, service: str
+) -> None:
+    async with (
+        running(platform, service, STOP_GRACE_MS="500") as process,
+        busy(process, platform, client, receiver),
+        asyncio.timeout(5),
+    ):
+        process.send(signal.SIGTERM)
+        assert await process.ends() == 0
+
+
+@EACH
+async def test_a_second_signal_ends_a_service_at_once(
+    platform: Platform, client: Client, receiver: Receiver, service: str
+) -> None:
+    async with running(platform, service) as process, busy(process, platform, client, receiver):
+        process.send(signal.SIGTERM)
+        await process.says("service.stopping")
+        process.send(signal.SIGTERM)
+        async with asyncio.timeout(2):  # and not the 25 seconds of its grace
+            assert await process.ends() == 130
 
 
 async def test_a_stopping_dispatcher_lets_its_attempts_end(
@@ -277,6 +297,100 @@ async def test_a_stopping_ingress_answers_what_it_has_in_hand(
     assert accepted
     await receiver.wait_for(len(accepted))
     assert set(accepted) <= {request.id for request in receiver.requests}
+
+
+async def test_a_stopping_registry_answers_what_it_has_in_hand(
+    platform: Platform, client: Client, receiver: Receiver
+) -> None:
+    app = await client.create_application()
+    document = {"url": receiver.url()}
+    async with connected(platform.registry_url, client.key) as registry:
+        creating = [
+            asyncio.create_task(registry.request("POST", f"/api/v1/app/{app}/endpoint", json=document))
+            for _ in range(30)
+        ]
+        await asyncio.wait(creating, return_when=asyncio.FIRST_COMPLETED)
+        await platform.stop("registry")
+        answers = await asyncio.gather(*creating, return_exceptions=True)
+    await platform.start("registry")
+    created = [answer.json["id"] for answer in answers if not isinstance(answer, BaseException)]
+    assert created
+    await client.send(app, "ping", {})
+    kept = [endpoint["id"] for endpoint in (await client.get(f"/app/{app}/endpoint"))["data"]]
+    assert set(created) <= set(kept)
+    await receiver.wait_for(len(kept))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A service that runs as a child of the test's own, so that its exit code can be seen."""
+
+    service: str
+    process: asyncio.subprocess.Process
+    port: int
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    async def says(self, event: str) -> None:
+        """Return when its log has a line of that event."""
+        assert self.process.stdout is not None
+        while line := await self.process.stdout.readline():
+            if f'"{event}"'.encode() in line:
+                return
+        raise AssertionError(f"{self.service} ended without {event}")
+
+    async def ends(self) -> int:
+        """Its exit code."""
+        await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+
+@asynccontextmanager
+async def running(platform: Platform, service: str, **changed: str) -> AsyncIterator[Running]:
+    """Another replica of a service, ready."""
+    settings = settings_of(platform, service, **changed)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", f"services.{service}"),
+        env=environment(settings),
+        cwd=CHECKOUT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with connected(f"http://127.0.0.1:{settings['PORT']}", platform.key) as asking:
+            await eventually(lambda: _ready(asking), bool)
+        yield Running(service=service, process=process, port=int(settings["PORT"]))
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def busy(running: Running, platform: Platform, client: Client, receiver: Receiver) -> AsyncIterator[None]:
+    """The service has something in hand that does not end: a delivery without an answer, or a request without an end."""
+    app = await client.create_application()
+    if running.service == "dispatcher":
+        await platform.stop("dispatcher")  # so that there is no other to take the delivery
+        try:
+            await client.create_endpoint(app, receiver.script("/", Reply(hang=True)), timeoutMs=30_000)
+            await client.send(app, "ping", {})
+            await receiver.wait_for(1)
+            yield
+        finally:
+            await platform.start("dispatcher")
+        return
+    path = f"/api/v1/app/{app}/" + {"ingress": "msg", "registry": "endpoint"}[running.service]
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.key}\r\nExpect: 100-continue\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    try:
+        writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n".encode())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 100 "), "it waits for the body"
+        yield
+    finally:
+        writer.close()
 
 
 async def _ready(asking: Client) -> bool:
