@@ -75,10 +75,12 @@ async def all_receive(count: int, platform: Platform, client: Client, producer: 
     apps = [await client.create_application() for _ in range(WRITERS)]
     sources = [(await client.create_source(app, "stripe", STRIPE_SECRET)).id for app in apps]
     numbers = iter(range(count))
-    late = asyncio.Event()
+    quarter, two_dispatchers = asyncio.Event(), asyncio.Event()
 
     async def write(app: str, source: str) -> None:
         for number in numbers:
+            if number >= count // 2:
+                await two_dispatchers.wait()
             event_type = f"fence.n{number}"
             await client.post(f"/app/{app}/endpoint", {"url": receiver.url(f"/{number}"), "filterTypes": [event_type]})
             match number % 3:
@@ -89,13 +91,14 @@ async def all_receive(count: int, platform: Platform, client: Client, producer: 
                 case _:
                     await producer.publish_event(cloud_event(app, event_type, {}, id=f"event-{number}"))
             if number == count // 4:
-                late.set()
+                quarter.set()
 
     async with asyncio.TaskGroup() as group:
         for app, source in zip(apps, sources, strict=True):
             group.create_task(write(app, source))
-        await late.wait()
+        await quarter.wait()
         async with another_dispatcher(platform):
+            two_dispatchers.set()
             await receiver.wait_for(count)
 
     assert sorted(request.path for request in receiver.requests) == sorted(f"/{n}" for n in range(count))
