@@ -6,7 +6,9 @@ from uuid import UUID
 
 import orjson
 
-from libs.common.contracts import cloudevents, strictjson
+from libs.common.contracts import strictjson
+from libs.common.contracts.cloudevents import structured
+from libs.common.contracts.cloudevents.event import is_json
 from libs.common.domain.facts import (
     AttemptEnded,
     AttemptOutcomeUnknown,
@@ -18,7 +20,7 @@ from libs.common.domain.facts import (
     Fact,
 )
 from libs.common.domain.ids import Prefix, encode
-from libs.common.domain.message import Message
+from libs.common.domain.message import JSON, Message
 from libs.common.domain.outcome import Outcome
 from libs.common.postgres.ledger import Appended
 from libs.common.rabbitmq.burst import Outgoing
@@ -66,13 +68,13 @@ def outcome(item: Appended, message: UUID) -> Outgoing | None:
             "responseStatusCode": fact.status,
             "failure": fact.failure,
         }
-    body = cloudevents.encode(
+    body = structured.encode(
         id=f"{delivery}-{item.version}",
         source=f"/hookledger/{application}",
         type=kind,
         time=fact.at,
         data=orjson.dumps(data),
-        datacontenttype=cloudevents.JSON,
+        datacontenttype=JSON,
         subject=delivery,
         extensions={"hookledgerapp": application},
     )
@@ -88,13 +90,13 @@ def accepted(message: Message) -> Outgoing:
     if message.event_id is not None:
         extensions["hookledgereventid"] = message.event_id
     embeddable = strictjson.valid(message.body)
-    body = cloudevents.encode(
+    body = structured.encode(
         id=identity,
         source=f"/hookledger/{source}",
         type=message.event_type,
         time=message.accepted_at,
         data=message.body,
-        datacontenttype=cloudevents.JSON if embeddable else _opaque_type(message.content_type),
+        datacontenttype=JSON if embeddable else _opaque_type(message.content_type),
         subject=identity,
         extensions=extensions,
     )
@@ -103,4 +105,4 @@ def accepted(message: Message) -> Outgoing:
 
 def _opaque_type(content_type: str) -> str:
     """The type of content that is not JSON, whatever it calls itself."""
-    return "application/octet-stream" if cloudevents.is_json(content_type) else content_type
+    return "application/octet-stream" if is_json(content_type) else content_type

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
-from libs.common.contracts import cloudevents
+from libs.common.contracts.cloudevents import structured
 from libs.common.domain.facts import MessageAccepted
 from libs.common.postgres.ledger import Appended, appended
 from libs.common.postgres.pool import CONNECTION_ERRORS, Pool
@@ -146,5 +146,5 @@ class Follower:
         await self._send(self._broker.names.deliveries, [event for event in outcomes if event is not None])
 
     async def _send(self, exchange: str, events: Sequence[Outgoing]) -> None:
-        await self._broker.publish_many(exchange, events, content_type=cloudevents.CONTENT_TYPE)
+        await self._broker.publish_many(exchange, events, content_type=structured.CONTENT_TYPE)
         FOLLOWED.labels(exchange).inc(len(events))

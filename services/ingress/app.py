@@ -31,6 +31,7 @@ from services.ingress.directory import Directory
 from services.ingress.front_door import FrontDoor
 from services.ingress.inbound import Inbound
 from services.ingress.messages import Messages
+from services.ingress.poison import Parking
 from services.ingress.publishing import EnvelopePublisher
 from services.ingress.registry import Registry, open_session
 from services.ingress.rejections import Rejections
@@ -95,7 +96,7 @@ class Ingress:
         self._acceptor = Acceptor(
             self._pool, self._snapshot, epoch=epoch, lifetime=self._lifetime, committed=self._publisher.offer
         )
-        self._broker_in = BrokerIn(self._broker, self._acceptor, self._directory, self._rejections)
+        self._broker_in = BrokerIn(self._acceptor, self._directory, Parking(self._broker, self._rejections))
         async with open_session() as session, AsyncExitStack() as door:
             await self._open(door, self._web(session))
             async with asyncio.TaskGroup() as group:

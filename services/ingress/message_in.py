@@ -11,7 +11,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from libs.common.contracts import cloudevents, strictjson
+from libs.common.contracts import strictjson
+from libs.common.contracts.cloudevents.event import is_json
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
 from libs.common.domain.message import JSON
@@ -131,7 +132,7 @@ def _content(payload: bytes, parameters: _Transformation | None) -> tuple[bytes,
     if not _CONTENT_TYPE.fullmatch(content_type):
         raise invalid([*place, "headers", "content-type"], "not a content type")
     body = parameters.raw_payload.encode()
-    if cloudevents.is_json(content_type):
+    if is_json(content_type):
         try:
             strictjson.parse(body)
         except strictjson.BadJsonError as error:
@@ -145,7 +146,7 @@ def _header(headers: Mapping[str, str], wanted: str) -> str | None:
 
 def _shown(body: bytes, content_type: str) -> msgspec.Raw:
     """A body that is not a JSON object reads back in base64, since the API's payload is an object."""
-    if cloudevents.is_json(content_type) and body.lstrip(b" \t\r\n").startswith(b"{"):
+    if is_json(content_type) and body.lstrip(b" \t\r\n").startswith(b"{"):
         return msgspec.Raw(body)
     form: dict[str, Any] = {"base64": base64.b64encode(body).decode(), "contentType": content_type}
     return msgspec.Raw(_ENCODER.encode(form))

@@ -10,7 +10,7 @@ import aio_pika
 import orjson
 import pytest
 
-from libs.common.contracts import cloudevents
+from libs.common.contracts.cloudevents import structured
 from libs.common.domain import ids
 from libs.common.domain.facts import Origin
 from libs.common.domain.ids import Prefix
@@ -50,7 +50,7 @@ async def test_accepted_messages_and_outcomes_carry_their_type_as_routing_key(
         "order.completed",
     ]
     for event in events:
-        assert event.content_type == cloudevents.CONTENT_TYPE
+        assert event.content_type == structured.CONTENT_TYPE
         assert orjson.loads(event.body)["type"] == event.routing_key
         assert event.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
 
@@ -70,10 +70,10 @@ async def test_an_accepted_message_carries_the_exact_bytes_and_only_where_it_is_
     assert first.exchange == Names(amqp.prefix).accepted
     assert first.routing_key == "order.paid"
     assert exact in first.body
-    event = cloudevents.decode(first.content_type, first.body)
+    event = structured.decode(first.body)
     assert (event.id, event.data) == (ids.encode(Prefix.MESSAGE, message.id), exact)
     assert event.extensions["hookledgerapp"] == ids.encode(Prefix.APPLICATION, app)
-    assert cloudevents.decode(second.content_type, second.body).data == text.body
+    assert structured.decode(second.body).data == text.body
 
 
 async def test_an_outcome_says_whose_it_is_and_what_was_answered(world: World, amqp: Amqp, receiver: Receiver) -> None:

@@ -261,14 +261,34 @@ def cloud_event(tenant: Tenant, event_id: str, data: str = '{"n" : 1}', **attrib
     return ("{" + ",".join([*members, f'"data": {data}']) + "}").encode()
 
 
+def binary_event(tenant: Tenant, event_id: str, **attributes: Any) -> dict[str, Any]:
+    """The headers of a producer's event in binary form."""
+    event = {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": "/tests",
+        "type": "order.completed",
+        "hookledgerapp": tenant.app_uid,
+        **attributes,
+    }
+    return {f"ce-{name}": value for name, value in event.items()}
+
+
 async def publish(
-    channel: aio_pika.abc.AbstractChannel, stand: Stand, body: bytes, *, user: str | None = "", content_type: str = ""
+    channel: aio_pika.abc.AbstractChannel,
+    stand: Stand,
+    body: bytes,
+    *,
+    user: str | None = "",
+    content_type: str | None = "application/cloudevents+json; charset=utf-8",
+    headers: Mapping[str, Any] | None = None,
 ) -> None:
     """Publish as a producer does; `user` None leaves the user out."""
     exchange = await channel.get_exchange(stand.names.publish, ensure=False)
     message = aio_pika.Message(
         body,
-        content_type=content_type or "application/cloudevents+json; charset=utf-8",
+        content_type=content_type,
+        headers=dict(headers or {}),
         user_id=stand.broker_user if user == "" else user,
         delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
     )
