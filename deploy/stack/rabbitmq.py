@@ -99,6 +99,28 @@ class LocalRabbitMQ:
         if broker:
             broker.kill()
 
+    def control(self, *words: str) -> str:
+        """Run `rabbitmqctl` against it while it runs; what that prints.
+
+        Args:
+            words: command and arguments, such as `list_connections`, `name`.
+
+        Raises:
+            StackError: it fails, or takes longer than a minute.
+        """
+        environment = self._environment(read_record(self._record)) | {
+            "RABBITMQ_CTL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+        command = ["./rabbitmqctl", "--quiet", *words]
+        try:
+            done = subprocess.run(
+                command, cwd=self.binaries.sbin, env=environment, capture_output=True, text=True, timeout=60, check=True
+            )
+        except (subprocess.SubprocessError, OSError) as failure:
+            told = getattr(failure, "stderr", None) or str(failure)
+            raise StackError(f"rabbitmqctl {words[0]}: {' '.join(str(told).split())}") from failure
+        return done.stdout
+
     def wipe(self) -> None:
         """Remove its queues and messages; stops it first. Ports and password stay."""
         self.stop()

@@ -21,7 +21,9 @@ from libs.common.postgres.pool import (
     transaction,
 )
 from libs.common.postgres.snapshot import RegistrySnapshot
-from libs.common.rabbitmq.broker import Broker, BrokerRefusedError, BrokerUnavailableError, Consumer
+from libs.common.rabbitmq.broker import Broker
+from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
+from libs.common.rabbitmq.consuming import Consumer
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.http import add_health, middlewares
 from libs.common.runtime.listening import listening

@@ -17,8 +17,9 @@ from libs.common.contracts.cloudevents import structured
 from libs.common.domain.facts import MessageAccepted
 from libs.common.postgres.ledger import Appended, appended
 from libs.common.postgres.pool import CONNECTION_ERRORS, Pool
-from libs.common.rabbitmq.broker import Broker, BrokerUnavailableError
+from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.burst import Outgoing
+from libs.common.rabbitmq.connection import BrokerUnavailableError
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within

@@ -15,7 +15,9 @@ from aiohttp import web
 from libs.common.postgres.migrate import epoch as ledger_epoch
 from libs.common.postgres.pool import CONNECTION_ERRORS, DatabaseUnavailableError, Pool, answers, open_pool, reason
 from libs.common.postgres.snapshot import RegistrySnapshot
-from libs.common.rabbitmq.broker import Broker, BrokerRefusedError, BrokerUnavailableError, Consumer
+from libs.common.rabbitmq.broker import Broker
+from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
+from libs.common.rabbitmq.consuming import Consumer
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.http import add_health, middlewares
 from libs.common.runtime.listening import listening
@@ -141,7 +143,7 @@ class Ingress:
             names,
             "hookledger-ingress",
             consumers=(
-                Consumer(handle=publish, queue=names.publish_queue, prefetch=PREFETCH),
+                Consumer(handle=publish, queue=names.publish_queue, prefetch=PREFETCH, limited=True),
                 Consumer(handle=self._on_change, exchange=names.registry),
             ),
             connected=self._catch_up,

@@ -15,7 +15,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from libs.common.contracts.cloudevents import carried
 from libs.common.contracts.cloudevents.event import CloudEvent, MalformedCloudEventError
 from libs.common.contracts.registry import RegistryObject
-from libs.common.rabbitmq.broker import BrokerUnavailableError
+from libs.common.rabbitmq.connection import BrokerUnavailableError
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.ingress.accept import Acceptor, UnavailableError, UnstorableError

@@ -11,7 +11,8 @@ from typing import Final
 
 from libs.common.contracts import envelope
 from libs.common.domain.message import Message
-from libs.common.rabbitmq.broker import Broker, BrokerUnavailableError
+from libs.common.rabbitmq.broker import Broker
+from libs.common.rabbitmq.connection import BrokerUnavailableError
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from services.ingress import metrics

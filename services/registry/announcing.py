@@ -5,7 +5,8 @@ from typing import Final
 
 import msgspec
 
-from libs.common.rabbitmq.broker import Broker, BrokerUnavailableError
+from libs.common.rabbitmq.broker import Broker
+from libs.common.rabbitmq.connection import BrokerUnavailableError
 from libs.common.runtime.logs import logger
 
 _LOG: Final = logger("announcing")

@@ -11,7 +11,9 @@ from aiohttp import web
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.postgres import pool as postgres
 from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, DatabaseUnavailableError, open_pool
-from libs.common.rabbitmq.broker import Broker, BrokerRefusedError, BrokerUnavailableError, Consumer
+from libs.common.rabbitmq.broker import Broker
+from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
+from libs.common.rabbitmq.consuming import Consumer
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.http import add_health, middlewares
 from libs.common.runtime.listening import listening
@@ -67,7 +69,7 @@ async def serve(settings: RegistrySettings, stopping: asyncio.Event) -> None:
 async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: Registry) -> None:
     names = Names(settings.amqp_prefix)
     gone = GoneEndpoints(registry.pool, registry.announcer)
-    consumer = Consumer(queue=names.deliveries_queue, handle=gone.handle)
+    consumer = Consumer(queue=names.deliveries_queue, handle=gone.handle, limited=True)
     broker = Broker(settings.amqp_url, names, "hookledger-registry", consumers=(consumer,))
     try:
         await broker.check()

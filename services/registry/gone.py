@@ -47,21 +47,20 @@ class GoneEndpoints:
         self._announcer = announcer
 
     async def handle(self, message: AbstractIncomingMessage) -> None:
-        """One outcome from the broker."""
+        """One outcome from the broker, held while Postgres is away: to go back would use up its delivery limit."""
         try:
             found = _read(message.body)
         except (msgspec.DecodeError, BadIdError, ValueError) as error:
             _LOG.warning("gone.unreadable", reason=str(error))
             await message.reject(requeue=False)
             return
-        try:
-            if found is not None:
+        while found is not None:
+            try:
                 await self.disable(*found)
-        except (*CONNECTION_ERRORS, *RETRYABLE_ERRORS) as error:
-            _LOG.warning("gone.postponed", reason=str(error) or type(error).__name__)
-            await asyncio.sleep(RETRY_SECONDS)  # the queue counts deliveries: not at once
-            await message.nack(requeue=True)
-            return
+                break
+            except (*CONNECTION_ERRORS, *RETRYABLE_ERRORS) as error:
+                _LOG.warning("gone.postponed", reason=str(error) or type(error).__name__)
+                await asyncio.sleep(RETRY_SECONDS)
         await message.ack()
 
     async def sweep(self) -> None:

@@ -1,20 +1,21 @@
 """The broker connection: what is declared, what a confirm means, and how it comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from time import monotonic
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
-from yarl import URL
+from aio_pika.abc import AbstractIncomingMessage
 
 from deploy.stack.ports import free_port
-from libs.common.rabbitmq.broker import Broker, BrokerRefusedError, BrokerUnavailableError, Consumer
+from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.burst import MOST_BYTES, MOST_MESSAGES, Outgoing, bursts
+from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
+from libs.common.rabbitmq.consuming import Consumer
 from libs.common.rabbitmq.topology import DELIVERY_LIMIT, Names
 from tests.conftest import Amqp
+from tests.integration.rabbitmq.line import cable, connected, raw_channel
 
 Handle = Callable[[AbstractIncomingMessage], Awaitable[None]]
 
@@ -110,10 +111,10 @@ async def test_a_burst_that_the_connection_breaks_under_raises_and_the_next_one_
         await back.put(None)
 
     messages = [Outgoing(routing_key="delivery.succeeded", body=bytes(2000))] * MOST_MESSAGES
-    async with cable(amqp) as (longer, cut), connected(longer, then=on_connected) as broker:
+    async with cable(amqp) as line, connected(line.amqp, then=on_connected) as broker:
         publishing = asyncio.create_task(broker.publish_many(names.deliveries, messages, content_type="x/x"))
         await asyncio.sleep(0)
-        cut()
+        line.cut()
         with pytest.raises(BrokerUnavailableError):
             await publishing
         await asyncio.wait_for(back.get(), 10)
@@ -161,15 +162,15 @@ async def test_after_whatever_the_server_closes_it_is_ready_and_consumes_again(a
         await connections.put(None)
 
     consumer = Consumer(handle=handle, queue=names.messages_queue)
-    async with cable(amqp) as (longer, cut), connected(longer, consumer, then=on_connected) as broker:
+    async with cable(amqp) as line, connected(line.amqp, consumer, then=on_connected) as broker:
         await _publish(broker, b"before")
         assert await asyncio.wait_for(got.get(), 5) == b"before"
         match how:
             case "channel":
-                underlying = await broker._channels[1].get_underlay_channel()
+                underlying = await broker._consumptions[0].channel.get_underlay_channel()
                 await underlying.basic_ack(4711)  # an unknown tag: the server closes the channel
             case "connection":
-                cut()
+                line.cut()
             case _:
                 async with raw_channel(amqp) as channel:
                     await channel.queue_delete(names.messages_queue)
@@ -182,7 +183,7 @@ async def test_after_whatever_the_server_closes_it_is_ready_and_consumes_again(a
 async def test_it_is_not_ready_while_a_channel_is_closed(amqp: Amqp) -> None:
     async with connected(amqp) as broker:
         before = broker.ready
-        await broker._channels[0].close()
+        await broker._publishing.channels[0].close()
         assert (before, broker.ready) == (True, False)
         with pytest.raises(BrokerUnavailableError):
             await _publish(broker, b"")
@@ -200,7 +201,7 @@ async def test_what_was_not_acknowledged_comes_again_after_a_reconnect(amqp: Amq
     async with connected(amqp, Consumer(handle=handle, queue=names.messages_queue)) as broker:
         await _publish(broker, b"once more")
         assert await asyncio.wait_for(got.get(), 5) is False
-        await broker._channels[1].close()
+        await broker._consumptions[0].channel.close()
         assert await asyncio.wait_for(got.get(), 10) is True
 
 
@@ -222,7 +223,10 @@ async def test_a_message_that_no_handler_can_take_is_parked_and_those_behind_it_
         await message.ack()
         await parked.put(message)
 
-    consumers = (Consumer(handle=handle, queue=names.publish_queue), Consumer(handle=park, queue=names.dead))
+    consumers = (
+        Consumer(handle=handle, queue=names.publish_queue, limited=True),
+        Consumer(handle=park, queue=names.dead),
+    )
     async with connected(amqp, *consumers), raw_channel(amqp) as producer:
         exchange = await producer.get_exchange(names.publish)
         for body in (b"poison", b"1", b"2", b"3"):
@@ -267,66 +271,6 @@ async def test_after_it_stops_consuming_it_still_publishes_and_acknowledges(amqp
             assert queue.declaration_result.message_count == 1
             await queue.purge()
         assert in_hand.empty()
-
-
-@asynccontextmanager
-async def connected(
-    amqp: Amqp, *consumers: Consumer, then: Callable[[], Awaitable[None]] | None = None
-) -> AsyncIterator[Broker]:
-    """A broker connection, once it is there; `then` is called for each later one."""
-    first = asyncio.Event()
-
-    async def on_connected() -> None:
-        if first.is_set() and then is not None:
-            await then()
-        first.set()
-
-    broker = Broker(amqp.url, Names(amqp.prefix), "test", consumers=consumers, connected=on_connected)
-    running = asyncio.create_task(broker.run())
-    try:
-        await asyncio.wait_for(first.wait(), 10)
-        yield broker
-    finally:
-        broker.close()
-        await asyncio.wait_for(running, 5)
-
-
-@asynccontextmanager
-async def raw_channel(amqp: Amqp) -> AsyncIterator[AbstractChannel]:
-    """A channel that is not ours."""
-    async with await aio_pika.connect(amqp.url) as connection:
-        yield await connection.channel()
-
-
-@asynccontextmanager
-async def cable(amqp: Amqp) -> AsyncIterator[tuple[Amqp, Callable[[], None]]]:
-    """The way to the broker, and how to cut it: what is connected breaks, what connects anew gets through."""
-    server = URL(amqp.url)
-    ends: set[asyncio.StreamWriter] = set()
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while piece := await reader.read(65536):
-                writer.write(piece)
-                await writer.drain()
-        writer.close()
-
-    async def through(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection(server.host, server.port)
-        ends.update((writer, far_writer))
-        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
-
-    def cut() -> None:
-        for writer in ends:
-            writer.transport.abort()
-        ends.clear()
-
-    listening = await asyncio.start_server(through, "127.0.0.1", 0)
-    try:
-        yield Amqp(url=str(server.with_port(listening.sockets[0].getsockname()[1])), prefix=amqp.prefix), cut
-    finally:
-        listening.close()
-        cut()
 
 
 async def _publish_nowhere(broker: Broker) -> None:
