@@ -2,33 +2,29 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, TypeVar
 
-import asyncpg
 import msgspec
 import typer
 from msgspec import Meta
 
-from libs.common.contracts.ledger import UnknownFactError
 from libs.common.contracts.registry import OrganisationDocument, Scope, SecretReveal
 from libs.common.domain import ids
 from libs.common.domain.ids import BadIdError, Prefix
 from libs.common.postgres import migrate as migrations
-from libs.common.postgres.migrate import SchemaError
-from libs.common.postgres.pool import CONNECTION_ERRORS, DatabaseUnavailableError, Pool, open_pool, reason
+from libs.common.postgres.pool import Pool, open_pool
 from libs.common.postgres.verify import verify_database
 from libs.common.runtime import failpoints
-from libs.common.runtime.settings import SettingsError, load
+from libs.common.runtime.settings import load
 from services.admin.creation import CreationError, create_key, create_organisation
-
-OPERATOR_ERRS: Final = 2
-DIFFERENT: Final = 1
+from services.admin.dead_letter_commands import dead_letters
+from services.admin.errors import NOT_ALL, operator_errors
 
 commands = typer.Typer(
-    help="Hookledger's command for operators. The database is named by HOOKLEDGER_DATABASE_URL (or …_URL_FILE).",
+    help="Hookledger's command for operators. The database is named by HOOKLEDGER_DATABASE_URL (or …_URL_FILE),"
+    " the broker by HOOKLEDGER_AMQP_URL.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,6 +33,7 @@ organisations = typer.Typer(help="Organisations: each owns its applications and 
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 commands.add_typer(organisations, name="organisation")
 commands.add_typer(keys, name="key")
+commands.add_typer(dead_letters, name="dead-letter")
 
 
 class AdminSettings(msgspec.Struct, kw_only=True, frozen=True):
@@ -52,7 +49,7 @@ Result = TypeVar("Result")
 @commands.command()
 def migrate() -> None:
     """Bring the database to this version's schema."""
-    with _operator_errors():
+    with operator_errors():
         taken = asyncio.run(migrations.migrate(_database_url(), typer.echo))
     typer.echo(f"migrate: done, {taken} applied" if taken else "migrate: nothing to do")
 
@@ -60,11 +57,11 @@ def migrate() -> None:
 @commands.command()
 def verify() -> None:
     """Compare every projected row with the fold of its facts; exit 1 where one differs."""
-    with _operator_errors():
+    with operator_errors():
         found = _on_database(lambda pool: verify_database(pool, typer.echo))
     if found.differences:
         typer.echo(f"ledger: {found.differences} differences ({found.counted})")
-        raise typer.Exit(DIFFERENT)
+        raise typer.Exit(NOT_ALL)
     typer.echo(f"ledger: verified ({found.counted})")
 
 
@@ -79,7 +76,7 @@ def organisation_create(
 ) -> None:
     """Create an organisation; prints its id."""
     document = OrganisationDocument(name=name, secret_reveal=secret_reveal, endpoint_https_only=https_only)
-    with _operator_errors():
+    with operator_errors():
         created = _on_database(lambda pool: create_organisation(pool, document, amqp_user))
     typer.echo(ids.encode(Prefix.ORGANISATION, created.id))
 
@@ -94,7 +91,7 @@ def key_create(
     """Create an API key; prints the key, which is not shown again."""
     expiry = timedelta(days=expires_days) if expires_days is not None else None
     scopes = tuple(dict.fromkeys(scope or [Scope.ADMIN]))
-    with _operator_errors():
+    with operator_errors():
         try:
             org = ids.decode(Prefix.ORGANISATION, organisation_id)
         except BadIdError as error:
@@ -121,20 +118,3 @@ def _on_database(work: Callable[[Pool], Awaitable[Result]]) -> Result:
             await pool.close()
 
     return asyncio.run(run())
-
-
-@contextmanager
-def _operator_errors() -> Iterator[None]:
-    """What the operator can mend is one line and exit 2, never a traceback."""
-    try:
-        yield
-    except (SettingsError, DatabaseUnavailableError, SchemaError, CreationError, UnknownFactError) as error:
-        line = str(error)
-    except (*CONNECTION_ERRORS, ValueError) as error:
-        line = reason(error)
-    except asyncpg.PostgresError as error:
-        line = f"Postgres refuses: {error}"
-    else:
-        return
-    typer.echo(f"hookledger: {' '.join(line.split())}", err=True)
-    raise typer.Exit(OPERATOR_ERRS)

@@ -98,7 +98,9 @@ class Ingress:
         self._acceptor = Acceptor(
             self._pool, self._snapshot, epoch=epoch, lifetime=self._lifetime, committed=self._publisher.offer
         )
-        self._broker_in = BrokerIn(self._acceptor, self._directory, Parking(self._broker, self._rejections))
+        self._broker_in = BrokerIn(
+            self._broker.names, self._acceptor, self._directory, Parking(self._broker, self._rejections)
+        )
         async with open_session() as session, AsyncExitStack() as door:
             await self._open(door, self._web(session))
             async with asyncio.TaskGroup() as group:

@@ -16,6 +16,8 @@ from libs.common.contracts.cloudevents import carried
 from libs.common.contracts.cloudevents.event import CloudEvent, MalformedCloudEventError
 from libs.common.contracts.registry import RegistryObject
 from libs.common.rabbitmq.connection import BrokerUnavailableError
+from libs.common.rabbitmq.dead_letters import publisher_of
+from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.ingress.accept import Acceptor, UnavailableError, UnstorableError
@@ -43,7 +45,8 @@ class _Offer:
 class BrokerIn:
     """The consumer of producers' messages."""
 
-    def __init__(self, acceptor: Acceptor, directory: Directory, parking: Parking) -> None:
+    def __init__(self, names: Names, acceptor: Acceptor, directory: Directory, parking: Parking) -> None:
+        self._names = names
         self._acceptor = acceptor
         self._directory = directory
         self._parking = parking
@@ -93,7 +96,7 @@ class BrokerIn:
             UnavailableError: whose it is cannot be told now.
         """
         try:
-            organisation = await organisation_of(self._directory, incoming.user_id)
+            organisation = await organisation_of(self._directory, publisher_of(incoming, self._names))
             return [_offer(organisation, each) for each in _read(incoming, organisation)]
         except PoisonError as poison:
             return [_Offer(judged=poison, content_type=incoming.content_type, body=incoming.body)]

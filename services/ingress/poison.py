@@ -1,22 +1,20 @@
 """What will not be accepted however often it comes: parked with its reason, and kept among the rejected."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from aio_pika.abc import AbstractIncomingMessage
 
 from libs.common.domain.facts import Origin
+from libs.common.rabbitmq import dead_letters
 from libs.common.rabbitmq.broker import Broker
+from libs.common.runtime.clock import now
 from libs.common.runtime.logs import logger
 from services.ingress import metrics
 from services.ingress.rejections import Rejection, Rejections, kept_headers
 
 _LOG: Final = logger("poison")
-REASON: Final = "x-hookledger-reason"
-USER: Final = "x-hookledger-user"
-ROUTING_KEY: Final = "x-hookledger-routing-key"
-_NO_CONTENT_TYPE: Final = "application/octet-stream"
 _LONGEST_REASON: Final = 500
 
 
@@ -57,31 +55,19 @@ class Parking:
             BrokerUnavailableError: whether it is there is not known.
         """
         reason = str(poison)[:_LONGEST_REASON]
-        headers: dict[str, Any] = {name: _passable(value) for name, value in incoming.headers.items()}
-        headers |= {REASON: reason, USER: incoming.user_id or "", ROUTING_KEY: incoming.routing_key or ""}
-        await self._broker.publish(
-            self._broker.names.dead,
-            body,
-            content_type=content_type or _NO_CONTENT_TYPE,
-            headers=headers,
-            mandatory=True,
-        )
+        names = self._broker.names
+        letter = dead_letters.parked(incoming, names, reason=reason, at=now(), content_type=content_type, body=body)
+        await self._broker.send(names.dead, letter, mandatory=True)
         metrics.REJECTED.labels(str(Origin.BROKER), "poison").inc()
-        _LOG.warning("poison.parked", reason=reason, user=incoming.user_id)
+        user = dead_letters.publisher_of(incoming, names) or ""
+        _LOG.warning("poison.parked", reason=reason, user=user)
         if poison.org is not None:
-            told = {"Content-Type": content_type or "", **{name: str(headers[name]) for name in (USER, ROUTING_KEY)}}
+            told = {
+                "Content-Type": content_type or "",
+                dead_letters.USER: user,
+                dead_letters.ROUTING_KEY: incoming.routing_key or "",
+            }
             self._rejections.keep(_rejection(poison.org, poison.app, reason, told, body))
-
-
-def _passable(value: Any) -> Any:
-    """A header's value in a form that can be published again: what came as bytes is written from a `bytearray` only."""
-    if isinstance(value, bytes):
-        return bytearray(value)
-    if isinstance(value, dict):
-        return {str(name): _passable(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_passable(item) for item in value]
-    return value
 
 
 def _rejection(org: UUID, app: UUID | None, reason: str, told: Mapping[str, str], body: bytes) -> Rejection:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import aio_pika
 import aiormq
-from aio_pika.abc import AbstractChannel, AbstractConnection, DeliveryMode
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractMessage, DeliveryMode
 from aiormq.channel import Channel
 
 from libs.common.rabbitmq import connection as connections
@@ -111,6 +111,14 @@ class Broker:
             headers=dict(headers or {}),
             delivery_mode=DeliveryMode.PERSISTENT,
         )
+        await self.send(exchange, message, routing_key=routing_key, mandatory=mandatory)
+
+    async def send(self, exchange: str, message: AbstractMessage, *, routing_key: str = "", mandatory: bool) -> None:
+        """As `publish`, for a message that is made already.
+
+        Raises:
+            BrokerUnavailableError: no confirm within `PUBLISH_SECONDS`, or a refusal.
+        """
         async with self._channel() as channel:
             target = await channel.get_exchange(exchange, ensure=False)
             await target.publish(message, routing_key, mandatory=mandatory)

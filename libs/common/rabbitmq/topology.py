@@ -1,6 +1,7 @@
 """What is declared on the broker, in one place.
 
 publish (topic) ───▶ publish.ingress (quorum)       producers' CloudEvents
+redrive (fanout) ──▶ publish.ingress                dead ones of these again; no producer may write to it
 messages (direct) ─▶ messages.dispatcher (classic)  envelopes; the outbox is their durability
 registry (fanout) ─▶ one exclusive queue a process  announcements of changes
 deliveries (topic) ▶ deliveries.registry (quorum)   outcomes, and whoever else binds a queue
@@ -16,6 +17,9 @@ from aio_pika.abc import AbstractChannel
 from pamqp.common import FieldTable
 
 DELIVERY_LIMIT: Final = 20
+# Who looks through the dead letters takes them and gives them back, which counts as a delivery. RabbitMQ 3 has no limit
+# unless it is told one; 4 drops after 20, unless it is told -1, which 3 refuses. Both take a number that is never met.
+NO_DELIVERY_LIMIT: Final = 1_000_000_000
 EVERYTHING: Final = "#"
 
 
@@ -34,6 +38,11 @@ class Names:
     def publish_queue(self) -> str:
         """Queue: the same, for ingress."""
         return f"{self.prefix}.publish.ingress"
+
+    @property
+    def redrive(self) -> str:
+        """Exchange: what producers published, once more. Who may write here speaks for any of them."""
+        return f"{self.prefix}.redrive"
 
     @property
     def messages(self) -> str:
@@ -74,7 +83,8 @@ class Names:
 async def declare(channel: AbstractChannel, names: Names) -> None:
     """Declare everything; the same from every service, so that none has to wait for another."""
     await channel.declare_exchange(names.dead, ExchangeType.FANOUT, durable=True)
-    dead = await channel.declare_queue(names.dead, durable=True, arguments={"x-queue-type": "quorum"})
+    unlimited: FieldTable = {"x-queue-type": "quorum", "x-delivery-limit": NO_DELIVERY_LIMIT}
+    dead = await channel.declare_queue(names.dead, durable=True, arguments=unlimited)
     await dead.bind(names.dead)
 
     limits: FieldTable = {
@@ -85,6 +95,8 @@ async def declare(channel: AbstractChannel, names: Names) -> None:
     await channel.declare_exchange(names.publish, ExchangeType.TOPIC, durable=True)
     published = await channel.declare_queue(names.publish_queue, durable=True, arguments=limits)
     await published.bind(names.publish, EVERYTHING)
+    await channel.declare_exchange(names.redrive, ExchangeType.FANOUT, durable=True)
+    await published.bind(names.redrive)
 
     await channel.declare_exchange(names.messages, ExchangeType.DIRECT, durable=True)
     envelopes = await channel.declare_queue(

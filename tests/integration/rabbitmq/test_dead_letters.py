@@ -1,0 +1,81 @@
+"""What is said of a dead letter: by ingress or by the broker, and never by its sender."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from yarl import URL
+
+from libs.common.rabbitmq import dead_letters
+from libs.common.rabbitmq.topology import Names
+from tests.conftest import Amqp
+from tests.integration.rabbitmq.line import connected, raw_channel
+
+FORGED: dict[str, Any] = {"x-hookledger-user": "another", "x-hookledger-reason": "forged", "x-death": "forged"}
+
+
+async def published(channel: AbstractChannel, names: Names, user: str) -> AbstractIncomingMessage:
+    """A producer's message, as ingress takes it."""
+    exchange = await channel.get_exchange(names.publish, ensure=False)
+    message = aio_pika.Message(
+        b"\xff",
+        user_id=user,
+        content_type="image/png",
+        headers=FORGED | {"ce-id": bytearray(b"\xfe"), "ce-n": 7},
+        message_id="m1",
+        correlation_id="c1",
+        expiration=60,
+    )
+    await exchange.publish(message, "order.paid", mandatory=True)
+    return await taken(channel, names.publish_queue)
+
+
+async def taken(channel: AbstractChannel, queue: str) -> AbstractIncomingMessage:
+    message = await (await channel.get_queue(queue, ensure=False)).get(timeout=10)
+    assert message is not None
+    return message
+
+
+async def test_what_the_broker_puts_aside_is_its_users_whatever_its_headers_say(amqp: Amqp) -> None:
+    names, user = Names(amqp.prefix), URL(amqp.url).user or ""
+    async with connected(amqp), raw_channel(amqp) as channel:
+        incoming = await published(channel, names, user)
+        assert dead_letters.publisher_of(incoming, names) == user
+        await incoming.reject(requeue=False)
+        dead = await taken(channel, names.dead)
+        letter = dead_letters.read(dead, names)
+        await dead.ack()
+    assert (letter.user, letter.queue, letter.reason) == (user, names.publish_queue, "rejected")
+    assert letter.routing_key == "order.paid"
+    assert letter.at is not None
+    assert datetime.now(UTC) - letter.at < timedelta(minutes=1)
+    assert letter.headers == {"ce-id": bytearray(b"\xfe"), "ce-n": 7}
+
+
+async def test_what_is_sent_again_is_what_was_sent_and_still_its_users(amqp: Amqp) -> None:
+    names, user = Names(amqp.prefix), URL(amqp.url).user or ""
+    async with connected(amqp) as broker, raw_channel(amqp) as channel:
+        incoming = await published(channel, names, user)
+        await incoming.ack()
+        parked = dead_letters.parked(
+            incoming, names, reason="why", at=datetime.now(UTC), content_type="image/png", body=b"\xff"
+        )
+        await broker.send(names.dead, parked, mandatory=True)
+        dead = await taken(channel, names.dead)
+        letter = dead_letters.read(dead, names)
+        await dead.nack(requeue=True)
+        dead = await taken(channel, names.dead)
+        assert dead_letters.read(dead, names).id == letter.id
+        await dead.ack()
+        assert (letter.reason, letter.user, letter.queue) == ("why", user, names.publish_queue)
+        exchange, routing_key, again = dead_letters.redriven(letter, names)
+        assert (exchange, routing_key) == (names.redrive, "order.paid")
+        await broker.send(exchange, again, routing_key=routing_key, mandatory=True)
+        back = await taken(channel, names.publish_queue)
+        await back.ack()
+    assert dead_letters.publisher_of(back, names) == user
+    assert (back.body, back.content_type, back.routing_key) == (b"\xff", "image/png", "order.paid")
+    assert (back.message_id, back.correlation_id, back.expiration) == ("m1", "c1", None)
+    own = {name: value for name, value in back.headers.items() if name.startswith("ce-")}
+    assert own == {"ce-id": bytearray(b"\xfe"), "ce-n": 7}
