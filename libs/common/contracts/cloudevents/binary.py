@@ -1,8 +1,10 @@
 """CloudEvents in binary form on AMQP 0-9-1: attributes are headers, data is the body's bytes, whatever they are.
 
-A header is an attribute's name behind a prefix. AMQP 1.0's binding has `cloudEvents:` and, for those who cannot write a
-colon, `cloudEvents_`; CloudEvents' own RabbitMQ libraries write `ce-`. Some clients change the case of headers.
-Source: CloudEvents 1.0.2, "AMQP Protocol Binding", section 3.1; "CloudEvents", section 3.1 (how values are written).
+A header is an attribute's name behind a prefix. AMQP 0-9-1 has no binding among CloudEvents' own documents: RabbitMQ's,
+which the CloudEvents libraries follow, writes `ce-`; that of AMQP 1.0 `cloudEvents:`, or `cloudEvents_` where a colon
+cannot be written. Some clients change the case of headers.
+Source: Knative's "RabbitMQ Protocol Binding for CloudEvents"; CloudEvents 1.0.2, "AMQP Protocol Binding", section 3.1,
+and "CloudEvents", section 3.1 (how values are written).
 """
 
 from collections.abc import Iterator, Mapping
