@@ -20,7 +20,6 @@ from deploy.stack.server import Say
 _USER = "hookledger"
 _START_S = 90.0
 _STOP_S = 30.0
-_CONTROL_S = 30.0
 _PORTS = ("port", "dist_port", "epmd_port")
 
 _CONFIGURATION = """\
@@ -125,30 +124,6 @@ class LocalRabbitMQ:
         """Remove its queues and messages; stops it first. Ports and password stay."""
         self.stop()
         shutil.rmtree(self.folder / "mnesia", ignore_errors=True)
-
-    def control(self, *words: str) -> str:
-        """What `rabbitmqctl <words>` prints about this broker, which runs.
-
-        Raises:
-            StackError: it refuses, or takes longer than `_CONTROL_S`.
-        """
-        try:
-            done = subprocess.run(
-                ["./rabbitmqctl", "--quiet", *words],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                env=self._environment(read_record(self._record)),
-                cwd=self.binaries.sbin,
-                timeout=_CONTROL_S,
-            )
-        except subprocess.TimeoutExpired:
-            raise StackError(f"rabbitmqctl {words[0]} did not end in {_CONTROL_S:.0f} s") from None
-        if done.returncode:
-            said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            raise StackError(f"rabbitmqctl {words[0]} failed: {said[-1] if said else 'without a word'}")
-        return done.stdout.strip()
 
     def _take_ports(self) -> None:
         """Choose ports on the first start, and new ones for those that somebody else took."""

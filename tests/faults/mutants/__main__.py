@@ -55,7 +55,7 @@ def _is_found(servers: Servers, mutant: Mutant, number: int, of: int) -> bool:
             messages=MESSAGES,
             seconds=ROUND_SECONDS,
             faults=mutant.faults,
-            behaviours=(),
+            behaviours=mutant.behaviours,
         )
 
         async def run(round_: Round = round_) -> list[str]:

@@ -1,9 +1,9 @@
 """Planted defects: each one a thing that goes wrong in webhook platforms, and the faults under which it shows."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from libs.common.runtime.failpoints import Failpoint
-from tests.faults.campaign.plan import Fault, Kind
+from tests.faults.campaign.plan import Behaviour, Fault, Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,11 +17,12 @@ class Edit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """A defect, and the faults that are to show it; none where it shows by itself."""
+    """A defect, and the faults and receivers that are to show it; none where it shows by itself."""
 
     name: str
     edits: tuple[Edit, ...]
-    faults: tuple[Fault, ...] = field(default=())
+    faults: tuple[Fault, ...] = ()
+    behaviours: tuple[Behaviour, ...] = ()
 
 
 def _at(
@@ -44,13 +45,13 @@ MUTANTS = (
         edits=(
             Edit(
                 file="services/ingress/broker_in.py",
-                old="        backoff = FIRST_BACKOFF_SECONDS\n        while True:",
-                new="        backoff = FIRST_BACKOFF_SECONDS\n        await incoming.ack()\n        while True:",
+                old="        backoff = FIRST_BACKOFF_SECONDS\n        while True:\n",
+                new="        backoff = FIRST_BACKOFF_SECONDS\n        await incoming.ack()\n        while True:\n",
             ),
             Edit(
                 file="services/ingress/broker_in.py",
-                old="            else:\n                await incoming.ack()\n                return",
-                new="            else:\n                return",
+                old="            if away is None:\n                await incoming.ack()\n                return\n",
+                new="            if away is None:\n                return\n",
             ),
         ),
         faults=(
@@ -231,6 +232,7 @@ MUTANTS = (
             ),
         ),
         faults=(_at(Kind.ROLL, at=1.0), _at(Kind.ROLL, at=2.0)),
+        behaviours=(Behaviour.SLOW,),
     ),
     Mutant(
         name="outcomes published without their confirms",
