@@ -16,13 +16,14 @@ class Step:
     """Some folders of tests, or a module that is run as a program.
 
     `beside` are folders for a second run of the tests at the same time, on servers of its own: such tests wait more
-    than they compute.
+    than they compute. `words` are the program's.
     """
 
     name: str
     folders: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     module: str | None = None
+    words: tuple[str, ...] = ()
 
 
 STEPS = (
@@ -33,6 +34,8 @@ STEPS = (
          beside=("tests/integration/ingress", "tests/integration/registry", "tests/integration/stack")),
     Step(name="e2e: the three services", folders=("tests/e2e",)),
     Step(name="faults: kill -9 and wiped brokers", folders=("tests/faults",)),
+    Step(name="campaign: everything broken by a seed", module="tests.faults.campaign",
+         words=("--seed", "1", "--rounds", "5")),
     Step(name="demo: the main job", module="deploy.demo"),
 )  # fmt: skip
 
@@ -57,7 +60,7 @@ def main() -> int:
 
 def _run(step: Step) -> int:
     if step.module:
-        return subprocess.run([sys.executable, "-m", step.module], check=False, cwd=CHECKOUT).returncode
+        return subprocess.run([sys.executable, "-m", step.module, *step.words], check=False, cwd=CHECKOUT).returncode
     with TemporaryFile() as output:
         beside = _begin(step.beside, output) if step.beside else None
         code = _begin(step.folders, None).wait()

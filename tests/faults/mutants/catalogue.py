@@ -55,9 +55,9 @@ MUTANTS = (
             ),
         ),
         faults=(
-            _at(Kind.KILL_AT, "ingress-1", Failpoint.ACCEPT_IN_TRANSACTION),
-            _at(Kind.KILL_AT, "ingress-2", Failpoint.ACCEPT_IN_TRANSACTION),
-            _at(Kind.BACKENDS_ENDED, at=4.0, lasts=2.0),
+            _at(Kind.LOCK_HELD, "hookledger.outbox", lasts=3.0),
+            _at(Kind.KILL, "ingress-1", at=2.5),
+            _at(Kind.KILL, "ingress-2", at=3.0),
         ),
     ),
     Mutant(
