@@ -71,6 +71,8 @@ NETWORKS = (
 LOCKS = ("hookledger.outbox", "hookledger.queue", "hookledger.lane", "hookledger.registry_version", "hookledger.fact")
 POINTS = tuple(point for point in Failpoint if point is not Failpoint.REBUILD_CHUNK)
 ROUND_SECONDS = 8.0
+TIMES = {Kind.KILL_AT: 4, Kind.FREEZE_AT: 2}
+"""How often a kind is in the deck, where it is more than once: there are many points to stop at."""
 LONG_ROUNDS = frozenset({Kind.OVERLOAD})
 FAULTS_OF_A_ROUND = 3
 
@@ -114,7 +116,7 @@ class Round:
 def plan(
     seed: int, rounds: int, *, messages: int, kinds: Sequence[Kind], points: Sequence[Failpoint] = POINTS
 ) -> list[Round]:
-    """The rounds of a seed: every kind comes before any comes again.
+    """The rounds of a seed, their faults drawn from one deck after the other, in which every kind is.
 
     Args:
         seed: names the run.
@@ -124,7 +126,7 @@ def plan(
         points: failpoints to choose from.
     """
     chance = random.Random(f"{seed}")
-    deck = _shuffled_for_ever(chance, kinds)
+    deck = _shuffled_for_ever(chance, [kind for kind in kinds for _ in range(TIMES.get(kind, 1))])
     armed = _shuffled_for_ever(chance, points)
     behaviours = _shuffled_for_ever(chance, list(Behaviour))
     made = []
