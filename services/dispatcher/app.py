@@ -31,7 +31,7 @@ from libs.common.runtime.logs import logger
 from libs.common.runtime.service import StartError
 from libs.common.runtime.settings import parse_master_keys, parse_networks
 from libs.common.runtime.waiting import set_within
-from services.dispatcher import metrics, reclaim
+from services.dispatcher import metrics, reclaim, statistics
 from services.dispatcher.attempts import Attempts
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
@@ -124,6 +124,7 @@ class Dispatcher:
                 group.create_task(self._lease.run(self._ended)),
                 group.create_task(reclaim.run(self._pool, epoch, self._ended)),
                 group.create_task(self._follower.run(self._ended)),
+                group.create_task(statistics.run(self._pool, self._lease.process, self._ended)),
             ]
             working = [
                 group.create_task(self._fan_outs.sweep()),

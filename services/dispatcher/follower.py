@@ -6,8 +6,6 @@ passed over. One process at a time follows; it publishes, awaits the confirms, t
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -15,6 +13,7 @@ import asyncpg
 
 from libs.common.contracts.cloudevents import structured
 from libs.common.domain.facts import MessageAccepted
+from libs.common.postgres.checkpoint import Checkpoint, Cursor
 from libs.common.postgres.ledger import Appended, appended
 from libs.common.postgres.pool import CONNECTION_ERRORS, Pool
 from libs.common.rabbitmq.broker import Broker
@@ -31,15 +30,7 @@ _LOG: Final = logger("follower")
 NAME: Final = "outcomes"
 BATCH: Final = 2_000
 POLL_SECONDS: Final = 0.25
-OWNED_FOR: Final = timedelta(seconds=10)
 AGAIN_SECONDS: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Cursor:
-    epoch: int
-    xact: str
-    position: int
 
 
 class Follower:
@@ -48,7 +39,7 @@ class Follower:
     def __init__(self, pool: Pool, broker: Broker, process: UUID) -> None:
         self._pool = pool
         self._broker = broker
-        self._process = process
+        self._checkpoint = Checkpoint(NAME, process)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Follow until told to stop, then let another go on."""
@@ -65,34 +56,26 @@ class Follower:
                 pause = AGAIN_SECONDS
             await set_within(stopping, pause)
         try:
-            await self._leave()
+            await self._checkpoint.leave(self._pool)
         except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
             _LOG.info("follower.not_left", reason=str(error) or type(error).__name__)
 
-    async def _leave(self) -> None:
-        """Let another process follow at once."""
-        await self._pool.execute(
-            "UPDATE hookledger.checkpoint SET owner = NULL WHERE follower = $1 AND owner = $2", NAME, self._process
-        )
-
     async def _step(self) -> bool:
         """Publish a batch; whether there may be more at once."""
-        cursor = await self._own()
+        cursor = await self._checkpoint.own(self._pool)
         if cursor is None:
             return False
         rows = await self._pool.fetch(
             """
-            SELECT f.stream, f.version, f.epoch, f.xact::text AS xact, f.position, f.app, f.endpoint, f.kind, f.schema,
+            SELECT f.stream, f.version, f.epoch, f.xact, f.position, f.app, f.endpoint, f.kind, f.schema,
                 f.at, CASE WHEN f.kind = ANY($5) THEN f.data END AS data
             FROM hookledger.fact f
-            WHERE (f.epoch, f.xact, f.position) > ($1, $2::text::xid8, $3)
+            WHERE (f.epoch, f.xact, f.position) > ($1, $2, $3)
               AND (f.epoch, f.xact) < ((SELECT max(epoch) FROM hookledger.ledger_epoch),
                   pg_snapshot_xmin(pg_current_snapshot()))
-            ORDER BY f.epoch, f.xact, f.position LIMIT $4 -- by f.xact: xact alone is the text, by which 1000 < 999
+            ORDER BY f.epoch, f.xact, f.position LIMIT $4
             """,
-            cursor.epoch,
-            cursor.xact,
-            cursor.position,
+            *cursor,
             BATCH,
             list(KINDS),
         )
@@ -101,37 +84,8 @@ class Follower:
         await self._publish([appended(row) for row in rows if row["data"] is not None])
         reach(Failpoint.FOLLOWER_PUBLISHED)
         last = rows[-1]
-        await self._move(_Cursor(epoch=last["epoch"], xact=last["xact"], position=last["position"]))
+        await self._checkpoint.move(self._pool, Cursor(last["epoch"], last["xact"], last["position"]))
         return len(rows) == BATCH
-
-    async def _own(self) -> _Cursor | None:
-        """The checkpoint, if this process is or becomes its owner."""
-        row = await self._pool.fetchrow(
-            """
-            INSERT INTO hookledger.checkpoint AS c (follower, epoch, xact, position, owner, owned_until)
-            VALUES ($1, 0, '0', 0, $2, clock_timestamp() + $3)
-            ON CONFLICT (follower) DO UPDATE SET owner = $2, owned_until = clock_timestamp() + $3
-            WHERE c.owner IS NULL OR c.owner = $2 OR c.owned_until < clock_timestamp()
-            RETURNING c.epoch, c.xact::text AS xact, c.position
-            """,
-            NAME,
-            self._process,
-            OWNED_FOR,
-        )
-        return None if row is None else _Cursor(epoch=row["epoch"], xact=row["xact"], position=row["position"])
-
-    async def _move(self, cursor: _Cursor) -> None:
-        await self._pool.execute(
-            """
-            UPDATE hookledger.checkpoint SET epoch = $3, xact = $4::text::xid8, position = $5
-            WHERE follower = $1 AND owner = $2
-            """,
-            NAME,
-            self._process,
-            cursor.epoch,
-            cursor.xact,
-            cursor.position,
-        )
 
     async def _publish(self, items: Sequence[Appended]) -> None:
         wanted = [item.stream for item in items if isinstance(item.fact, MessageAccepted) and item.fact.publish]

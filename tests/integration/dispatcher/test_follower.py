@@ -178,7 +178,7 @@ async def test_what_was_published_and_not_checkpointed_is_published_again(
     async with telling(world, amqp) as (follower, heard):
         await world.accept(app, 3, publish=True)
         with monkeypatch.context() as patch:
-            patch.setattr(follower, "_move", dies)
+            patch.setattr(follower._checkpoint, "move", dies)
             with pytest.raises(ConnectionResetError):
                 await follower._step()
         await heard.wait_for(3)
@@ -197,7 +197,7 @@ async def test_one_process_follows_and_another_takes_over_when_it_leaves_or_dies
         await world.accept(app, publish=True)
         await _follow(other)
         assert len(heard.messages) == 1  # it is not its turn
-        await one._leave()
+        await one._checkpoint.leave(one._pool)
         await _follow(other)
         await heard.wait_for(2)
         await world.accept(app, publish=True)
