@@ -141,7 +141,10 @@ class Claims:
         changed: list[Transition] = []
         started: Counter[UUID] = Counter()
         for item in claimed:
-            state = states[item.delivery]
+            state = states.get(item.delivery)
+            if state is None:  # a damaged row must not stop the others; rebuild brings it back
+                _LOG.error("claims.no_state", delivery=str(item.delivery))
+                continue
             endpoint = self._snapshot.endpoint(state.endpoint)
             try:
                 facts = decide(state, self._command(state, endpoint, now))
