@@ -15,12 +15,14 @@ from libs.common.domain import ids
 from libs.common.domain.ids import BadIdError, Prefix
 from libs.common.postgres import migrate as migrations
 from libs.common.postgres.pool import Pool, open_pool
+from libs.common.postgres.rebuild import rebuild_database
 from libs.common.postgres.verify import verify_database
 from libs.common.runtime import failpoints
 from libs.common.runtime.settings import load
 from services.admin.creation import CreationError, create_key, create_organisation
 from services.admin.dead_letter_commands import dead_letters
 from services.admin.errors import NOT_ALL, operator_errors
+from services.admin.progress import showing
 
 commands = typer.Typer(
     help="Hookledger's command for operators. The database is named by HOOKLEDGER_DATABASE_URL (or …_URL_FILE),"
@@ -52,6 +54,22 @@ def migrate() -> None:
     with operator_errors():
         taken = asyncio.run(migrations.migrate(_database_url(), typer.echo))
     typer.echo(f"migrate: done, {taken} applied" if taken else "migrate: nothing to do")
+
+
+@commands.command()
+def rebuild() -> None:
+    """Project everything again from the ledgers, while the services run; then verify."""
+    with operator_errors():
+        url = _database_url()
+        with showing("rebuild", typer.echo) as progress:
+            done = asyncio.run(rebuild_database(url, progress, typer.echo))
+    typer.echo(
+        f"rebuild: {done.facts} ledger events, {done.deliveries} deliveries ({done.mended} rows mended),"
+        f" {done.registry_objects} registry objects ({done.mended_objects} mended)"
+    )
+    if done.mended_objects:
+        typer.echo("rebuild: restart the services: they keep the registry objects that they have read")
+    verify()
 
 
 @commands.command()

@@ -10,6 +10,7 @@ import typer
 from libs.common.contracts.ledger import UnknownFactError
 from libs.common.postgres.migrate import SchemaError
 from libs.common.postgres.pool import CONNECTION_ERRORS, DatabaseUnavailableError, reason
+from libs.common.postgres.rebuild import RebuildRunningError
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
 from libs.common.runtime.settings import SettingsError
 from services.admin.creation import CreationError
@@ -29,6 +30,7 @@ def operator_errors() -> Iterator[None]:
         SchemaError,
         CreationError,
         UnknownFactError,
+        RebuildRunningError,
         BrokerRefusedError,
         BrokerUnavailableError,
     ) as error:

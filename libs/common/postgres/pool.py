@@ -24,6 +24,14 @@ COMMAND_SECONDS: Final = 30.0
 IDLE_IN_TRANSACTION_SECONDS: Final = 30
 DURABLE_SETTINGS: Final = ("fsync", "full_page_writes", "synchronous_commit")
 
+_SESSION: Final = {
+    "search_path": SEARCH_PATH,
+    "timezone": "UTC",
+    "jit": "off",
+    # A plan made while a table is still empty would read the whole of it for as long as it is kept.
+    "enable_seqscan": "off",
+}
+
 CONNECTION_ERRORS: Final = (
     OSError,
     TimeoutError,
@@ -45,6 +53,9 @@ CONTENT_ERRORS: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolation
 
 class DatabaseUnavailableError(Exception):
     """Postgres cannot be reached, or not used, at start."""
+
+
+_UNUSABLE: Final = (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, SchemaError)
 
 
 async def open_pool(
@@ -77,14 +88,10 @@ async def open_pool(
             command_timeout=COMMAND_SECONDS,
             max_inactive_connection_lifetime=0,
             server_settings={
+                **_SESSION,
                 "application_name": f"hookledger-{service}",
                 "role": f"hookledger_{service}",
-                "search_path": SEARCH_PATH,
-                "timezone": "UTC",
-                "jit": "off",
                 "plan_cache_mode": "force_custom_plan" if custom_plans else "force_generic_plan",
-                # A plan made while a table is still empty would read the whole of it for as long as it is kept.
-                "enable_seqscan": "off",
                 "statement_timeout": "25s",
                 "idle_in_transaction_session_timeout": f"{idle_in_transaction_seconds}s",
             },
@@ -93,7 +100,7 @@ async def open_pool(
             await check_schema(connection)
             await follow_clock(connection)
             await _warn_of_losses(connection)
-    except (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, SchemaError) as error:
+    except _UNUSABLE as error:
         raise DatabaseUnavailableError(reason(error)) from error
     return pool
 
@@ -115,6 +122,22 @@ async def _warn_of_losses(connection: Connection) -> None:
             settings=[row["name"] for row in rows],
             means="Postgres may lose accepted messages and recorded attempts in a crash; turn them on",
         )
+
+
+async def connect(url: str) -> "asyncpg.Connection[asyncpg.Record]":
+    """A connection of the URL's own user, who owns the tables: for what no service may do.
+
+    Raises:
+        DatabaseUnavailableError: with one line for the operator.
+    """
+    try:
+        connection = await asyncpg.connect(
+            url, timeout=CONNECT_SECONDS, server_settings={**_SESSION, "application_name": "hookledger"}
+        )
+        await check_schema(connection)
+    except _UNUSABLE as error:
+        raise DatabaseUnavailableError(reason(error)) from error
+    return connection
 
 
 def reason(error: BaseException) -> str:

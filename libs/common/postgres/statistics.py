@@ -22,12 +22,10 @@ async def count(connection: Connection, checkpoint: Checkpoint) -> int:
         cursor = await checkpoint.own(connection)
         if cursor is None:
             return 0
-        row = await _add(connection, cursor)
-        if row is None:
-            return 0
-        facts, *last = row
-        await checkpoint.move(connection, Cursor(*last))
-    return int(facts)
+        facts, last = await _add(connection, cursor)
+        if facts:
+            await checkpoint.move(connection, last)
+    return facts
 
 
 async def forget(connection: Connection, checkpoint: Checkpoint) -> None:
@@ -36,8 +34,8 @@ async def forget(connection: Connection, checkpoint: Checkpoint) -> None:
     await connection.execute("DELETE FROM projection_1.endpoint_hour")
 
 
-async def _add(connection: Connection, cursor: Cursor) -> tuple[int, int, int, int] | None:
-    """Add what `BATCH` facts after `cursor` say; their number and the place of the last of them.
+async def _add(connection: Connection, cursor: Cursor) -> tuple[int, Cursor]:
+    """Add what the next `BATCH` facts after `cursor` say; how many there were, and the place of the last of them.
 
     The data of `AttemptEnded` are read here as schema 1 has them: the one reader of facts that is not the codec, since
     it is several times cheaper. `hookledger verify` compares what it counts with what the codec reads.
@@ -72,4 +70,4 @@ async def _add(connection: Connection, cursor: Cursor) -> tuple[int, int, int, i
         *cursor,
         BATCH,
     )
-    return None if row is None else (row["facts"], row["epoch"], row["xact"], row["position"])
+    return (0, cursor) if row is None else (row["facts"], Cursor(row["epoch"], row["xact"], row["position"]))

@@ -1,61 +1,32 @@
 """Comparing the projections with the fold of the ledgers, row by row, while the system runs.
 
 The streams are read in chunks of their ids. All that belongs to a chunk, facts and projected rows, is read in one
-repeatable-read transaction and so at one instant; the transactions stay short, because an open snapshot holds back
-vacuum and every follower of the ledger. What is born after verifying began is left to the next time.
+repeatable-read transaction and so at one instant. What is born after verifying began is left to the next time.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
-from itertools import groupby
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from libs.common.contracts import registry as documents
-from libs.common.domain.attempts import AttemptRow, attempt_rows
-from libs.common.domain.delivery import Delivery
-from libs.common.domain.delivery import fold as fold_delivery
-from libs.common.domain.facts import DeliveryFact, MessageAccepted, MessageFannedOut
-from libs.common.postgres import registry
-from libs.common.postgres.ledger import Appended, appended
+from libs.common.domain.delivery import Status
+from libs.common.postgres import statistics
+from libs.common.postgres.checkpoint import BEGINNING, Cursor
+from libs.common.postgres.chunks import Chunk, delivery_chunks, registry_chunks
+from libs.common.postgres.findings import Findings, Row, Say
+from libs.common.postgres.folding import (
+    ATTEMPT_COLUMNS,
+    DELIVERY_COLUMNS,
+    OBJECT_COLUMNS,
+    FoldedDelivery,
+    fold_deliveries,
+    fold_registry,
+)
 from libs.common.postgres.pool import Connection, Pool
-from libs.common.postgres.registry import RegistryFact
-
-CHUNK_STREAMS: Final = 1000
-
-_DELIVERY_COLUMNS: Final = tuple(field.name for field in fields(Delivery))
-_ATTEMPT_COLUMNS: Final = tuple(field.name for field in fields(AttemptRow))
-_NOWHERE: Final = UUID(int=0)
-
-Say = Callable[[str], None]
-Row = Mapping[str, Any]
-
-
-@dataclass(slots=True, kw_only=True)
-class Findings:
-    """What was compared, and how many rows or fields differ."""
-
-    deliveries: int = 0
-    attempts: int = 0
-    registry_objects: int = 0
-    differences: int = 0
-
-    @property
-    def counted(self) -> str:
-        """What was compared, in words."""
-        return f"{self.deliveries} deliveries, {self.attempts} attempts, {self.registry_objects} registry objects"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Chunk:
-    """The streams with ids above `after`, up to and including `last`."""
-
-    after: UUID
-    last: UUID
 
 
 async def verify_database(pool: Pool, say: Say) -> Findings:
@@ -64,63 +35,22 @@ async def verify_database(pool: Pool, say: Say) -> Findings:
     Raises:
         UnknownFactError: the ledger was written by a newer version.
     """
-    findings = Findings()
+    findings = Findings(say=say)
     async with pool.acquire() as connection:
-        async for chunk in _chunks(connection, _NEXT_STREAMS, _LAST_STREAM):
-            await _verify_deliveries(connection, chunk, findings, say)
-        async for chunk in _chunks(connection, _NEXT_OBJECTS, _LAST_OBJECT):
-            await _verify_registry(connection, chunk, findings, say)
+        # Before the streams: what is counted now is in the ledger for good, and so in the chunks read after it.
+        counted = await _Statistics.read(connection)
+        async for chunk in delivery_chunks(connection):
+            await _verify_deliveries(connection, chunk, counted, findings)
+        counted.compare(findings)
+        await _verify_lanes(connection, findings)
+        async for chunk in registry_chunks(connection):
+            await _verify_registry(connection, chunk, findings)
     return findings
 
 
-_LAST_STREAM: Final = """
-    SELECT id FROM (
-        (SELECT stream AS id FROM hookledger.fact ORDER BY stream DESC LIMIT 1)
-        UNION ALL (SELECT delivery FROM projection_1.delivery_state ORDER BY delivery DESC LIMIT 1)
-        UNION ALL (SELECT delivery FROM projection_1.attempt ORDER BY delivery DESC LIMIT 1)
-    ) newest ORDER BY id DESC LIMIT 1
-"""
-_NEXT_STREAMS: Final = """
-    SELECT id FROM (
-        (SELECT DISTINCT stream AS id FROM hookledger.fact WHERE stream > $1 ORDER BY stream LIMIT $2)
-        UNION (SELECT delivery FROM projection_1.delivery_state WHERE delivery > $1 ORDER BY delivery LIMIT $2)
-    ) next ORDER BY id OFFSET $2 - 1 LIMIT 1
-"""
-_LAST_OBJECT: Final = """
-    SELECT id FROM (
-        (SELECT stream AS id FROM hookledger.registry_fact ORDER BY stream DESC LIMIT 1)
-        UNION ALL (SELECT id FROM hookledger.registry_object ORDER BY id DESC LIMIT 1)
-    ) newest ORDER BY id DESC LIMIT 1
-"""
-_NEXT_OBJECTS: Final = """
-    SELECT id FROM (
-        (SELECT DISTINCT stream AS id FROM hookledger.registry_fact WHERE stream > $1 ORDER BY stream LIMIT $2)
-        UNION (SELECT id FROM hookledger.registry_object WHERE id > $1 ORDER BY id LIMIT $2)
-    ) next ORDER BY id OFFSET $2 - 1 LIMIT 1
-"""
-
-
-async def _chunks(connection: Connection, next_ids: str, last_id: str) -> AsyncIterator[_Chunk]:
-    """Ranges of ids that hold about `CHUNK_STREAMS` streams each and, together, all that there are now."""
-    newest: UUID | None = await connection.fetchval(last_id)
-    after = _NOWHERE
-    while newest is not None and after < newest:
-        end: UUID | None = await connection.fetchval(next_ids, after, CHUNK_STREAMS)
-        last = newest if end is None or end > newest else end
-        yield _Chunk(after=after, last=last)
-        after = last
-
-
-async def _verify_deliveries(connection: Connection, chunk: _Chunk, findings: Findings, say: Say) -> None:
+async def _verify_deliveries(connection: Connection, chunk: Chunk, counted: "_Statistics", findings: Findings) -> None:
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        facts = await connection.fetch(
-            """
-            SELECT stream, version, app, endpoint, kind, schema, at, data
-            FROM hookledger.fact WHERE stream > $1 AND stream <= $2 ORDER BY stream, version
-            """,
-            chunk.after,
-            chunk.last,
-        )
+        folded = await fold_deliveries(connection, chunk)
         states = await connection.fetch(
             """
             SELECT delivery, app, message, endpoint, status, version, run, attempts, failures, unknowns, attempt,
@@ -139,37 +69,85 @@ async def _verify_deliveries(connection: Connection, chunk: _Chunk, findings: Fi
             chunk.after,
             chunk.last,
         )
-    folded: dict[UUID, Row] = {}
-    ended: dict[tuple[UUID, UUID], Row] = {}
-    for stream, rows in groupby(map(appended, facts), key=lambda item: item.stream):
-        try:
-            delivery = _delivery_facts(list(rows))
-            if delivery:
-                folded[stream] = _columns(fold_delivery(delivery), _DELIVERY_COLUMNS)
-                ended |= {
-                    (stream, row.attempt): _columns(row, _ATTEMPT_COLUMNS) for row in attempt_rows(stream, delivery)
-                }
-        except ValueError as error:
-            findings.differences += 1
-            say(f"delivery {stream}: its stream cannot be folded: {error}")
-    findings.deliveries += len(folded)
-    findings.attempts += len(ended)
-    findings.differences += _compare("delivery", folded, {row["delivery"]: row for row in states}, say)
-    findings.differences += _compare(
-        "attempt", ended, {(row["delivery"], row["attempt"]): row for row in attempts}, say
-    )
-
-
-async def _verify_registry(connection: Connection, chunk: _Chunk, findings: Findings, say: Say) -> None:
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        facts = await connection.fetch(
+        queue = await connection.fetch(
             """
-            SELECT stream, version, org, app, kind, at, registry_version, data
-            FROM hookledger.registry_fact WHERE stream > $1 AND stream <= $2 ORDER BY stream, version
+            SELECT delivery, lane, due_at, owner, counted FROM hookledger.queue WHERE delivery > $1 AND delivery <= $2
             """,
             chunk.after,
             chunk.last,
         )
+    for stream, why in folded.unfoldable.items():
+        findings.differ("delivery", stream, f"its stream cannot be folded: {why}")
+    ended = [row for item in folded.items.values() for row in item.attempts]
+    findings.deliveries += len(folded.items)
+    findings.attempts += len(ended)
+    findings.compare(
+        "delivery",
+        {stream: _columns(item.state, DELIVERY_COLUMNS) for stream, item in folded.items.items()},
+        {row["delivery"]: row for row in states},
+    )
+    findings.compare(
+        "attempt",
+        {(row.delivery, row.attempt): _columns(row, ATTEMPT_COLUMNS) for row in ended},
+        {(row["delivery"], row["attempt"]): row for row in attempts},
+    )
+    _compare_queue(folded.items, {row["delivery"]: row for row in queue}, findings)
+    for item in folded.items.values():
+        counted.add(item)
+
+
+def _compare_queue(folded: Mapping[UUID, FoldedDelivery], queue: Mapping[UUID, Row], findings: Findings) -> None:
+    """Each delivery that is not over, and no other, stands in the queue, with its owner and in its lane."""
+    unfinished = {stream: item for stream, item in folded.items() if not item.state.status.terminal}
+    findings.compare(
+        "queue",
+        {
+            stream: {"lane": item.state.endpoint, "owner": item.state.process, "counted": item.counted}
+            for stream, item in unfinished.items()
+        },
+        queue,
+    )
+    for stream, item in unfinished.items():
+        row, due_at = queue.get(stream), item.state.due_at
+        # Earlier is right: what waits for an endpoint that is disabled was hastened.
+        if row is not None and item.state.status is Status.WAITING and due_at is not None and row["due_at"] > due_at:
+            findings.differ("queue", stream, f"due_at is {row['due_at']!s}, the ledger says {due_at!s}")
+
+
+async def _verify_lanes(connection: Connection, findings: Findings) -> None:
+    """Lanes say what the queue holds, what can be served comes to its turn, and whoever owns something is known."""
+    lanes = await connection.fetch("""
+        SELECT lane, l.inflight, coalesce(q.counted, 0) AS counted, l.head_due, q.head,
+            l.lane IS NULL OR q.head IS NOT NULL AND q.counted < l.max_inflight
+                AND (l.ready_at = 'infinity' OR coalesce(t.ready_at, 'infinity') = 'infinity') AS stranded
+        FROM hookledger.lane l
+        FULL JOIN (
+            SELECT lane, count(*) FILTER (WHERE counted) AS counted, min(due_at) FILTER (WHERE owner IS NULL) AS head
+            FROM hookledger.queue WHERE owner IS NULL OR counted GROUP BY lane
+        ) q USING (lane)
+        LEFT JOIN hookledger.app_turn t USING (app)
+    """)
+    findings.lanes += len(lanes)
+    for row in lanes:
+        if row["stranded"]:
+            findings.differ("lane", row["lane"], "nobody would come to what waits in it")
+    findings.compare(
+        "lane",
+        {row["lane"]: {"inflight": row["counted"], "head_due": row["head"]} for row in lanes},
+        {row["lane"]: row for row in lanes},
+    )
+    owners = await connection.fetch("""
+        SELECT q.owner, count(*) AS deliveries FROM hookledger.queue q
+        WHERE q.owner IS NOT NULL AND NOT EXISTS (SELECT FROM hookledger.process p WHERE p.id = q.owner)
+        GROUP BY q.owner
+    """)
+    for row in owners:
+        findings.differ("process", row["owner"], f"unknown, and owns {row['deliveries']} deliveries in the queue")
+
+
+async def _verify_registry(connection: Connection, chunk: Chunk, findings: Findings) -> None:
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        folded = await fold_registry(connection, chunk)
         objects = await connection.fetch(
             """
             SELECT id, kind, org, app, uid, version, registry_version, created_at, updated_at, deleted_at, data
@@ -178,70 +156,63 @@ async def _verify_registry(connection: Connection, chunk: _Chunk, findings: Find
             chunk.after,
             chunk.last,
         )
-    folded: dict[UUID, Row] = {}
-    for stream, rows in groupby(facts, key=lambda row: row["stream"]):
-        try:
-            versions = [RegistryFact(**dict(row)) for row in rows]
-            _check_versions([fact.version for fact in versions])
-            item = registry.fold(versions)
-        except ValueError as error:
-            findings.differences += 1
-            say(f"registry object {stream}: its stream cannot be folded: {error}")
-            continue
-        columns = {name: getattr(item, name) for name in _OBJECT_COLUMNS}
-        folded[stream] = columns | {"data": _exact(documents.encode(item.document))}
-    projected = {row["id"]: {**dict(row), "data": _exact(row["data"])} for row in objects}
-    findings.registry_objects += len(folded)
-    findings.differences += _compare("registry object", folded, projected, say)
+    for stream, why in folded.unfoldable.items():
+        findings.differ("registry object", stream, f"its stream cannot be folded: {why}")
+    findings.registry_objects += len(folded.items)
+    findings.compare(
+        "registry object",
+        {
+            stream: _columns(item, OBJECT_COLUMNS) | {"data": _exact(documents.encode(item.document))}
+            for stream, item in folded.items.items()
+        },
+        {row["id"]: {**dict(row), "data": _exact(row["data"])} for row in objects},
+    )
 
 
-_OBJECT_COLUMNS: Final = (
-    *("kind", "org", "app", "uid", "version", "registry_version", "created_at", "updated_at", "deleted_at"),
-)
+class _Statistics:
+    """The statistics as they are, and as the ledger has them up to their checkpoint."""
+
+    def __init__(self, checkpoint: Cursor, found: Mapping[tuple[UUID, UUID, datetime, str], Row]) -> None:
+        self._checkpoint = checkpoint
+        self._found = found
+        self._attempts: Counter[tuple[UUID, UUID, datetime, str]] = Counter()
+        self._total_us: Counter[tuple[UUID, UUID, datetime, str]] = Counter()
+
+    @classmethod
+    async def read(cls, connection: Connection) -> "_Statistics":
+        """The checkpoint and the rows that belong to it."""
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            row = await connection.fetchrow(
+                "SELECT epoch, xact, position FROM hookledger.checkpoint WHERE follower = $1", statistics.FOLLOWER
+            )
+            rows = await connection.fetch(
+                "SELECT app, endpoint, hour, result, attempts, total_us FROM projection_1.endpoint_hour"
+            )
+        found = {(row["app"], row["endpoint"], row["hour"], row["result"]): row for row in rows}
+        return cls(BEGINNING if row is None else Cursor(*row), found)
+
+    def add(self, delivery: FoldedDelivery) -> None:
+        """Count the attempts of a delivery that the statistics have come to."""
+        for row, place in zip(delivery.attempts, delivery.ends, strict=True):
+            if place <= self._checkpoint:
+                key = (row.app, row.endpoint, row.ended_at.replace(minute=0, second=0, microsecond=0), row.result)
+                self._attempts[key] += 1
+                self._total_us[key] += row.total_us or 0
+
+    def compare(self, findings: Findings) -> None:
+        """Compare what was found with what was counted."""
+        findings.statistics += len(self._attempts)
+        findings.compare(
+            "statistics",
+            {key: {"attempts": n, "total_us": self._total_us[key]} for key, n in self._attempts.items()},
+            self._found,
+        )
 
 
-def _delivery_facts(stream: Sequence[Appended]) -> list[DeliveryFact]:
-    """The facts of a delivery's stream; none where the stream is a message's.
-
-    Raises:
-        ValueError: versions are missing.
-    """
-    _check_versions([item.version for item in stream])
-    return [item.fact for item in stream if not isinstance(item.fact, MessageAccepted | MessageFannedOut)]
-
-
-def _check_versions(versions: Sequence[int]) -> None:
-    if list(versions) != list(range(1, len(versions) + 1)):
-        raise ValueError("its versions are not 1, 2, 3, …")
-
-
-def _columns(row: Delivery | AttemptRow, names: Iterable[str]) -> Row:
+def _columns(row: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names}
 
 
 def _exact(text: str) -> Any:
     """A document with its numbers as they are written: `jsonb` keeps values, not spellings."""
     return json.loads(text, parse_int=Decimal, parse_float=Decimal)
-
-
-def _compare(what: str, folded: Mapping[Any, Row], projected: Mapping[Any, Row | asyncpg.Record], say: Say) -> int:
-    """How many rows and fields differ, each one said."""
-    differences = 0
-
-    def differs(identity: Any, how: str) -> None:
-        nonlocal differences
-        differences += 1
-        name = " ".join(str(part) for part in identity) if isinstance(identity, tuple) else str(identity)
-        say(f"{what} {name}: {how}")
-
-    for identity, expected in folded.items():
-        row = projected.get(identity)
-        if row is None:
-            differs(identity, "in the ledger, not in the projection")
-            continue
-        for column, value in expected.items():
-            if row[column] != value:
-                differs(identity, f"{column} is {row[column]!s}, the ledger says {value!s}")
-    for identity in projected.keys() - folded.keys():
-        differs(identity, "in the projection, not in the ledger")
-    return differences

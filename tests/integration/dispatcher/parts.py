@@ -108,4 +108,5 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
                 claims.note([])
                 await attempts.drain(5)
                 recorder.batcher.stop()
-        await lease.end()
+        if not await pool.fetchval("SELECT count(*) FROM hookledger.queue WHERE owner = $1", lease.process):
+            await lease.end()  # otherwise it dies, and whoever reclaims finds its row

@@ -77,6 +77,7 @@ async def test_every_application_comes_to_its_turn_when_a_claim_has_not_room_for
             claimed = await _claim(connection, most=64)
             served += {await _app_of(connection, item.lane) for item in claimed}
     assert Counter(served) == Counter(apps)
+    await world.rebuild()
 
 
 async def test_four_claimers_at_once_claim_everything_and_nothing_twice(world: World) -> None:
@@ -90,7 +91,7 @@ async def test_four_claimers_at_once_claim_everything_and_nothing_twice(world: W
     everything = [delivery for deliveries in claimed for delivery in deliveries]
     assert len(everything) == len(waiting)
     assert set(everything) == waiting
-    await _restore(world, waiting)
+    await world.rebuild()
 
 
 async def test_no_head_is_lost_when_what_comes_and_what_is_claimed_meet(world: World) -> None:
@@ -149,7 +150,7 @@ async def test_a_full_lane_is_looked_at_again_when_something_of_it_is_over(world
         await lanes.refresh(connection, {endpoint: over}, now, served=False)
         [second] = await _claim(connection, most=10)
     assert {first.delivery, second.delivery} == set(deliveries)
-    await _restore(world, set(deliveries))
+    await world.rebuild()
 
 
 async def test_a_lane_that_is_full_does_not_keep_the_claimers_spinning(world: World) -> None:
@@ -161,7 +162,7 @@ async def test_a_lane_that_is_full_does_not_keep_the_claimers_spinning(world: Wo
     async with world.owner.acquire() as connection, connection.transaction():
         assert await _claim(connection, most=10) == ()
         assert await lanes.next_ready(connection) is None
-    await world.owner.execute("UPDATE hookledger.lane SET inflight = 0")
+    await world.rebuild()
 
 
 async def test_what_is_due_later_is_not_claimed_now_and_the_claimers_know_when(world: World) -> None:
@@ -235,18 +236,6 @@ async def _claim_until_empty(pool: Pool) -> list[UUID]:
 async def _anything_ready(pool: Pool) -> bool:
     async with pool.acquire() as connection:
         return await lanes.next_ready(connection) is not None
-
-
-async def _restore(world: World, deliveries: set[UUID]) -> None:
-    """These tests take from the queue without ending deliveries: put them back."""
-    await world.owner.execute(
-        """
-        INSERT INTO hookledger.queue (delivery, lane, due_at)
-        SELECT delivery, endpoint, due_at FROM projection_1.delivery_state WHERE delivery = ANY($1)
-        ON CONFLICT DO NOTHING
-        """,
-        list(deliveries),
-    )
 
 
 async def _app_of(connection: Connection, lane: UUID) -> UUID:

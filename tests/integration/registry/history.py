@@ -10,7 +10,7 @@ import asyncpg
 
 from libs.common.domain import delivery, ids
 from libs.common.domain.attempts import AttemptRow, attempt_rows
-from libs.common.domain.delivery import AbandonAttempt, DeclareUnknown, Delivery, RecordAnswer, StartAttempt
+from libs.common.domain.delivery import AbandonAttempt, DeclareUnknown, Delivery, RecordAnswer, StartAttempt, Status
 from libs.common.domain.endpoint import Rule
 from libs.common.domain.facts import DeliveryFact, DeliveryScheduled, MessageAccepted, Origin, Timings
 from libs.common.domain.ids import Prefix
@@ -127,6 +127,7 @@ async def deliver(
     async with sql.transaction():
         await ledger.append(sql, 1, items)
         await _project(sql, stream, state, attempt_rows(stream, facts))
+        await _schedule(sql, stream, state)
     return stream
 
 
@@ -156,6 +157,55 @@ async def _project(
     await _insert(sql, "projection_1.delivery_state", {"delivery": stream, **columns})
     for row in rows:
         await _insert(sql, "projection_1.attempt", {field.name: getattr(row, field.name) for field in fields(row)})
+
+
+async def _schedule(sql: "asyncpg.Connection[asyncpg.Record]", stream: UUID, state: Delivery) -> None:
+    """What a delivery that is not over has in the queue, in its lane and in its application's turn."""
+    if state.status.terminal:
+        return
+    counted = state.status is Status.SENDING and state.attempts > 1  # the first began with its delivery
+    due_at = state.due_at or state.updated_at
+    await _insert(
+        sql,
+        "hookledger.queue",
+        {
+            "delivery": stream,
+            "lane": state.endpoint,
+            "due_at": due_at,
+            "owner": state.process,
+            "counted": counted,
+        },
+    )
+    if state.process is not None:
+        await sql.execute(
+            """
+            INSERT INTO hookledger.process (id, epoch, service, host, started_at, alive_until)
+            VALUES ($1, 1, 'dispatcher', 'test', now(), 'infinity')
+            """,
+            state.process,
+        )
+    if state.process is None or counted:
+        head = due_at if state.process is None else None
+        await sql.execute(
+            """
+            INSERT INTO hookledger.lane AS l (lane, app, endpoint, ready_at, head_due, inflight, max_inflight)
+            VALUES ($1, $2, $1, coalesce($3::timestamptz, 'infinity'), $3, $4, 32)
+            ON CONFLICT (lane) DO UPDATE SET inflight = l.inflight + excluded.inflight,
+                head_due = least(l.head_due, $3), ready_at = least(l.ready_at, excluded.ready_at)
+            """,
+            state.endpoint,
+            state.app,
+            head,
+            int(counted),
+        )
+        await sql.execute(
+            """
+            INSERT INTO hookledger.app_turn AS t VALUES ($1, coalesce($2::timestamptz, 'infinity'))
+            ON CONFLICT (app) DO UPDATE SET ready_at = least(t.ready_at, excluded.ready_at)
+            """,
+            state.app,
+            head,
+        )
 
 
 async def _insert(sql: "asyncpg.Connection[asyncpg.Record]", table: str, columns: dict[str, object]) -> None:

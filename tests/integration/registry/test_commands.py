@@ -73,7 +73,7 @@ async def test_verify_says_what_it_compared(database: str) -> None:
     done = await admin("verify", DATABASE_URL=database)
     assert (done.returncode, done.stdout) == (
         0,
-        "ledger: verified (0 deliveries, 0 attempts, 2 registry objects)\n",
+        "ledger: verified (0 deliveries, 0 attempts, 2 registry objects, 0 lanes, 0 rows of statistics)\n",
     )
     sql = await asyncpg.connect(database)
     await sql.execute("UPDATE hookledger.registry_object SET version = 9 WHERE kind = 'api_key'")
@@ -97,6 +97,7 @@ async def test_migrating_again_does_nothing_and_the_url_may_come_from_a_file(dat
         (("migrate",), {}, "HOOKLEDGER_DATABASE_URL is not set"),
         (("migrate",), {"DATABASE_URL": NOBODY}, "Postgres cannot be reached"),
         (("migrate",), {"DATABASE_URL": "mysql://x"}, "HOOKLEDGER_DATABASE_URL cannot be used"),
+        (("rebuild",), {"DATABASE_URL": NOBODY}, "Postgres cannot be reached"),
         (("verify",), {"DATABASE_URL": NOBODY, "TYPO": "1"}, "HOOKLEDGER_TYPO is not a setting"),
         (("organisation", "create", "x"), {"DATABASE_URL": NOBODY}, "Postgres cannot be reached"),
         (("key", "create", "nonsense"), {"DATABASE_URL": NOBODY}, "not an id that begins with org_"),

@@ -1,4 +1,4 @@
-"""`verify` finds every way in which a projection and its ledger can differ, and no other."""
+"""`verify` finds every way in which a projection and its ledger can differ, and no other; `rebuild` mends each."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -9,12 +9,16 @@ import pytest
 
 from libs.common.contracts.registry import ApplicationDocument, Kind, OrganisationDocument
 from libs.common.domain.outcome import Failure
-from libs.common.postgres import verify
+from libs.common.postgres import chunks, rebuild, statistics
+from libs.common.postgres.checkpoint import Checkpoint
+from libs.common.postgres.findings import Findings
 from libs.common.postgres.pool import Pool, open_pool
+from libs.common.postgres.rebuild import RebuildRunningError, rebuild_database
 from libs.common.postgres.registry import OPERATOR, changing
-from libs.common.postgres.verify import Findings, verify_database
+from libs.common.postgres.verify import verify_database
 from libs.common.runtime.clock import new_id
 from tests.integration.registry.history import ABANDONED, SENDING, UNKNOWN, Place, Step, accept, deliver
+from tests.support.progress import UNHEARD
 
 STORIES: list[list[Step]] = [
     [200],
@@ -63,7 +67,7 @@ async def deliveries(database: str, place: Place) -> list[UUID]:
 @pytest.fixture(params=[1, 3, 1000])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Chunks of streams, small ones too."""
-    monkeypatch.setattr(verify, "CHUNK_STREAMS", request.param)
+    monkeypatch.setattr(chunks, "CHUNK_STREAMS", request.param)
     return iter(())
 
 
@@ -110,15 +114,22 @@ async def sql(database: str, deliveries: list[UUID]) -> AsyncIterator["asyncpg.C
         CREATE TEMP TABLE deliveries AS SELECT * FROM projection_1.delivery_state;
         CREATE TEMP TABLE attempts AS SELECT * FROM projection_1.attempt;
         CREATE TEMP TABLE objects AS SELECT * FROM hookledger.registry_object;
+        CREATE TEMP TABLE queued AS SELECT * FROM hookledger.queue;
+        CREATE TEMP TABLE lanes AS SELECT * FROM hookledger.lane;
+        CREATE TEMP TABLE processes AS SELECT * FROM hookledger.process;
     """)
     yield connection
     await connection.execute("""
         DELETE FROM projection_1.delivery_state;
         DELETE FROM projection_1.attempt;
         DELETE FROM hookledger.registry_object;
+        TRUNCATE hookledger.queue, hookledger.lane, hookledger.process;
         INSERT INTO projection_1.delivery_state SELECT * FROM deliveries;
         INSERT INTO projection_1.attempt SELECT * FROM attempts;
         INSERT INTO hookledger.registry_object SELECT * FROM objects;
+        INSERT INTO hookledger.queue SELECT * FROM queued;
+        INSERT INTO hookledger.lane SELECT * FROM lanes;
+        INSERT INTO hookledger.process SELECT * FROM processes;
     """)
     await connection.close()
 
@@ -158,6 +169,88 @@ async def test_a_row_without_any_fact_is_found_wherever_its_id_lies(
     assert lines == [f"delivery {delivery}: in the projection, not in the ledger"]
 
 
+SCHEDULE_BROKEN = {
+    "queue {waiting}: in the ledger, not in the projection": "DELETE FROM hookledger.queue WHERE delivery = $1",
+    "queue {waiting}: owner is": "UPDATE hookledger.queue SET owner = $2 WHERE delivery = $1",
+    "queue {waiting}: counted is True": "UPDATE hookledger.queue SET counted = true WHERE delivery = $1",
+    "queue {waiting}: lane is": "UPDATE hookledger.queue SET lane = gen_random_uuid() WHERE delivery = $1",
+    "queue {waiting}: due_at is": "UPDATE hookledger.queue SET due_at = due_at + interval '1 s' WHERE delivery = $1",
+    "queue {over}: in the projection, not in the ledger": """
+        INSERT INTO hookledger.queue (delivery, lane, due_at, owner)
+        SELECT delivery, endpoint, now(), $2 FROM projection_1.delivery_state WHERE status = 'succeeded' LIMIT 1
+    """,
+    "inflight is 7, the ledger says 0": """
+        UPDATE hookledger.lane SET inflight = 7 FROM hookledger.queue q WHERE q.lane = lane.lane AND delivery = $1
+    """,
+    "nobody would come to what waits in it": """
+        UPDATE hookledger.lane SET ready_at = 'infinity' FROM hookledger.queue q
+        WHERE q.lane = lane.lane AND delivery = $1
+    """,
+    "unknown, and owns 1 deliveries in the queue": "DELETE FROM hookledger.process WHERE id = $2",
+}
+
+
+@pytest.mark.parametrize("said", SCHEDULE_BROKEN)
+async def test_a_delivery_that_would_be_forgotten_or_sent_again_is_found(
+    pool: Pool, deliveries: list[UUID], sql: "asyncpg.Connection[asyncpg.Record]", said: str
+) -> None:
+    waiting, sending = deliveries[2], deliveries[7]
+    owner = await sql.fetchval("SELECT owner FROM hookledger.queue WHERE delivery = $1", sending)
+    # Each case names what it needs of the two: Postgres takes no parameter that a statement does not use.
+    await sql.execute(SCHEDULE_BROKEN[said].replace("$1", f"'{waiting}'").replace("$2", f"'{owner}'"))
+    findings, lines = await differences(pool)
+    assert findings.differences >= 1
+    assert any(said.format(waiting=waiting, over=deliveries[0]) in line for line in lines), lines
+
+
+async def test_what_was_hastened_is_no_difference(
+    pool: Pool, deliveries: list[UUID], sql: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await sql.execute("UPDATE hookledger.queue SET due_at = due_at - interval '1 h' WHERE delivery = $1", deliveries[2])
+    await sql.execute(
+        "UPDATE hookledger.lane SET head_due = head_due - interval '1 h' WHERE endpoint = $1",
+        await sql.fetchval("SELECT lane FROM hookledger.queue WHERE delivery = $1", deliveries[2]),
+    )
+    findings, lines = await differences(pool)
+    assert (findings.differences, lines) == (0, [])
+
+
+STATISTICS_BROKEN = {
+    "attempts is 2, the ledger says 1": "UPDATE projection_1.endpoint_hour SET attempts = 2 WHERE endpoint = $1",
+    "total_us is 1": "UPDATE projection_1.endpoint_hour SET total_us = 1 WHERE endpoint = $1",
+    "not in the projection": "DELETE FROM projection_1.endpoint_hour WHERE endpoint = $1",
+    "not in the ledger": "UPDATE projection_1.endpoint_hour SET hour = hour - interval '1 h' WHERE endpoint = $1",
+}
+
+
+@pytest.fixture
+async def counted(pool: Pool, database: str, place: Place) -> AsyncIterator[UUID]:
+    """An endpoint at which an attempt ended that the statistics have counted, and one that they have not."""
+    sql = await asyncpg.connect(database)
+    message, endpoint = await accept(sql, place), new_id()
+    await deliver(sql, place, message, endpoint, [500])
+    async with await open_pool(database, "dispatcher", size=1) as dispatcher, dispatcher.acquire() as connection:
+        await statistics.count(connection, Checkpoint(statistics.FOLLOWER, new_id()))
+    await deliver(sql, place, message, new_id(), [200])
+    yield endpoint
+    await sql.execute("TRUNCATE projection_1.endpoint_hour, hookledger.checkpoint")
+    await sql.close()
+
+
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize("said", STATISTICS_BROKEN)
+async def test_statistics_are_compared_up_to_where_they_have_come(
+    pool: Pool, counted: UUID, sql: "asyncpg.Connection[asyncpg.Record]", said: str
+) -> None:
+    findings, lines = await differences(pool)
+    assert (findings.differences, lines) == (0, [])
+    assert findings.statistics > 0
+    await sql.execute(STATISTICS_BROKEN[said], counted)
+    findings, lines = await differences(pool)
+    assert findings.differences >= 1
+    assert any(line.startswith("statistics ") and str(counted) in line and said in line for line in lines), lines
+
+
 REGISTRY_BROKEN = {
     "uid is other": "UPDATE hookledger.registry_object SET uid = 'other' WHERE kind = 'application'",
     "data is": "UPDATE hookledger.registry_object SET data = data || '{\"name\": \"c\"}' WHERE kind = 'application'",
@@ -182,6 +275,69 @@ async def test_a_registry_object_that_is_not_its_fold_is_found(
     assert findings.differences == 1
     assert line.startswith("registry object ")
     assert said in line
+
+
+DAMAGES = {**BROKEN, **SCHEDULE_BROKEN, **STATISTICS_BROKEN, **REGISTRY_BROKEN}
+
+
+@pytest.mark.parametrize("said", DAMAGES)
+async def test_what_verify_finds_rebuild_mends(
+    *,
+    pool: Pool,
+    database: str,
+    deliveries: list[UUID],
+    counted: UUID,
+    sql: "asyncpg.Connection[asyncpg.Record]",
+    said: str,
+) -> None:
+    owner = await sql.fetchval("SELECT owner FROM hookledger.queue WHERE delivery = $1", deliveries[7])
+    first = counted if said in STATISTICS_BROKEN else deliveries[2]
+    await sql.execute(DAMAGES[said].replace("$1", f"'{first}'").replace("$2", f"'{owner}'"))
+    assert (await differences(pool))[0].differences > 0
+    rebuilt = await rebuild_database(database, UNHEARD, pytest.fail)
+    findings, lines = await differences(pool)
+    assert (findings.differences, lines) == (0, [])
+    assert rebuilt.mended_objects == (said in REGISTRY_BROKEN)
+    again = await rebuild_database(database, UNHEARD, pytest.fail)
+    assert (again.mended, again.mended_objects) == (0, 0)
+
+
+@pytest.mark.usefixtures("deliveries")
+async def test_projections_that_were_emptied_are_filled_again(
+    pool: Pool, database: str, sql: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await sql.execute("""
+        TRUNCATE projection_1.delivery_state, projection_1.attempt, projection_1.endpoint_hour, hookledger.checkpoint,
+            hookledger.registry_object, hookledger.queue, hookledger.lane, hookledger.app_turn, hookledger.process
+    """)
+    await rebuild_database(database, UNHEARD, pytest.fail)
+    findings, lines = await differences(pool)
+    assert (findings.differences, lines) == (0, [])
+    assert findings.statistics > 0
+    await sql.execute("TRUNCATE projection_1.endpoint_hour, hookledger.checkpoint")
+
+
+async def test_a_name_goes_back_to_its_object_though_a_wrong_one_has_it(
+    pool: Pool, database: str, place: Place
+) -> None:
+    async with pool.acquire() as connection, changing(connection, OPERATOR) as changes:
+        for uid in ("one", "two"):
+            await changes.create(Kind.APPLICATION, new_id(), ApplicationDocument(name="a"), org=place.org, uid=uid)
+    await pool.execute("""
+        UPDATE hookledger.registry_object SET uid = 'three' WHERE uid = 'one';
+        UPDATE hookledger.registry_object SET uid = 'one' WHERE uid = 'two';
+        UPDATE hookledger.registry_object SET uid = 'two' WHERE uid = 'three';
+    """)
+    assert (await rebuild_database(database, UNHEARD, pytest.fail)).mended_objects == 2
+    assert (await differences(pool))[1] == []
+
+
+async def test_of_two_rebuilds_at_once_the_second_says_so(
+    database: str, sql: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    await sql.execute("SELECT pg_advisory_lock($1)", rebuild._LOCK)
+    with pytest.raises(RebuildRunningError):
+        await rebuild_database(database, UNHEARD, pytest.fail)
 
 
 @pytest.mark.usefixtures("chunk", "deliveries")
@@ -217,3 +373,8 @@ async def test_a_stream_with_a_hole_is_named(pool: Pool, database: str, place: P
     findings, lines = await differences(pool)
     assert findings.differences > 0
     assert lines[0].startswith(f"delivery {stream}: its stream cannot be folded: its versions are not 1, 2, 3")
+    before = await pool.fetchrow("SELECT * FROM projection_1.delivery_state WHERE delivery = $1", stream)
+    said: list[str] = []
+    await rebuild_database(database, UNHEARD, said.append)
+    assert said == [f"delivery {stream}: left as it is, its stream cannot be folded: its versions are not 1, 2, 3, …"]
+    assert await pool.fetchrow("SELECT * FROM projection_1.delivery_state WHERE delivery = $1", stream) == before
