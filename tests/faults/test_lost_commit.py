@@ -10,10 +10,11 @@ from libs.common.domain.delivery import fold
 from libs.common.domain.ids import Prefix, encode
 from tests.support.client import Answer, Client
 from tests.support.invariants import broken, read_deliveries
-from tests.support.network import LostCommits, address, linked, through
+from tests.support.network import address, linked, through
 from tests.support.patience import eventually
 from tests.support.platform import Platform
 from tests.support.receiver import Receiver
+from tests.support.tampering import LostCommits
 
 MESSAGES = 20
 SCHEDULE = [0.1] * 20  # so long that no delivery meets nothing but the failures of all

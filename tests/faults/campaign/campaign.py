@@ -19,10 +19,13 @@ from libs.common.domain.facts import AttemptOutcomeUnknown, AttemptStarted, Deli
 from libs.common.domain.ids import Prefix, decode, encode
 from libs.common.postgres.ledger import appended
 from libs.common.runtime.waiting import set_within
-from tests.faults.campaign.faults import POISON, FaultFailedError, inject
+from tests.faults.campaign.broker import POISON
+from tests.faults.campaign.errors import FaultFailedError
+from tests.faults.campaign.faults import inject
 from tests.faults.campaign.judgement import Records, Stored, duplicates, judge, orderly
-from tests.faults.campaign.load import Load, Told, senders
+from tests.faults.campaign.load import Load, senders
 from tests.faults.campaign.plan import REPLICAS, Fault, Kind, Round
+from tests.faults.campaign.told import Told
 from tests.faults.campaign.world import RECEIVERS, World
 from tests.support.invariants import Stream
 

@@ -22,8 +22,8 @@ from libs.common.domain.facts import (
 )
 from libs.common.domain.ids import Prefix, encode
 from libs.common.domain.signatures.rules import hmac_sha256
-from tests.faults.campaign.load import Target, Told
 from tests.faults.campaign.plan import Behaviour
+from tests.faults.campaign.told import Target, Told
 from tests.support.invariants import Seen, Stream, broken, disagreements
 from tests.support.receiver import Received
 

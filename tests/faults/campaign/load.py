@@ -1,22 +1,19 @@
-"""Load, and what its senders were told: the first of the three records."""
+"""Load: senders that insist, on every way in."""
 
 import asyncio
 import random
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager
 from typing import Final
 
-import aio_pika
 import aiohttp
 import orjson
-from aio_pika.abc import AbstractChannel, AbstractConnection
-from yarl import URL
 
 from tests.faults.campaign.plan import Behaviour, Kind, Round
+from tests.faults.campaign.producer import Producer
+from tests.faults.campaign.told import CANARY, Sent, Target, Told
 from tests.faults.campaign.world import RECEIVERS, World
-from tests.support.broker import CLOUD_EVENT, cloud_event
+from tests.support.broker import cloud_event
 from tests.support.client import Answer, Client
 from tests.support.receiver import Reply
 from tests.support.senders import stripe_headers
@@ -28,7 +25,6 @@ BURST_SENDERS: Final = 48
 FENCE_SECONDS: Final = 0.6
 REQUEST_SECONDS: Final = 8.0
 STRIPE_SECRET: Final = "whsec_5WbX5kEWLlfzsGNjH64I8lOOqUB6e8FH"
-CANARY: Final = "canary-7b1c0de5"
 PATIENT: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 4.0)
 """Retries that outlast every harm of a network."""
 BRIEF: Final = (0.1, 0.3)
@@ -37,64 +33,10 @@ _AGAIN_SECONDS: Final = 0.15
 _SCRIPTED: Final = 2000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
-    """A message as its sender meant it.
-
-    `insisted` says that its sender comes again until it is told that the message is taken.
-    """
-
-    event_type: str
-    body: bytes
-    way: str
-    insisted: bool = True
-
-
-@dataclass(slots=True, kw_only=True)
-class Target:
-    """An endpoint and what is due to it.
-
-    Attributes:
-        wanted: messages sent after its creation was acknowledged, while it stays: each must come.
-        unwanted: messages sent after it was disabled, and that acknowledged: none may come.
-    """
-
-    id: str
-    path: str
-    secret: str
-    event_type: str
-    retries: Sequence[float]
-    behaviour: Behaviour | None = None
-    exact: bool = False
-    fence: bool = False
-    wanted: list[int] = field(default_factory=list)
-    unwanted: list[int] = field(default_factory=list)
-
-
-@dataclass(slots=True, kw_only=True)
-class Told:
-    """What the clients of one round know."""
-
-    app: str = ""
-    sent: dict[int, Sent] = field(default_factory=dict)
-    answered: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
-    confirmed: set[int] = field(default_factory=set)
-    targets: list[Target] = field(default_factory=list)
-    refused: int = 0
-    """Answers that asked to come again, such as 503."""
-    protests: list[str] = field(default_factory=list)
-    """Answers that no sender should get."""
-
-    @property
-    def secrets(self) -> set[str]:
-        """What must never be seen in a log."""
-        return {target.secret.removeprefix("whsec_") for target in self.targets} | {CANARY}
-
-
 class Load:
     """The senders of one round."""
 
-    def __init__(self, world: World, round_: Round, clients: Sequence[Client], producer: "Producer") -> None:
+    def __init__(self, world: World, round_: Round, clients: Sequence[Client], producer: Producer) -> None:
         self.told = Told()
         self._world = world
         self._round = round_
@@ -267,50 +209,6 @@ class Load:
     def _event(self, number: int, sent: Sent) -> bytes:
         event = cloud_event(self.told.app, sent.event_type, None, id=f"event-{number}", source=f"/{self._round.seed}")
         return orjson.dumps(event).replace(b'"data":null', b'"data":' + sent.body)
-
-
-class Producer:
-    """Publishes as a careful service of a team does: confirmed, and again until it is."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._connection: AbstractConnection | None = None
-        self._channel: AbstractChannel | None = None
-        self._turn = asyncio.Lock()
-
-    async def publish(self, body: bytes) -> None:
-        """Publish a CloudEvent; returns when the broker has confirmed it."""
-        user = URL(self._world.servers.amqp_url).user or "guest"
-        while True:
-            channel = None
-            try:
-                async with asyncio.timeout(5):
-                    channel = await self._open()
-                    exchange = await channel.get_exchange(self._world.names.publish, ensure=False)
-                    message = aio_pika.Message(
-                        body, content_type=CLOUD_EVENT, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, user_id=user
-                    )
-                    await exchange.publish(message, "campaign", mandatory=True)
-            except (OSError, TimeoutError, RuntimeError, aio_pika.exceptions.AMQPError):
-                if channel is self._channel:  # else somebody has connected anew already
-                    await self.close()
-                await asyncio.sleep(0.3)
-            else:
-                return
-
-    async def close(self) -> None:
-        """Leave; the next one to publish connects anew."""
-        connection, self._connection, self._channel = self._connection, None, None
-        if connection is not None:
-            with suppress(OSError, TimeoutError, RuntimeError, aio_pika.exceptions.AMQPError):
-                await asyncio.wait_for(connection.close(), 2)
-
-    async def _open(self) -> AbstractChannel:
-        async with self._turn:
-            if self._channel is None or self._channel.is_closed:
-                self._connection = await aio_pika.connect(self._world.servers.amqp_url)
-                self._channel = await self._connection.channel(publisher_confirms=True, on_return_raises=True)
-            return self._channel
 
 
 @asynccontextmanager

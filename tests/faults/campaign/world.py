@@ -23,8 +23,9 @@ from deploy.stack.services import Service
 from libs.common.rabbitmq.topology import Names
 from tests.faults.campaign.plan import REPLICAS
 from tests.support.failpoints import Failpoints
-from tests.support.network import Link, LostCommits, LostConfirms, address, linked, through
+from tests.support.network import Link, address, linked, through
 from tests.support.receiver import Receiver, receiving
+from tests.support.tampering import LostCommits, LostConfirms
 
 START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 12.0

@@ -23,7 +23,8 @@ from libs.common.domain.facts import (
 from libs.common.domain.ids import Prefix, encode
 from libs.common.domain.outcome import Outcome
 from tests.faults.campaign.judgement import Records, Stored, duplicates, judge, orderly
-from tests.faults.campaign.load import LOAD, Sent, Target, Told
+from tests.faults.campaign.load import LOAD
+from tests.faults.campaign.told import Sent, Target, Told
 from tests.support.receiver import Received
 
 AT = datetime(2026, 11, 25, 12, tzinfo=UTC)

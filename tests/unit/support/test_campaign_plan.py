@@ -3,7 +3,7 @@
 from itertools import chain
 
 from libs.common.runtime.failpoints import Failpoint
-from tests.faults.campaign.faults import _FAULTS
+from tests.faults.campaign.faults import FAULTS
 from tests.faults.campaign.plan import POINTS, TIMES, Behaviour, Kind, owner, plan
 
 EVERY = list(Kind)
@@ -47,4 +47,4 @@ def test_only_the_rebuild_has_a_point_that_no_service_comes_by() -> None:
 
 
 def test_every_kind_can_be_done() -> None:
-    assert set(_FAULTS) == set(Kind)
+    assert set(FAULTS) == set(Kind)
