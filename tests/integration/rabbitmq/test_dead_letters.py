@@ -11,6 +11,7 @@ from libs.common.rabbitmq import dead_letters
 from libs.common.rabbitmq.topology import Names
 from tests.conftest import Amqp
 from tests.integration.rabbitmq.line import connected, raw_channel
+from tests.support.patience import eventually
 
 FORGED: dict[str, Any] = {"x-hookledger-user": "another", "x-hookledger-reason": "forged", "x-death": "forged"}
 
@@ -32,7 +33,9 @@ async def published(channel: AbstractChannel, names: Names, user: str) -> Abstra
 
 
 async def taken(channel: AbstractChannel, queue: str) -> AbstractIncomingMessage:
-    message = await (await channel.get_queue(queue, ensure=False)).get(timeout=10)
+    """The first message of a queue, as soon as there is one: what is dead-lettered is a moment on its way."""
+    found = await channel.get_queue(queue, ensure=False)
+    message = await eventually(lambda: found.get(fail=False), lambda message: message is not None)
     assert message is not None
     return message
 
