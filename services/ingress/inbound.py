@@ -1,19 +1,31 @@
 """`POST /in/{source}`: what providers send. Verified on its raw bytes, then read, then committed, then answered."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Final
+from uuid import UUID
 
 from aiohttp import web
 
+from libs.common.contracts import registry as documents
 from libs.common.contracts import strictjson
 from libs.common.contracts.registry import RegistryObject, SourceDocument
 from libs.common.domain import ids
 from libs.common.domain.facts import Origin
 from libs.common.domain.ids import Prefix
 from libs.common.domain.message import MAX_BODY_BYTES
-from libs.common.domain.providers import SCHEMES, Identity, Provider, Scheme, Unreadable, UnreadableReason
-from libs.common.domain.signatures.rules import Headers
+from libs.common.domain.providers.reading import challenge
+from libs.common.domain.providers.scheme import (
+    Challenge,
+    Identity,
+    Request,
+    Scheme,
+    Trust,
+    Unreadable,
+    UnreadableReason,
+)
 from libs.common.domain.signatures.verdict import RefusalReason, Refused
+from libs.common.runtime import ed25519
 from libs.common.runtime.clock import now
 from libs.common.runtime.http import ApiError, json_response
 from services.ingress import metrics
@@ -42,14 +54,6 @@ class RejectedError(ApiError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrived:
-    """A request as its signature sees it."""
-
-    headers: Headers
-    body: bytes
-
-
 class Inbound:
     """The handlers of `/in`."""
 
@@ -62,13 +66,14 @@ class Inbound:
         self._body_seconds = body_seconds
 
     def add_routes(self, app: web.Application) -> None:
-        """Add the route; other methods on it get 405."""
+        """Add the routes."""
 
         async def expect(request: web.Request) -> None:
             await continue_unless_too_large(request, MAX_BODY_BYTES)
 
-        app.router.add_post("/in/{source}", self.receive, expect_handler=expect)
-        app.router.add_post("/in/{source}/", self.receive, expect_handler=expect)
+        for path in ("/in/{source}", "/in/{source}/"):
+            app.router.add_post(path, self.receive, expect_handler=expect)
+            app.router.add_route("*", path, self.answer_challenge)
 
     async def receive(self, request: web.Request) -> web.Response:
         """Accept one request, or keep it with the reason of its refusal."""
@@ -77,7 +82,8 @@ class Inbound:
         try:
             _check_encoding(request)
             body = await read_body(request, most=MAX_BODY_BYTES, seconds=self._body_seconds)
-            return await self._accept(source, _Arrived(_headers(request), body))
+            arrived = Request(headers=_headers(request), body=body, target=request.raw_path)
+            return await self._accept(source, arrived)
         except BodyError as error:
             reason = f"body: {error.detail}"
             self._keep(request, source, status=error.status, reason=reason, body=error.read, size=error.size)
@@ -86,27 +92,44 @@ class Inbound:
             self._keep(request, source, status=error.status, reason=error.reason, body=body, size=len(body))
             raise
 
-    async def _accept(self, source: RegistryObject, arrived: _Arrived) -> web.Response:
+    async def answer_challenge(self, request: web.Request) -> web.Response:
+        """Give back what a sender asks for by GET before it sends anything; every other method gets 405."""
+        source = await self._directory.source(request.match_info["source"])
+        parameter = _scheme(source).challenge_parameter
+        if request.method != "GET" or parameter is None:
+            raise web.HTTPMethodNotAllowed(request.method, ["POST"] if parameter is None else ["GET", "POST"])
+        texts = request.query.getall(parameter, [])
+        answer = challenge(texts[0] if len(texts) == 1 else None)
+        if isinstance(answer, Unreadable):
+            raise ApiError(400, answer.detail)
+        return web.Response(text=answer.answer)
+
+    async def _accept(self, source: RegistryObject, arrived: Request) -> web.Response:
         source = self._directory.known_source(source.id)  # as it is now: the body may have taken its time
-        scheme = _scheme(source)
-        source, refusal = await self._verify_fresh(source, scheme, arrived)
+        source, refusal = await self._verify_fresh(source, arrived)
         if refusal is not None:
             raise refusal
-        identity, content_type = _read(scheme, arrived)
-        acceptance = await self._commit(source, scheme, arrived, identity, content_type)
+        scheme = _scheme(source)
+        found, content_type = _read(scheme, arrived)
+        if isinstance(found, Challenge):
+            return web.Response(text=found.answer)
+        acceptance = await self._commit(source, arrived, found, content_type)
+        bare = found.bare_answer or scheme.success_status is HTTPStatus.NO_CONTENT
         match acceptance:
             case Accepted(message=message):
-                return _answer(scheme, ids.encode(Prefix.MESSAGE, message.id))
+                if found.occurred_at is not None:
+                    age = (message.accepted_at - found.occurred_at).total_seconds()
+                    metrics.EVENT_AGE_SECONDS.labels(_document(source).provider).observe(max(age, 0))
+                return _answer(scheme, message.id, bare=bare)
             case Duplicate(first=first):
-                return _answer(scheme, ids.encode(Prefix.MESSAGE, first), {REPLAYED: "true"})
+                return _answer(scheme, first, bare=bare, headers={REPLAYED: "true"})
             case Forbidden(error=error):
                 raise error
 
     async def _commit(
-        self, source: RegistryObject, scheme: Scheme, arrived: _Arrived, identity: Identity, content_type: str
+        self, source: RegistryObject, arrived: Request, identity: Identity, content_type: str
     ) -> Accepted | Duplicate | Forbidden:
         assert source.app is not None, "a source belongs to an application"
-        assert isinstance(source.document, SourceDocument)
         claims: tuple[Claim, ...] = ()
         if identity.event_id is not None:
             parts = source.id.bytes, identity.event_id.encode()
@@ -118,10 +141,10 @@ class Inbound:
             body=arrived.body,
             origin=Origin.SOURCE,
             registry_version=self._directory.snapshot.version,
-            authorise=lambda: self._authorise(source, scheme, arrived),
+            authorise=lambda: self._authorise(source, arrived),
             content_type=content_type,
             source=source.id,
-            publish=source.document.publish_accepted or self._directory.publishes_accepted(source.app),
+            publish=_document(source).publish_accepted or self._directory.publishes_accepted(source.app),
             claims=claims,
         )
         try:
@@ -130,21 +153,22 @@ class Inbound:
             raise RejectedError(400, f"unstorable: {error}", str(error)) from error
 
     async def _verify_fresh(
-        self, source: RegistryObject, scheme: Scheme, arrived: _Arrived
+        self, source: RegistryObject, arrived: Request
     ) -> tuple[RegistryObject, RejectedError | None]:
         """The source and why it does not believe the request, by the secrets that it has now."""
-        refusal = self._verify(source, scheme, arrived)
+        refusal = self._verify(source, arrived)
         if refusal is None or not refusal.reason.startswith(RefusalReason.MISMATCH):
             return source, refusal
         await self._directory.refresh()
         fresh = self._directory.known_source(source.id)
         if fresh.version == source.version:
             return source, refusal
-        return fresh, self._verify(fresh, scheme, arrived)
+        return fresh, self._verify(fresh, arrived)
 
-    def _verify(self, source: RegistryObject, scheme: Scheme, arrived: _Arrived) -> RejectedError | None:
-        secrets = self._directory.snapshot.secrets(source)
-        verdict = scheme.verify(arrived.headers, arrived.body, secrets=secrets, now=now())
+    def _verify(self, source: RegistryObject, arrived: Request) -> RejectedError | None:
+        at = now()
+        trust = Trust(secrets=self._directory.snapshot.secrets(source, at), now=at, ed25519=ed25519.verify)
+        verdict = _scheme(source).verify(arrived, trust)
         if not isinstance(verdict, Refused):
             return None
         reason = f"{verdict.reason}: {verdict.detail}"
@@ -153,12 +177,12 @@ class Inbound:
         # One body for all three, so that a forger learns nothing.
         return RejectedError(401, reason, "the signature is missing or wrong")
 
-    def _authorise(self, source: RegistryObject, scheme: Scheme, arrived: _Arrived) -> ApiError | None:
+    def _authorise(self, source: RegistryObject, arrived: Request) -> ApiError | None:
         try:
             fresh = self._directory.known_source(source.id)
         except ApiError as error:
             return error
-        return None if fresh.version == source.version else self._verify(fresh, scheme, arrived)
+        return None if fresh.version == source.version else self._verify(fresh, arrived)
 
     def _keep(
         self, request: web.Request, source: RegistryObject, *, status: int, reason: str, body: bytes, size: int
@@ -172,16 +196,20 @@ class Inbound:
                 origin=Origin.SOURCE,
                 status=status,
                 reason=reason,
-                headers=kept_headers(request.headers.items()),
+                headers=kept_headers([(":path", request.raw_path), *request.headers.items()], _scheme(source).evidence),
                 body=body,
                 size=size,
             )
         )
 
 
-def _scheme(source: RegistryObject) -> Scheme:
+def _document(source: RegistryObject) -> SourceDocument:
     assert isinstance(source.document, SourceDocument)
-    return SCHEMES[Provider(source.document.provider)]
+    return source.document
+
+
+def _scheme(source: RegistryObject) -> Scheme:
+    return documents.scheme(_document(source))
 
 
 def _headers(request: web.Request) -> dict[str, list[str]]:
@@ -196,7 +224,7 @@ def _check_encoding(request: web.Request) -> None:
         raise RejectedError(415, "content-encoding: the body is encoded", "an encoded body is not taken: send it plain")
 
 
-def _read(scheme: Scheme, arrived: _Arrived) -> tuple[Identity, str]:
+def _read(scheme: Scheme, arrived: Request) -> tuple[Identity | Challenge, str]:
     """What the verified request is about, and its content type."""
     document = scheme.extract_document(arrived.headers, arrived.body)
     if isinstance(document, Unreadable):
@@ -205,13 +233,13 @@ def _read(scheme: Scheme, arrived: _Arrived) -> tuple[Identity, str]:
     if len(content_type) > _LONGEST_CONTENT_TYPE or not (content_type.isascii() and content_type.isprintable()):
         raise RejectedError(415, "content-type: not printable ASCII", "the content type cannot be read")
     try:
-        parsed = strictjson.parse(document)
+        parsed = strictjson.parse(document) if isinstance(document, bytes) else document
     except strictjson.BadJsonError as error:
         raise RejectedError(400, f"json: {error}", str(error)) from None
-    identity = scheme.identify(arrived.headers, parsed)
-    if isinstance(identity, Unreadable):
-        raise _unreadable(identity)
-    return identity, content_type
+    found = scheme.identify(arrived.headers, parsed)
+    if isinstance(found, Unreadable):
+        raise _unreadable(found)
+    return found, content_type
 
 
 def _unreadable(unreadable: Unreadable) -> RejectedError:
@@ -219,5 +247,8 @@ def _unreadable(unreadable: Unreadable) -> RejectedError:
     return RejectedError(status, f"{unreadable.reason}: {unreadable.detail}", unreadable.detail)
 
 
-def _answer(scheme: Scheme, identity: str, headers: dict[str, str] | None = None) -> web.Response:
-    return json_response({"id": identity}, status=scheme.success_status, headers=headers)
+def _answer(scheme: Scheme, message: UUID, *, bare: bool, headers: Mapping[str, str] | None = None) -> web.Response:
+    if bare:
+        return web.Response(status=scheme.success_status, headers=headers)
+    body = {"id": ids.encode(Prefix.MESSAGE, message)}
+    return json_response(body, status=scheme.success_status, headers=headers)

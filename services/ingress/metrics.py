@@ -10,6 +10,12 @@ REJECTED: Final = Counter(
     "hookledger_rejected", "Requests and broker messages that could not be accepted", ["origin", "reason"]
 )
 REJECTED_UNKEPT: Final = Counter("hookledger_rejected_unkept", "Rejected ones that were not kept, to bound the table")
+EVENT_AGE_SECONDS: Final = Histogram(
+    "hookledger_source_event_age_seconds",
+    "How old an accepted event was, for providers that say when it happened",
+    ["provider"],
+    buckets=(0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 43200, 86400),
+)
 BATCH_MESSAGES: Final = Histogram(
     "hookledger_accept_batch_messages",
     "Messages in one transaction",

@@ -5,7 +5,7 @@ and in number for each application, and written off the answer's path; the rest 
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -32,11 +32,10 @@ BURST: Final = 100.0
 
 _HEADERS: Final = frozenset(
     {
-        "content-encoding", "content-length", "content-type", "date", "stripe-signature", "user-agent",
-        "x-hub-signature-256", "x-request-id",
+        "content-encoding", "content-length", "content-type", "date", "user-agent", "x-request-id",
     }
 )  # fmt: skip
-_HEADER_FAMILIES: Final = ("webhook-", "x-github-", "x-hookledger-")
+_HEADER_FAMILIES: Final = ("x-hookledger-",)
 _MAX_INTEGER: Final = 2**31 - 1
 _KEPT_HEADERS: Final = 32
 _KEPT_HEADER_CHARACTERS: Final = 1024
@@ -59,12 +58,17 @@ class Rejection:
     at: datetime = field(default_factory=now)
 
 
-def kept_headers(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """What is needed to judge the request again; nothing that authenticates its sender elsewhere."""
+def kept_headers(headers: Iterable[tuple[str, str]], evidence: Collection[str] = ()) -> dict[str, list[str]]:
+    """What is needed to judge the request again; nothing that authenticates its sender elsewhere.
+
+    Args:
+        headers: the request's.
+        evidence: names (lower case) of those that the sender's scheme looks at.
+    """
     kept: dict[str, list[str]] = {}
     for name, value in headers:
         lowered = name.lower()
-        if lowered in _HEADERS or lowered.startswith(_HEADER_FAMILIES):
+        if lowered in _HEADERS or lowered in evidence or lowered.startswith(_HEADER_FAMILIES):
             text = value[:_KEPT_HEADER_CHARACTERS].encode("utf-8", "replace").decode().replace("\0", "")
             kept.setdefault(lowered, []).append(text)
         if len(kept) == _KEPT_HEADERS:

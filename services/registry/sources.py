@@ -1,16 +1,19 @@
 """Sources: the providers whose webhooks an application receives, each at an address of its own."""
 
 from datetime import datetime
-from typing import Final, cast
+from typing import Annotated, cast
 from uuid import UUID
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
-from libs.common.contracts.registry import KeyReference, Kind, RegistryObject, SourceDocument
+from libs.common.contracts import registry as documents
+from libs.common.contracts.registry import KeyReference, Kind, RegistryObject, SourceDocument, VerificationDocument
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
-from libs.common.domain.providers import SCHEMES, Provider
+from libs.common.domain.providers.scheme import Scheme
+from libs.common.domain.providers.settings import SettingsError
+from libs.common.domain.providers.table import Provider
 from libs.common.postgres.registry import Changes, Verb
 from libs.common.runtime.clock import new_id
 from libs.common.runtime.http import invalid
@@ -21,7 +24,7 @@ from services.registry.fields import In, Metadata, Out, Title, Uid, checked_meta
 from services.registry.paging import read_page
 from services.registry.parsing import conflict, parse_body
 
-_GENERATES: Final = frozenset({Provider.STANDARD_WEBHOOKS})
+PublicUrl = Annotated[str, Meta(max_length=2048)]
 
 
 class SourceIn(In, frozen=True):
@@ -33,6 +36,8 @@ class SourceIn(In, frozen=True):
     secret: str | None = None
     metadata: Metadata | None = None
     publish_accepted: bool = False
+    public_url: PublicUrl | None = None
+    verification: VerificationDocument | None = None
 
 
 class SourcePatch(In, frozen=True):
@@ -43,10 +48,12 @@ class SourcePatch(In, frozen=True):
     secret: str | UnsetType = UNSET
     metadata: Metadata | UnsetType | None = UNSET
     publish_accepted: bool | UnsetType = UNSET
+    public_url: PublicUrl | UnsetType | None = UNSET
+    verification: VerificationDocument | UnsetType | None = UNSET
 
 
 class SourceOut(Out):
-    """A source as the API shows it; `secret` only where it was generated, in the answer to its creation."""
+    """A source as the API shows it; `secret` only where it was generated, in the answer that says so."""
 
     id: str
     uid: str | None
@@ -55,6 +62,8 @@ class SourceOut(Out):
     url: str
     metadata: dict[str, str]
     publish_accepted: bool
+    public_url: str | None
+    verification: VerificationDocument | None
     created_at: datetime
     updated_at: datetime
     secret: str | UnsetType = UNSET
@@ -76,16 +85,17 @@ async def create(call: Call, changes: Changes) -> Answer:
         existing = await objects.find(call, Kind.SOURCE, body.uid, app=app.id)
         if existing is not None and existing.uid == body.uid:
             raise conflict("a source with this uid exists already in the application")
-    generated = secrets.generate() if body.secret is None and body.provider in _GENERATES else None
-    text = generated or _checked_secret(body.provider, body.secret)
     identity = new_id()
     document = SourceDocument(
         name=body.name,
         provider=body.provider,
         metadata=checked_metadata(body.metadata),
         publish_accepted=body.publish_accepted,
-        keys=(await _store(call, identity, text),),
+        public_url=body.public_url,
+        verification=body.verification,
     )
+    text, generated = _secret(document, body.secret)
+    document = replace(document, keys=(await _store(call, identity, text),))
     created = await changes.create(Kind.SOURCE, identity, document, org=call.caller.org, app=app.id, uid=body.uid)
     return ok(_out(created, secret=generated or UNSET), 201)
 
@@ -107,6 +117,8 @@ async def put(call: Call, changes: Changes) -> Answer:
         name=body.name,
         metadata=checked_metadata(body.metadata),
         publish_accepted=body.publish_accepted,
+        public_url=body.public_url,
+        verification=body.verification,
     )
     uid = objects.put_uid(found, call.named("source"), body.uid)
     return await _change(call, changes, found, document, secret=body.secret, uid=uid)
@@ -122,6 +134,8 @@ async def patch(call: Call, changes: Changes) -> Answer:
         name=given(body.name, old.name),
         metadata=checked_metadata(given(body.metadata, old.metadata)),
         publish_accepted=given(body.publish_accepted, old.publish_accepted),
+        public_url=given(body.public_url, old.public_url),
+        verification=given(body.verification, old.verification),
     )
     secret = None if isinstance(body.secret, UnsetType) else body.secret
     return await _change(call, changes, found, document, secret=secret, uid=given(body.uid, found.uid))
@@ -150,8 +164,9 @@ async def _change(
     uid: str | None,
 ) -> Answer:
     if secret is None:
+        _scheme(document)
         return ok(_out(await changes.update(found, document, uid=uid)))
-    text = _checked_secret(Provider(document.provider), secret)
+    text, _ = _secret(document, secret)
     keys = (await _store(call, found.id, text),)
     await secrets.erase(call.connection, found.id, keep=keys)
     changed = await changes.update(found, replace(document, keys=keys), uid=uid, verb=Verb.SECRET_ROTATED)
@@ -162,18 +177,34 @@ async def _store(call: Call, owner: UUID, text: str) -> KeyReference:
     return await secrets.store(call.connection, call.registry.master_keys, text, owner=owner, org=call.caller.org)
 
 
-def _checked_secret(provider: Provider, text: str | None) -> str:
-    """The provider's secret.
+def _secret(document: SourceDocument, text: str | None) -> tuple[str, str | None]:
+    """The sender's secret, and again if it was generated.
 
     Raises:
-        ApiError: 422, there is none, or it is not such a secret.
+        ApiError: 422, there is none, it is not such a secret, or the source's settings do not fit.
     """
+    scheme = _scheme(document)
+    if text is None and scheme.generates:
+        generated = secrets.generate()
+        return generated, generated
     if text is None:
-        raise invalid(["body", "secret"], f"{provider} gives the secret: pass it on", "value_error.missing")
-    wrong = SCHEMES[provider].check_secret(text)
+        raise invalid(["body", "secret"], f"{document.provider} gives the secret: pass it on", "value_error.missing")
+    wrong = scheme.check_secret(text)
     if wrong is not None:
         raise invalid(["body", "secret"], wrong)
-    return text
+    return text, None
+
+
+def _scheme(document: SourceDocument) -> Scheme:
+    try:
+        return documents.scheme(document)
+    except SettingsError as error:
+        raise invalid(["body", *map(_camel, error.place)], str(error)) from None
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.title, others))
 
 
 def _out(item: RegistryObject, secret: str | UnsetType = UNSET) -> SourceOut:
@@ -187,6 +218,8 @@ def _out(item: RegistryObject, secret: str | UnsetType = UNSET) -> SourceOut:
         url=f"/in/{identity}",
         metadata=document.metadata,
         publish_accepted=document.publish_accepted,
+        public_url=document.public_url,
+        verification=document.verification,
         created_at=item.created_at,
         updated_at=item.updated_at,
         secret=secret,

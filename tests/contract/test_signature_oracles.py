@@ -10,9 +10,10 @@ import svix.webhooks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.domain.providers import SCHEMES, Provider
+from libs.common.domain.providers.table import Provider, scheme_of
 from libs.common.domain.signatures import standard
 from libs.common.domain.signatures.verdict import Refused, Verified
+from tests.support.trust import sent, trusting
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 NEXT_SECRET = "whsec_bmV4dCBrZXkgb2YgdHdlbnR5LWZvdXIgYnl0ZXM="
@@ -56,22 +57,21 @@ def test_we_sign_what_the_reference_signs(key: bytes, message_id: str, timestamp
 def test_we_believe_what_the_reference_signs(library: type[standardwebhooks.Webhook]) -> None:
     now = datetime.fromtimestamp(NOW, tz=UTC)
     headers = {
-        "webhook-id": ["msg_1"],
-        "webhook-timestamp": [str(NOW)],
-        "webhook-signature": [library(SECRET).sign("msg_1", now, BODY)],
+        "webhook-id": "msg_1",
+        "webhook-timestamp": str(NOW),
+        "webhook-signature": library(SECRET).sign("msg_1", now, BODY),
     }
-    scheme = SCHEMES[Provider.STANDARD_WEBHOOKS]
-    assert scheme.verify(headers, BODY.encode(), secrets=[NEXT_SECRET, SECRET], now=now) == Verified()
-    assert isinstance(scheme.verify(headers, BODY.encode(), secrets=[NEXT_SECRET], now=now), Refused)
+    scheme = scheme_of(Provider.STANDARD_WEBHOOKS)
+    assert scheme.verify(sent(headers, BODY.encode()), trusting(NEXT_SECRET, SECRET, now=now)) == Verified()
+    assert isinstance(scheme.verify(sent(headers, BODY.encode()), trusting(NEXT_SECRET, now=now)), Refused)
 
 
 @given(secret=st.from_regex(r"whsec_[a-zA-Z0-9]{1,64}", fullmatch=True), body=st.text())
 def test_we_believe_what_stripe_signs(secret: str, body: str) -> None:
     header = stripe_library.WebhookSignature.generate_signature_header(body, secret, timestamp=NOW)
     now = datetime.fromtimestamp(NOW, tz=UTC)
-    scheme = SCHEMES[Provider.STRIPE]
+    scheme = scheme_of(Provider.STRIPE)
     assert stripe_library.WebhookSignature.verify_header(body, header, secret, tolerance=300)
-    assert scheme.verify({"stripe-signature": [header]}, body.encode(), secrets=[secret], now=now) == Verified()
-    assert isinstance(
-        scheme.verify({"stripe-signature": [header]}, body.encode() + b" ", secrets=[secret], now=now), Refused
-    )
+    assert scheme.verify(sent({"Stripe-Signature": header}, body.encode()), trusting(secret, now=now)) == Verified()
+    changed = sent({"Stripe-Signature": header}, body.encode() + b" ")
+    assert isinstance(scheme.verify(changed, trusting(secret, now=now)), Refused)

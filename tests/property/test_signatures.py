@@ -1,16 +1,21 @@
 """What holds of signatures for any message, key, time and forgery."""
 
-import hashlib
-import hmac
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
 
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from libs.common.domain.providers import SCHEMES, Identity, Provider, Scheme, Unreadable
-from libs.common.domain.signatures import github, standard, stripe, xwebhook
+from libs.common.domain.providers.scheme import Challenge, Identity, Scheme, Unreadable
+from libs.common.domain.providers.settings import Settings, SettingsError, Verification
+from libs.common.domain.providers.table import Provider, scheme_of
+from libs.common.domain.signatures import standard, xwebhook
 from libs.common.domain.signatures.verdict import Refused, Verified
+from tests.support import signing
+from tests.support.signing import SIGNERS, VERIFICATION, Sender
+from tests.support.trust import NOW, sent, trusting
 
 KEYS = st.binary(min_size=24, max_size=64)
 BODIES = st.binary(max_size=200)
@@ -18,7 +23,6 @@ IDS = st.from_regex(r"[a-zA-Z0-9_-]{1,64}", fullmatch=True)
 TIMESTAMPS = st.integers(min_value=0, max_value=99_999_999_999)
 OFFSETS = st.timedeltas(min_value=timedelta(minutes=-5), max_value=timedelta(minutes=5))
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-NOW = datetime(2026, 8, 21, tzinfo=UTC)
 
 # Header values as servers hand them on: surrogates stand for bytes that are no UTF-8.
 TEXTS = st.text(st.characters(exclude_categories=[]), max_size=80)
@@ -26,7 +30,9 @@ HEADERS = st.dictionaries(
     st.sampled_from(
         [
             *("stripe-signature", "x-hub-signature-256", "x-github-event", "x-github-delivery"),
-            *("webhook-id", "webhook-timestamp", "webhook-signature", "content-type"),
+            *("webhook-id", "webhook-timestamp", "webhook-signature", "content-type", "host", "authorization"),
+            *("x-gitlab-token", "x-slack-signature", "x-slack-request-timestamp", "x-shopify-hmac-sha256"),
+            *("x-twilio-signature", "i-twilio-idempotency-token", "x-acme-signature", "x-acme-time", "x-acme-id"),
         ]
     ),
     st.lists(
@@ -35,6 +41,10 @@ HEADERS = st.dictionaries(
         max_size=2,
     ),
 )
+OWN = Settings(verification=VERIFICATION)
+TOKEN = Settings(verification=Verification(header="X-Acme-Signature", prefix="Bearer "))
+SETTINGS = {Provider.HMAC: OWN, Provider.TOKEN: TOKEN}
+SCHEMES = {provider: scheme_of(provider, SETTINGS.get(provider, Settings())) for provider in Provider}
 SCHEME = st.sampled_from(list(SCHEMES.values()))
 
 
@@ -91,26 +101,90 @@ def test_no_bit_of_what_we_sign_can_be_flipped(
     assert isinstance(standard.verify(received, body, secrets=[key], now=now), Refused)
 
 
-@given(KEYS, BODIES.filter(bool), st.integers(min_value=0))
-def test_no_bit_of_a_signed_body_can_be_flipped_on_its_way_in(secret: bytes, body: bytes, bit: int) -> None:
-    t = str(int(NOW.timestamp()))
-    by_github = {"x-hub-signature-256": ["sha256=" + hmac.new(secret, body, hashlib.sha256).hexdigest()]}
-    signed = hmac.new(secret, f"{t}.".encode() + body, hashlib.sha256).hexdigest()
-    by_stripe = {"stripe-signature": [f"t={t},v1={signed}"]}
-    assert github.verify(by_github, body, secrets=[secret]) == Verified()
-    assert stripe.verify(by_stripe, body, secrets=[secret], now=NOW) == Verified()
-    assert isinstance(github.verify(by_github, flip(body, bit), secrets=[secret]), Refused)
-    assert isinstance(stripe.verify(by_stripe, flip(body, bit), secrets=[secret], now=NOW), Refused)
-
-
-@given(SCHEME, HEADERS, st.binary(max_size=100), st.lists(TEXTS, max_size=2), st.datetimes(timezones=st.just(UTC)))
-@example(SCHEMES[Provider.STRIPE], {"stripe-signature": [f"t={'9' * 11},v1="]}, b"", ["x"], NOW)
-def test_nothing_that_is_received_makes_verification_raise_or_tell_a_secret(
-    scheme: Scheme, headers: dict[str, list[str]], body: bytes, secrets: list[str], now: datetime
+@given(
+    sender=st.sampled_from(SIGNERS),
+    body=BODIES.filter(bool),
+    bit=st.integers(min_value=0),
+    data=st.data(),
+)
+def test_no_bit_of_what_a_provider_signed_can_be_flipped_on_its_way_in(
+    sender: Sender, body: bytes, bit: int, data: st.DataObject
 ) -> None:
-    verdict = scheme.verify(headers, body, secrets=secrets, now=now)
+    scheme = scheme_of(sender.provider, sender.settings)
+    headers = {name.lower(): value for name, value in sender.sign(body, sender.secret, NOW).items()}
+    assert scheme.verify(sent(headers, body), trusting(sender.secret)) == Verified()
+    signed = sorted(name for name in headers if not name.startswith(("x-github-", "x-shopify-topic", "x-shopify-web")))
+    flipped = data.draw(st.sampled_from(["body", *(name for name in signed if name != "x-acme-event")]))
+    if flipped == "body":
+        body = flip(body, bit)
+    else:
+        headers[flipped] = flip(headers[flipped].encode(), bit).decode("utf-8", "surrogateescape")
+    assert isinstance(scheme.verify(sent(headers, body), trusting(sender.secret)), Refused)
+
+
+WORDS = st.from_regex(r"[a-zA-Z0-9]{1,12}", fullmatch=True)
+
+
+@given(
+    fields=st.dictionaries(WORDS, WORDS, min_size=1, max_size=5),
+    bit=st.integers(min_value=0),
+    flipped=st.sampled_from(["body", "target", "signature"]),
+    as_json=st.booleans(),
+)
+def test_no_bit_of_what_twilio_signed_can_be_flipped_on_its_way_in(
+    *, fields: dict[str, str], bit: int, flipped: str, as_json: bool
+) -> None:
+    """Of a form the fields are signed and not their encoding, so these need none."""
+    scheme = scheme_of(Provider.TWILIO, Settings(public_url="https://hooks.example.com"))
+    body = json.dumps(fields).encode() if as_json else urlencode(fields).encode()
+    target = "/in/src_1" + (signing.twilio_query(body) if as_json else "")
+    sign, kind = (signing.twilio_json, signing.JSON) if as_json else (signing.twilio_form, signing.FORM)
+    headers = sign(body, "12345", f"https://hooks.example.com{target}") | kind
+    assert scheme.verify(sent(headers, body, target=target), trusting("12345")) == Verified()
+    match flipped:
+        case "body":
+            body = flip(body, bit)
+        case "target":
+            target = flip(target.encode(), bit).decode("utf-8", "surrogateescape")
+        case _:
+            headers["X-Twilio-Signature"] = flip(headers["X-Twilio-Signature"].encode(), bit).decode("latin-1")
+    assert isinstance(scheme.verify(sent(headers, body, target=target), trusting("12345")), Refused)
+
+
+@given(st.sampled_from([Provider.GITLAB, Provider.TOKEN, Provider.BASIC]), st.integers(min_value=0))
+def test_no_bit_of_a_token_can_be_flipped(provider: Provider, bit: int) -> None:
+    name, value = {
+        Provider.GITLAB: ("x-gitlab-token", "sesame:open"),
+        Provider.TOKEN: ("x-acme-signature", "Bearer sesame:open"),
+        Provider.BASIC: ("authorization", "c2VzYW1lOm9wZW4="),
+    }[provider]
+    scheme = SCHEMES[provider]
+    before = "Basic " if provider is Provider.BASIC else ""
+    flipped = flip(value.encode(), bit).decode("utf-8", "surrogateescape")
+    assert scheme.verify(sent({name: before + value}), trusting("sesame:open")) == Verified()
+    assert isinstance(scheme.verify(sent({name: before + flipped}), trusting("sesame:open")), Refused)
+
+
+@given(
+    SCHEME,
+    HEADERS,
+    st.binary(max_size=100),
+    st.lists(TEXTS, max_size=2),
+    st.tuples(st.datetimes(timezones=st.just(UTC)), TEXTS),
+)
+@example(SCHEMES[Provider.STRIPE], {"stripe-signature": [f"t={'9' * 11},v1="]}, b"", ["x"], (NOW, "/"))
+def test_nothing_that_is_received_makes_verification_raise_or_tell_a_secret(
+    scheme: Scheme, headers: dict[str, list[str]], body: bytes, secrets: list[str], place: tuple[datetime, str]
+) -> None:
+    now, target = place
+    verdict = scheme.verify(sent(headers, body, target=target), trusting(*secrets, now=now))
     assert isinstance(verdict, Refused)
     assert verdict.detail.isascii()
+
+
+DOCUMENT_KEYS = st.sampled_from(
+    ["type", "id", "event", "event_id", "challenge", "object_kind", "event_name", "CallStatus", "created", "timestamp"]
+)
 
 
 @given(
@@ -119,14 +193,42 @@ def test_nothing_that_is_received_makes_verification_raise_or_tell_a_secret(
     st.binary(max_size=100),
     st.recursive(
         st.none() | st.booleans() | st.integers() | TEXTS,
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "id"]), inner),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(DOCUMENT_KEYS, inner),
     ),
 )
 def test_nothing_that_is_received_makes_reading_raise(
     scheme: Scheme, headers: dict[str, list[str]], body: bytes, document: object
 ) -> None:
-    assert isinstance(scheme.identify(headers, document), Identity | Unreadable)
-    assert isinstance(scheme.extract_document(headers, body), bytes | Unreadable)
+    assert isinstance(scheme.identify(headers, document), Identity | Challenge | Unreadable)
+    assert isinstance(scheme.extract_document(headers, body), bytes | Mapping | Unreadable)
+
+
+@given(
+    st.builds(
+        Verification,
+        header=st.none() | TEXTS,
+        prefix=TEXTS,
+        template=TEXTS | st.from_regex(r"(\{(body|id|timestamp|x)\}|[.:{}])*", fullmatch=True),
+        timestamp_header=st.none() | TEXTS,
+        event_type_header=st.none() | TEXTS,
+        event_type_field=st.none() | TEXTS,
+        event_id_header=st.none() | TEXTS,
+        challenge_parameter=st.none() | TEXTS,
+    ),
+    st.sampled_from([Provider.HMAC, Provider.TOKEN, Provider.BASIC, Provider.TWILIO]),
+    st.none() | TEXTS,
+)
+def test_any_settings_are_followed_or_refused_with_their_place(
+    verification: Verification, provider: Provider, public_url: str | None
+) -> None:
+    try:
+        scheme = scheme_of(provider, Settings(public_url=public_url, verification=verification))
+    except SettingsError as error:
+        refused = error
+    else:
+        assert isinstance(scheme.verify(sent({}), trusting("x")), Refused)
+        return
+    assert refused.place[0] in {"verification", "public_url"}
 
 
 @given(TEXTS)

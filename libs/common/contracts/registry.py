@@ -10,6 +10,9 @@ from uuid import UUID
 import msgspec
 
 from libs.common.domain.endpoint import DEFAULT_TIMEOUT, Endpoint, Profile, SigningKey
+from libs.common.domain.providers.scheme import Scheme
+from libs.common.domain.providers.settings import Algorithm, Encoding, Settings, Verification
+from libs.common.domain.providers.table import Provider, scheme_of
 from libs.common.domain.retry import STANDARD_SCHEDULE, RetryPolicy
 
 
@@ -90,13 +93,33 @@ class EndpointDocument(Document, frozen=True):
     keys: tuple[KeyReference, ...] = ()
 
 
+class VerificationDocument(Document, frozen=True):
+    """The domain's `Verification`, as the API has it."""
+
+    header: str | None = None
+    prefix: str = ""
+    algorithm: Algorithm = Algorithm.SHA256
+    encoding: Encoding = Encoding.HEX
+    template: str = "{body}"
+    timestamp_header: str | None = None
+    tolerance_seconds: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 300
+    event_type: str | None = None
+    event_type_header: str | None = None
+    event_type_field: str | None = None
+    event_id_header: str | None = None
+    event_id_field: str | None = None
+    challenge_parameter: str | None = None
+
+
 class SourceDocument(Document, frozen=True):
-    """An inbound sender. `provider` is one of the domain's providers."""
+    """An inbound sender. `provider` is one of the domain's providers; the newest key comes first."""
 
     name: str
     provider: str
     metadata: dict[str, str] = {}
     publish_accepted: bool = False
+    public_url: str | None = None
+    verification: VerificationDocument | None = None
     keys: tuple[KeyReference, ...] = ()
 
 
@@ -201,3 +224,30 @@ def endpoint(row: RegistryObject, organisation: OrganisationDocument, secrets: M
         ),
         timeout=timedelta(milliseconds=document.timeout_ms) if document.timeout_ms else DEFAULT_TIMEOUT,
     )
+
+
+def scheme(document: SourceDocument) -> Scheme:
+    """How requests to a source are judged and read.
+
+    Raises:
+        SettingsError: its settings do not fit its provider.
+    """
+    said = document.verification
+    verification = None
+    if said is not None:
+        verification = Verification(
+            header=said.header,
+            prefix=said.prefix,
+            algorithm=said.algorithm,
+            encoding=said.encoding,
+            template=said.template,
+            timestamp_header=said.timestamp_header,
+            tolerance=timedelta(seconds=said.tolerance_seconds),
+            event_type=said.event_type,
+            event_type_header=said.event_type_header,
+            event_type_field=said.event_type_field,
+            event_id_header=said.event_id_header,
+            event_id_field=said.event_id_field,
+            challenge_parameter=said.challenge_parameter,
+        )
+    return scheme_of(Provider(document.provider), Settings(public_url=document.public_url, verification=verification))

@@ -7,6 +7,7 @@ hears nothing still catches up when a message carries a newer version than its o
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 from uuid import UUID
@@ -79,10 +80,14 @@ class RegistrySnapshot:
         found = self.get(Kind.ENDPOINT, identity)
         return None if found is None or found.app is None else self.endpoints(found.app).get(identity)
 
-    def secrets(self, source: RegistryObject) -> list[str]:
-        """The opened secrets of a source, the newest first."""
+    def secrets(self, source: RegistryObject, at: datetime) -> list[str]:
+        """The opened secrets of a source that are in force, the newest first."""
         assert isinstance(source.document, SourceDocument)
-        return [self._secrets[key.id] for key in source.document.keys if key.id in self._secrets]
+        return [
+            self._secrets[key.id]
+            for key in source.document.keys
+            if key.id in self._secrets and (key.expires_at is None or at < key.expires_at)
+        ]
 
     async def catch_up(self, version: int | None = None) -> None:
         """Be at least at `version`; without one, at whatever is committed now.

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -115,10 +116,13 @@ async def test_a_snapshot_from_nothing_and_one_that_caught_up_are_the_same(
 
 async def test_names_keys_and_secrets_are_found(registry: Pool, snapshot: RegistrySnapshot) -> None:
     org, app = await _tenant(registry, uid="customer-1", user="producer-1")
-    source, key = new_id(), new_id()
+    source, key, old = new_id(), new_id(), new_id()
     async with registry.acquire() as connection, changing(connection, "operator") as changes:
         await _seal(connection, key, owner=source, org=org, secret=b"whsec_stripe")
-        document = SourceDocument(name="s", provider="stripe", keys=(KeyReference(id=key, fingerprint="x"),))
+        await _seal(connection, old, owner=source, org=org, secret=b"whsec_old")
+        until = datetime(2026, 8, 21, 10, tzinfo=UTC)
+        keys = (KeyReference(id=key, fingerprint="x"), KeyReference(id=old, fingerprint="y", expires_at=until))
+        document = SourceDocument(name="s", provider="stripe", keys=keys)
         await changes.create(Kind.SOURCE, source, document, org=org, app=app)
         api_key = await changes.create(Kind.API_KEY, new_id(), ApiKeyDocument(hash=f"hash-{org}"), org=org)
     await snapshot.catch_up()
@@ -131,7 +135,8 @@ async def test_names_keys_and_secrets_are_found(registry: Pool, snapshot: Regist
     assert snapshot.api_key(f"hash-{org}") == api_key
     found = snapshot.get(Kind.SOURCE, source)
     assert found is not None
-    assert snapshot.secrets(found) == ["whsec_stripe"]
+    assert snapshot.secrets(found, until - timedelta(microseconds=1)) == ["whsec_stripe", "whsec_old"]
+    assert snapshot.secrets(found, until) == ["whsec_stripe"]
     assert snapshot.get(Kind.ENDPOINT, source) is None  # another kind
 
 

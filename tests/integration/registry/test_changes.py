@@ -16,6 +16,7 @@ from libs.common.postgres.pool import open_pool
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.postgres.verify import verify_database
 from libs.common.rabbitmq.topology import Names
+from libs.common.runtime.clock import now
 from libs.common.runtime.sealing import MasterKeys
 from tests.conftest import Amqp
 from tests.integration.registry.conftest import Registry
@@ -92,7 +93,7 @@ async def test_a_snapshot_signs_with_the_secret_that_was_shown(registry: Registr
     assert [wait.total_seconds() for wait in endpoint.retry.schedule] == [0.2, 1]
     found = snapshot.get(Kind.SOURCE, ids.decode(Prefix.SOURCE, source.id))
     assert found is not None
-    assert snapshot.secrets(found) == ["whsec_of_stripe"]
+    assert snapshot.secrets(found, now()) == ["whsec_of_stripe"]
 
 
 async def test_a_replaced_source_secret_is_the_only_one_and_a_deleted_owner_leaves_none(

@@ -6,15 +6,24 @@ from urllib.parse import urlencode
 
 import pytest
 
-from libs.common.domain.providers import SCHEMES, Identity, Provider, Scheme, Unreadable, UnreadableReason
-from libs.common.domain.signatures import standard
-from libs.common.domain.signatures.verdict import RefusalReason, Refused, Verified
+from libs.common.domain.providers.scheme import Identity, Scheme, Unreadable, UnreadableReason
+from libs.common.domain.providers.settings import Settings, SettingsError, Verification
+from libs.common.domain.providers.table import Provider, scheme_of
+from libs.common.domain.signatures.verdict import RefusalReason, Refused
+from tests.support.signing import FORM as FORM_TYPE
+from tests.support.trust import NOW, sent, trusting
 
-STRIPE = SCHEMES[Provider.STRIPE]
-GITHUB = SCHEMES[Provider.GITHUB]
-STANDARD = SCHEMES[Provider.STANDARD_WEBHOOKS]
+STRIPE = scheme_of(Provider.STRIPE)
+GITHUB = scheme_of(Provider.GITHUB)
+STANDARD = scheme_of(Provider.STANDARD_WEBHOOKS)
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-NOW = datetime(2026, 8, 21, tzinfo=UTC)
+
+NEEDED = {
+    Provider.HMAC: Settings(verification=Verification(header="X-Signature")),
+    Provider.TOKEN: Settings(verification=Verification(header="X-Token")),
+}
+SCHEMES = {provider: scheme_of(provider, NEEDED.get(provider, Settings())) for provider in Provider}
+ANSWERS = {Provider.SLACK: HTTPStatus.OK, Provider.TWILIO: HTTPStatus.NO_CONTENT}
 
 
 def reason(read: object) -> UnreadableReason:
@@ -23,8 +32,27 @@ def reason(read: object) -> UnreadableReason:
 
 
 @pytest.mark.parametrize("provider", Provider)
-def test_each_provider_has_its_row_and_answers_202(provider: Provider) -> None:
-    assert SCHEMES[provider].success_status is HTTPStatus.ACCEPTED
+def test_each_provider_has_its_row_and_its_answer(provider: Provider) -> None:
+    assert SCHEMES[provider].success_status is ANSWERS.get(provider, HTTPStatus.ACCEPTED)
+
+
+@pytest.mark.parametrize("provider", set(Provider) - {Provider.HMAC, Provider.TOKEN, Provider.BASIC})
+def test_a_provider_that_describes_itself_takes_no_verification(provider: Provider) -> None:
+    with pytest.raises(SettingsError) as refused:
+        scheme_of(provider, Settings(verification=Verification()))
+    assert refused.value.place == ("verification",)
+
+
+@pytest.mark.parametrize("provider", set(Provider) - {Provider.TWILIO})
+def test_only_who_signs_the_url_takes_one(provider: Provider) -> None:
+    with pytest.raises(SettingsError) as refused:
+        scheme_of(provider, Settings(public_url="https://hooks.example.com"))
+    assert refused.value.place == ("public_url",)
+
+
+@pytest.mark.parametrize("provider", Provider)
+def test_what_is_kept_of_a_refused_request_never_holds_a_secret(provider: Provider) -> None:
+    assert not SCHEMES[provider].evidence & {"authorization", "x-gitlab-token", "x-token", "cookie"}
 
 
 # Verifying
@@ -35,31 +63,44 @@ def test_each_provider_has_its_row_and_answers_202(provider: Provider) -> None:
 def test_a_secret_that_could_not_be_registered_verifies_nothing_and_raises_nothing(
     provider: Provider, secret: str
 ) -> None:
+    at = str(int(NOW.timestamp()))
     headers = {
-        "stripe-signature": [f"t={int(NOW.timestamp())},v1={'0' * 64}"],
-        "x-hub-signature-256": [f"sha256={'0' * 64}"],
-        "webhook-id": ["msg_1"],
-        "webhook-timestamp": [str(int(NOW.timestamp()))],
-        "webhook-signature": ["v1,AAAA"],
+        "stripe-signature": f"t={at},v1={'0' * 64}",
+        "x-hub-signature-256": f"sha256={'0' * 64}",
+        "x-gitlab-token": "",
+        "x-slack-request-timestamp": at,
+        "x-slack-signature": f"v0={'0' * 64}",
+        "x-shopify-hmac-sha256": f"{'A' * 43}=",
+        "x-twilio-signature": f"{'A' * 27}=",
+        "host": "hooks.example.com",
+        "content-type": FORM_TYPE["Content-Type"],
+        "webhook-id": "msg_1",
+        "webhook-timestamp": at,
+        "webhook-signature": "v1,AAAA",
+        "x-signature": "",
+        "x-token": "",
+        "authorization": "Basic ",
     }
-    verdict = SCHEMES[provider].verify(headers, b"{}", secrets=[secret], now=NOW)
+    verdict = SCHEMES[provider].verify(sent(headers, b"a=b"), trusting(secret))
     assert isinstance(verdict, Refused)
     assert verdict.reason is RefusalReason.MISMATCH
-
-
-def test_a_standard_source_is_verified_with_its_decoded_secret() -> None:
-    key = standard.parse_secret(SECRET)
-    sent = standard.headers([key], message_id="msg_1", timestamp=int(NOW.timestamp()), body=b"{}")
-    received = {name: [value] for name, value in sent.items()}
-    assert STANDARD.verify(received, b"{}", secrets=[SECRET], now=NOW) == Verified()
 
 
 # Identity
 
 
 def test_stripe_tells_type_and_id_in_the_body() -> None:
-    document = {"id": "evt_1", "type": "payment_intent.succeeded"}
-    assert STRIPE.identify({}, document) == Identity(event_type="payment_intent.succeeded", event_id="evt_1")
+    document = {"id": "evt_1", "type": "payment_intent.succeeded", "created": 1680064028}
+    assert STRIPE.identify({}, document) == Identity(
+        event_type="payment_intent.succeeded",
+        event_id="evt_1",
+        occurred_at=datetime(2023, 3, 29, 4, 27, 8, tzinfo=UTC),
+    )
+
+
+@pytest.mark.parametrize("created", [None, "1680064028", 1.5, True, -1, 10**12])
+def test_a_time_that_cannot_be_read_is_none(created: object) -> None:
+    assert STRIPE.identify({}, {"type": "ping", "created": created}) == Identity(event_type="ping", event_id=None)
 
 
 def test_github_tells_type_and_id_in_headers() -> None:
@@ -68,8 +109,12 @@ def test_github_tells_type_and_id_in_headers() -> None:
 
 
 def test_standard_webhooks_tells_its_type_in_the_body_and_its_id_in_a_header() -> None:
-    identity = STANDARD.identify({"webhook-id": ["msg_1"]}, {"type": "contact.created"})
-    assert identity == Identity(event_type="contact.created", event_id="msg_1")
+    document = {"type": "contact.created", "timestamp": "2022-11-03T20:26:10.344522Z"}
+    assert STANDARD.identify({"webhook-id": ["msg_1"]}, document) == Identity(
+        event_type="contact.created",
+        event_id="msg_1",
+        occurred_at=datetime(2022, 11, 3, 20, 26, 10, 344522, tzinfo=UTC),
+    )
 
 
 def test_an_event_without_an_id_is_taken_and_cannot_be_recognised_again() -> None:
@@ -126,14 +171,16 @@ def test_github_may_send_its_document_in_a_form() -> None:
     assert GITHUB.extract_document(FORM, urlencode({"payload": document}).encode()) == document.encode()
 
 
-@pytest.mark.parametrize("scheme", [STRIPE, STANDARD])
-def test_others_may_not(scheme: Scheme) -> None:
-    assert reason(scheme.extract_document(FORM, b"payload=%7B%7D")) is UnreadableReason.CONTENT_TYPE
+@pytest.mark.parametrize("provider", ["stripe", "gitlab", "shopify", "standard-webhooks"])
+def test_others_may_not(provider: str) -> None:
+    assert (
+        reason(SCHEMES[Provider(provider)].extract_document(FORM, b"payload=%7B%7D")) is UnreadableReason.CONTENT_TYPE
+    )
 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{}", b"other=%7B%7D", b"payload=1&payload=2", b"payload=%ff", b"\xff", b"a=&" * 17 + b"payload=%7B%7D"],
+    [b"", b"{}", b"other=%7B%7D", b"payload=1&payload=2", b"payload=%ff", b"\xff", b"a=&" * 257 + b"payload=%7B%7D"],
 )
 def test_a_form_without_exactly_one_document_is_refused(body: bytes) -> None:
     assert reason(GITHUB.extract_document(FORM, body)) is UnreadableReason.FORM
@@ -149,7 +196,7 @@ def test_a_secret_as_its_provider_shows_it_is_taken(scheme: Scheme, secret: str)
     assert scheme.check_secret(secret) is None
 
 
-@pytest.mark.parametrize("secret", ["", " ", "s3cret\n", " s3cret", "s3c\x00ret", "\udcff", "x" * 257])
+@pytest.mark.parametrize("secret", ["", " ", "s3cret:\n", " s3cret:x", "s3c\x00ret", "\udcff", "x" * 257])
 @pytest.mark.parametrize("provider", Provider)
 def test_a_secret_that_was_copied_badly_is_refused_without_repeating_it(provider: Provider, secret: str) -> None:
     problem = SCHEMES[provider].check_secret(secret)

@@ -1,12 +1,17 @@
-"""Standard Webhooks, symmetric: what we send, and what we believe."""
+"""Standard Webhooks: what we send, and what we believe."""
 
 import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from libs.common.domain.providers.scheme import Identity
+from libs.common.domain.providers.standard_webhooks import SCHEME
 from libs.common.domain.signatures import standard
-from libs.common.domain.signatures.verdict import RefusalReason, Refused, Verdict, Verified
+from libs.common.domain.signatures.verdict import RefusalReason, Verdict, Verified
+from tests.support import signing
+from tests.support.signing import PUBLIC_KEY, asymmetric
+from tests.support.trust import reason, sent, trusting
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 KEY = standard.parse_secret(SECRET)
@@ -26,11 +31,6 @@ def request(**changed: list[str]) -> dict[str, list[str]]:
 
 def judge(headers: dict[str, list[str]], *, now: datetime = NOW, keys: tuple[bytes, ...] = (KEY,)) -> Verdict:
     return standard.verify(headers, BODY, secrets=keys, now=now)
-
-
-def reason(verdict: Verdict) -> RefusalReason:
-    assert isinstance(verdict, Refused)
-    return verdict.reason
 
 
 # Secrets
@@ -170,8 +170,12 @@ def test_a_timestamp_is_whole_seconds_in_at_most_eleven_digits(timestamp: str) -
     assert reason(judge(request(timestamp=[timestamp]))) is RefusalReason.MALFORMED
 
 
-def test_a_list_without_v1_is_malformed() -> None:
-    assert reason(judge(request(signature=[f"v1a,{SIGNATURE[3:]}"]))) is RefusalReason.MALFORMED
+def test_a_list_without_v1_or_v1a_is_malformed() -> None:
+    assert reason(judge(request(signature=[f"v2,{SIGNATURE[3:]}"]))) is RefusalReason.MALFORMED
+
+
+def test_a_symmetric_signature_under_the_asymmetric_label_is_by_nobody() -> None:
+    assert reason(judge(request(signature=[f"v1a,{SIGNATURE[3:]}"]))) is RefusalReason.MISMATCH
 
 
 @pytest.mark.parametrize(
@@ -214,3 +218,75 @@ def test_more_than_five_minutes_are_not(off_by: timedelta, expected: RefusalReas
 
 def test_a_forged_request_is_a_mismatch_however_old() -> None:
     assert reason(judge(request(), now=NOW + timedelta(days=1), keys=(OTHER_KEY,))) is RefusalReason.MISMATCH
+
+
+# Asymmetric keys
+
+SIGNED_BY_KEY = asymmetric(BODY, NOW)["webhook-signature"]
+
+
+def by_key(signature: str, *secrets: str) -> Verdict:
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": str(TIMESTAMP), "webhook-signature": signature}
+    return SCHEME.verify(sent(headers, BODY), trusting(*secrets, now=NOW))
+
+
+def test_a_signature_by_a_private_key_is_believed_by_its_public_one() -> None:
+    assert by_key(SIGNED_BY_KEY, PUBLIC_KEY) == Verified()
+    assert by_key(f"v1,AAAA {SIGNED_BY_KEY}", SECRET, PUBLIC_KEY) == Verified()
+
+
+def test_a_secret_and_a_key_are_not_taken_for_one_another() -> None:
+    assert reason(by_key(SIGNED_BY_KEY, SECRET)) is RefusalReason.MISMATCH
+    assert reason(by_key(SIGNED_BY_KEY.replace("v1a,", "v1,"), PUBLIC_KEY)) is RefusalReason.MISMATCH
+    # The public key, which everybody has, as the key of an HMAC.
+    forged = standard.sign(standard.parse_public_key(PUBLIC_KEY), message_id="msg_1", timestamp=TIMESTAMP, body=BODY)
+    assert reason(by_key(forged, PUBLIC_KEY)) is RefusalReason.MISMATCH
+
+
+@pytest.mark.parametrize("signature", ["v1a,", "v1a,!!!", "v1a,AAAA", SIGNED_BY_KEY.rstrip("="), SIGNED_BY_KEY + "="])
+def test_what_is_no_signature_by_a_key_is_a_mismatch(signature: str) -> None:
+    assert reason(by_key(signature, PUBLIC_KEY)) is RefusalReason.MISMATCH
+
+
+def test_a_header_may_not_ask_for_more_work_than_a_rotation_needs() -> None:
+    assert by_key(" ".join([SIGNED_BY_KEY] * 16), PUBLIC_KEY) == Verified()
+    assert reason(by_key(" ".join([SIGNED_BY_KEY] * 17), PUBLIC_KEY)) is RefusalReason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("whsk_" + PUBLIC_KEY[5:], "private"),
+        ("whpk_AAAA", "32 bytes"),
+        ("whpk_!", "base64"),
+        ("whpk_" + SECRET[6:], "32 bytes"),
+    ],
+)
+def test_what_is_no_public_key_is_refused_and_not_repeated(text: str, says: str) -> None:
+    problem = SCHEME.check_secret(text)
+    assert problem is not None
+    assert says in problem
+    assert text[5:] not in problem
+
+
+def test_a_public_key_is_taken_and_is_no_secret_of_ours() -> None:
+    assert SCHEME.check_secret(PUBLIC_KEY) is None
+    with pytest.raises(standard.InvalidSecretError):
+        standard.parse_secret(PUBLIC_KEY)
+
+
+# Svix's own header names
+
+
+def test_the_names_of_before_the_specification_are_believed_as_well() -> None:
+    headers = signing.standard(BODY, SECRET, NOW, family="svix")
+    assert SCHEME.verify(sent(headers, BODY), trusting(SECRET, now=NOW)) == Verified()
+    assert SCHEME.identify(sent(headers).headers, {"type": "a"}) == Identity(event_type="a", event_id="msg_1")
+
+
+def test_one_familys_id_does_not_stand_in_for_the_others() -> None:
+    headers = signing.standard(BODY, SECRET, NOW) | {"svix-id": "msg_2"}
+    assert SCHEME.identify(sent(headers).headers, {"type": "a"}) == Identity(event_type="a", event_id="msg_1")
+    headers = signing.standard(BODY, SECRET, NOW, family="svix")
+    headers["webhook-id"] = headers.pop("svix-id")
+    assert reason(SCHEME.verify(sent(headers, BODY), trusting(SECRET, now=NOW))) is RefusalReason.MISSING

@@ -2,31 +2,26 @@
 
 import hashlib
 import hmac
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from libs.common.domain.signatures import stripe
+from libs.common.domain.providers.stripe import SCHEME
 from libs.common.domain.signatures.verdict import RefusalReason, Refused, Verdict, Verified
+from tests.support.trust import NOW, reason, sent, trusting
 
-SECRET = b"whsec_4f1a7c0e"
-OTHER_SECRET = b"whsec_next"
+SECRET = "whsec_4f1a7c0e"
+OTHER_SECRET = "whsec_next"
 BODY = b'{"id": "evt_1", "type": "payment_intent.succeeded"}'
-NOW = datetime(2026, 8, 21, 10, tzinfo=UTC)
 T = str(int(NOW.timestamp()))
 
 
-def v1(secret: bytes = SECRET, *, t: str = T) -> str:
-    return "v1=" + hmac.new(secret, t.encode() + b"." + BODY, hashlib.sha256).hexdigest()
+def v1(secret: str = SECRET, *, t: str = T) -> str:
+    return "v1=" + hmac.new(secret.encode(), t.encode() + b"." + BODY, hashlib.sha256).hexdigest()
 
 
-def judge(*headers: str, now: datetime = NOW, secrets: tuple[bytes, ...] = (SECRET,)) -> Verdict:
-    return stripe.verify({"stripe-signature": headers}, BODY, secrets=secrets, now=now)
-
-
-def reason(verdict: Verdict) -> RefusalReason:
-    assert isinstance(verdict, Refused)
-    return verdict.reason
+def judge(*headers: str, now: datetime = NOW, secrets: tuple[str, ...] = (SECRET,)) -> Verdict:
+    return SCHEME.verify(sent({"stripe-signature": headers}, BODY), trusting(*secrets, now=now))
 
 
 def test_a_signed_event_is_believed() -> None:
@@ -76,7 +71,7 @@ def test_a_signature_by_nobody_we_know_is_a_mismatch(signature: str) -> None:
 
 
 def test_an_empty_secret_signs_nothing() -> None:
-    assert reason(judge(f"t={T},{v1(b'')}", secrets=(b"",))) is RefusalReason.MISMATCH
+    assert reason(judge(f"t={T},{v1('')}", secrets=("",))) is RefusalReason.MISMATCH
 
 
 @pytest.mark.parametrize("seconds", [-300, 0, 300])

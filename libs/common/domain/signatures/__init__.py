@@ -1,5 +1,5 @@
-"""Webhook signatures: one module for each scheme, over the verdicts and rules that they share.
+"""Webhook signatures: `standard` and `xwebhook`, over the verdicts and rules that every scheme shares.
 
-Signing: `standard` and `xwebhook`. Verifying: `standard`, `stripe` and `github`. All of them take the body as the
-bytes that came or will go, never as something parsed.
+Those that only providers use stand with the provider, in `libs.common.domain.providers`. All of them take the body as
+the bytes that came or will go, never as something parsed.
 """

@@ -1,13 +1,13 @@
-"""Standard Webhooks with symmetric keys (`v1`): secrets, signing and verifying.
+"""Standard Webhooks: secrets, signing with symmetric keys (`v1`), verifying those and asymmetric ones (`v1a`).
 
 Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 from libs.common.domain.signatures.rules import (
     TIMESTAMP,
@@ -18,15 +18,29 @@ from libs.common.domain.signatures.rules import (
     only_values,
     refuse_age,
 )
-from libs.common.domain.signatures.verdict import RefusalReason, Refused, Verdict, Verified
+from libs.common.domain.signatures.verdict import Refused, Verdict, Verified, malformed, mismatch
 
 _SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what every secret begins with, and none itself
+_PUBLIC_KEY_PREFIX: Final = "whpk_"
+_PRIVATE_KEY_PREFIX: Final = "whsk_"
 _MIN_SECRET_BYTES: Final = 24
 _MAX_SECRET_BYTES: Final = 64
+_PUBLIC_KEY_BYTES: Final = 32
+_ED25519_SIGNATURE_BYTES: Final = 64
+_MAX_ASYMMETRIC: Final = 16
+"""Asymmetric signatures in one header: each costs about a hundred times a symmetric one."""
 
-_ID_HEADER: Final = "webhook-id"
+ID_HEADER: Final = "webhook-id"
 _TIMESTAMP_HEADER: Final = "webhook-timestamp"
-_SIGNATURE_HEADER: Final = "webhook-signature"
+SIGNATURE_HEADER: Final = "webhook-signature"
+_OWN_NAMES: Final = (ID_HEADER, _TIMESTAMP_HEADER, SIGNATURE_HEADER)
+# Svix's own names, older than the specification that came of them.
+_SVIX_NAMES: Final = ("svix-id", "svix-timestamp", "svix-signature")
+HEADERS: Final = frozenset({*_OWN_NAMES, *_SVIX_NAMES})
+"""All headers that matter to a signature."""
+
+PublicKey: TypeAlias = Callable[[bytes, bytes], bool]
+"""Whether the signature (first) of the data is by this key; never raises."""
 
 # The three signed parts are joined by full stops, so an id that held one could trade places with the timestamp:
 # printable ASCII but for space and full stop.
@@ -48,19 +62,53 @@ def parse_secret(text: str) -> bytes:
 
     Source: Standard Webhooks, "Signature scheme".
     """
-    encoded = text.removeprefix(_SECRET_PREFIX)
-    try:
-        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
-    except ValueError:
-        # `from None`: the original error may quote the secret.
-        raise InvalidSecretError(f"a secret is base64, optionally after {_SECRET_PREFIX}") from None
-    canonical = base64.b64encode(key).decode()
-    if encoded not in {canonical, canonical.rstrip("=")}:
-        raise InvalidSecretError("the secret is not base64 as it is written: its last characters encode no byte")
+    if text.startswith((_PUBLIC_KEY_PREFIX, _PRIVATE_KEY_PREFIX)):
+        raise InvalidSecretError(f"this is half of a key pair: a secret begins with {_SECRET_PREFIX}")
+    key = _decode(text.removeprefix(_SECRET_PREFIX), _SECRET_PREFIX)
     if not _MIN_SECRET_BYTES <= len(key) <= _MAX_SECRET_BYTES:
         raise InvalidSecretError(
             f"a secret is base64 of {_MIN_SECRET_BYTES} to {_MAX_SECRET_BYTES} bytes, this one of {len(key)}"
         )
+    return key
+
+
+def is_secret(text: str) -> bool:
+    """Whether `text` says of itself that it is a symmetric secret."""
+    return text.startswith(_SECRET_PREFIX)
+
+
+def is_public_key(text: str) -> bool:
+    """Whether `text` says of itself that it is half of a key pair, rightly or not."""
+    return text.startswith((_PUBLIC_KEY_PREFIX, _PRIVATE_KEY_PREFIX))
+
+
+def parse_public_key(text: str) -> bytes:
+    """The ed25519 key (32 bytes) in `whpk_<base64>`.
+
+    Raises:
+        InvalidSecretError: it is none.
+
+    Source: Standard Webhooks, "Signature scheme".
+    """
+    if text.startswith(_PRIVATE_KEY_PREFIX):
+        raise InvalidSecretError(
+            f"this is the sender's private key: verifying takes the one after {_PUBLIC_KEY_PREFIX}"
+        )
+    key = _decode(text.removeprefix(_PUBLIC_KEY_PREFIX), _PUBLIC_KEY_PREFIX)
+    if len(key) != _PUBLIC_KEY_BYTES:
+        raise InvalidSecretError(f"a public key is base64 of {_PUBLIC_KEY_BYTES} bytes, this one of {len(key)}")
+    return key
+
+
+def _decode(encoded: str, prefix: str) -> bytes:
+    try:
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
+    except ValueError:
+        # `from None`: the original error may quote the secret.
+        raise InvalidSecretError(f"a secret is base64, optionally after {prefix}") from None
+    canonical = base64.b64encode(key).decode()
+    if encoded not in {canonical, canonical.rstrip("=")}:
+        raise InvalidSecretError("the secret is not base64 as it is written: its last characters encode no byte")
     return key
 
 
@@ -91,42 +139,75 @@ def headers(secrets: Sequence[bytes], *, message_id: str, timestamp: int, body: 
     if not secrets:
         raise ValueError("a message is signed with at least one secret")
     return {
-        _ID_HEADER: message_id,
+        ID_HEADER: message_id,
         _TIMESTAMP_HEADER: str(timestamp),
-        _SIGNATURE_HEADER: " ".join(
+        SIGNATURE_HEADER: " ".join(
             sign(secret, message_id=message_id, timestamp=timestamp, body=body) for secret in secrets
         ),
     }
 
 
-def verify(
-    headers: Headers, body: bytes, *, secrets: Sequence[bytes], now: datetime, tolerance: timedelta = TOLERANCE
-) -> Verdict:
-    """Whether one of `secrets` (keys, as `parse_secret` gives them) signed `body` within `tolerance` of `now`.
+def id_header(headers: Headers) -> str:
+    """The header that carries the message's id, which repetitions share."""
+    return _names(headers)[0]
 
-    Signatures of other versions in the list (`v1a` is ed25519) are ignored, as the specification asks.
+
+def verify(
+    headers: Headers,
+    body: bytes,
+    *,
+    secrets: Sequence[bytes],
+    public_keys: Sequence[PublicKey] = (),
+    now: datetime,
+    tolerance: timedelta = TOLERANCE,
+) -> Verdict:
+    """Whether one of `secrets` (keys, as `parse_secret` gives them) or `public_keys` signed `body` near `now`.
+
+    A secret is only ever compared with `v1` signatures and a public key with `v1a`, so that neither can be taken for
+    the other; other versions in the list are ignored, as the specification asks.
     """
-    values = only_values(headers, _ID_HEADER, _TIMESTAMP_HEADER, _SIGNATURE_HEADER)
+    values = only_values(headers, *_names(headers))
     if isinstance(values, Refused):
         return values
     message_id, timestamp, signatures = values
     if not _MESSAGE_ID.fullmatch(message_id):
-        return _malformed("the webhook-id is not 1 to 256 printable characters without a full stop")
+        return malformed("the webhook-id is not 1 to 256 printable characters without a full stop")
     if not TIMESTAMP.fullmatch(timestamp):
-        return _malformed("the webhook-timestamp is not whole Unix seconds")
+        return malformed("the webhook-timestamp is not whole Unix seconds")
     # The base64 text is compared, not what it decodes to: several texts decode to the same bytes.
-    candidates = [entry.encode() for entry in signatures.split(" ") if entry.startswith("v1,")]
-    if not candidates:
-        return _malformed("the webhook-signature lists no v1 signature")
-    if not any_equal(candidates, [_signature(secret, message_id, timestamp, body) for secret in secrets if secret]):
-        return Refused(reason=RefusalReason.MISMATCH, detail="no v1 signature is by a secret of this source")
+    entries = signatures.split(" ")
+    symmetric = [entry.encode() for entry in entries if entry.startswith("v1,")]
+    asymmetric = [entry.removeprefix("v1a,") for entry in entries if entry.startswith("v1a,")]
+    if not symmetric and not asymmetric:
+        return malformed("the webhook-signature lists no v1 or v1a signature")
+    if len(asymmetric) > _MAX_ASYMMETRIC:
+        return malformed(f"the webhook-signature lists more than {_MAX_ASYMMETRIC} v1a signatures")
+    by_secret = any_equal(symmetric, [_signature(secret, message_id, timestamp, body) for secret in secrets if secret])
+    if not by_secret and not _by_public_key(asymmetric, public_keys, _signed(message_id, timestamp) + body):
+        return mismatch("no signature is by a secret of this source")
     return refuse_age(int(timestamp), now=now, tolerance=tolerance) or Verified()
 
 
+def _names(headers: Headers) -> tuple[str, str, str]:
+    # One family whole, so that nobody mixes the id of one with the signature of another.
+    return _OWN_NAMES if SIGNATURE_HEADER in headers or _SVIX_NAMES[2] not in headers else _SVIX_NAMES
+
+
+def _by_public_key(candidates: Sequence[str], keys: Sequence[PublicKey], signed: bytes) -> bool:
+    for candidate in candidates:
+        try:
+            signature = base64.b64decode(candidate, validate=True)
+        except ValueError:
+            continue
+        canonical = base64.b64encode(signature).decode() == candidate
+        if canonical and len(signature) == _ED25519_SIGNATURE_BYTES and any(key(signature, signed) for key in keys):
+            return True
+    return False
+
+
+def _signed(message_id: str, timestamp: str) -> bytes:
+    return f"{message_id}.{timestamp}.".encode()
+
+
 def _signature(secret: bytes, message_id: str, timestamp: str, body: bytes) -> bytes:
-    mac = hmac_sha256(secret, f"{message_id}.{timestamp}.".encode(), body)
-    return b"v1," + base64.b64encode(mac)
-
-
-def _malformed(detail: str) -> Refused:
-    return Refused(reason=RefusalReason.MALFORMED, detail=detail)
+    return b"v1," + base64.b64encode(hmac_sha256(secret, _signed(message_id, timestamp), body))

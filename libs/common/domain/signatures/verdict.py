@@ -37,3 +37,13 @@ class Refused:
 
 
 Verdict: TypeAlias = Verified | Refused
+
+
+def malformed(detail: str) -> Refused:
+    """Not of the form that the scheme prescribes."""
+    return Refused(reason=RefusalReason.MALFORMED, detail=detail)
+
+
+def mismatch(detail: str) -> Refused:
+    """Of that form, and not by a secret of the source."""
+    return Refused(reason=RefusalReason.MISMATCH, detail=detail)
