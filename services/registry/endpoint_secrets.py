@@ -2,14 +2,12 @@
 
 import re
 from datetime import timedelta
-from typing import Annotated, Final, cast
+from typing import Final, cast
 
-from msgspec import Meta
 from msgspec.structs import replace
 
 from libs.common.contracts.registry import EndpointDocument, SecretReveal
 from libs.common.postgres.registry import Changes, Verb
-from libs.common.runtime.clock import now
 from libs.common.runtime.http import ApiError
 from services.registry import objects, secrets
 from services.registry.answers import NO_CONTENT, Answer, ok
@@ -19,7 +17,6 @@ from services.registry.fields import In, Out
 from services.registry.parsing import parse_body
 
 MOST_OLD_KEYS: Final = 10
-DEFAULT_GRACE: Final = 24 * 3600
 
 _SDK: Final = re.compile(r"svix-libs/([0-9]{1,4})\.")
 _SDK_READS_SECRET: Final = 2
@@ -29,7 +26,7 @@ class RotateIn(In, frozen=True):
     """A secret of one's own, and how long the old one goes on signing."""
 
     key: str | None = None
-    grace_period_seconds: Annotated[int, Meta(ge=0, le=7 * 24 * 3600)] | None = DEFAULT_GRACE
+    grace_period_seconds: secrets.GraceSeconds | None = None
 
 
 class SecretOut(Out):
@@ -61,28 +58,21 @@ async def rotate(call: Call, changes: Changes) -> Answer:
     found = await endpoint(call)
     organisation = await objects.organisation(call)
     document = cast("EndpointDocument", found.document)
-    at = now()
-    seconds = DEFAULT_GRACE if body.grace_period_seconds is None else body.grace_period_seconds
-    expiry = at + timedelta(seconds=seconds)
     text = secrets.checked(body.key, ["body", "key"])
-    old = [
-        key if key.expires_at is not None and key.expires_at < expiry else replace(key, expires_at=expiry)
-        for key in document.keys
-    ]
-    kept = tuple(key for key in old if key.expires_at is not None and key.expires_at > at)
-    if len(kept) > MOST_OLD_KEYS:
-        raise ApiError(400, f"{MOST_OLD_KEYS} old secrets still sign; wait until some have expired")
-    reference = await secrets.store(
-        call.connection, call.registry.master_keys, text or secrets.generate(), owner=found.id, org=found.org
+    seconds = secrets.DEFAULT_GRACE_SECONDS if body.grace_period_seconds is None else body.grace_period_seconds
+    keys = await secrets.rotate(
+        call.connection,
+        call.registry.master_keys,
+        text or secrets.generate(),
+        owner=found.id,
+        org=found.org,
+        keys=document.keys,
+        grace=timedelta(seconds=seconds),
+        most_old=MOST_OLD_KEYS,
     )
-    for key in kept:
-        if key.expires_at is not None:
-            await secrets.expire(call.connection, key.id, key.expires_at)
-    keys = (reference, *kept)
-    await secrets.erase(call.connection, found.id, keep=keys)
     await changes.update(found, replace(document, keys=keys), uid=found.uid, verb=Verb.SECRET_ROTATED)
     only_now = text is None and organisation.secret_reveal is SecretReveal.ONCE
     sdk = _SDK.match(call.request.headers.get("User-Agent", ""))
     if only_now or (sdk is not None and int(sdk[1]) >= _SDK_READS_SECRET):
-        return ok(SecretOut(key=await secrets.reveal(call.connection, call.registry.master_keys, reference.id)))
+        return ok(SecretOut(key=await secrets.reveal(call.connection, call.registry.master_keys, keys[0].id)))
     return NO_CONTENT

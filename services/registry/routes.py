@@ -64,6 +64,7 @@ WRITES: Final[dict[tuple[str, str], Write]] = {
     ("PUT", _SOURCE): sources.put,
     ("PATCH", _SOURCE): sources.patch,
     ("DELETE", _SOURCE): sources.delete,
+    ("POST", f"{_SOURCE}/secret/rotate"): sources.rotate_secret,
     ("POST", "/event-type"): event_types.create,
     ("PUT", _EVENT_TYPE): event_types.put,
     ("PATCH", _EVENT_TYPE): event_types.patch,

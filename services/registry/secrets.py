@@ -1,17 +1,22 @@
 """Secrets of endpoints and sources: sealed in a table of their own, named in documents by id and fingerprint."""
 
-from datetime import datetime
-from typing import Final
+from datetime import timedelta
+from typing import Annotated, Final
 from uuid import UUID
+
+from msgspec import Meta
+from msgspec.structs import replace
 
 from libs.common.contracts.registry import KeyReference
 from libs.common.domain.signatures import standard
 from libs.common.postgres.pool import Connection
-from libs.common.runtime.clock import new_id, random_bytes
+from libs.common.runtime.clock import new_id, now, random_bytes
 from libs.common.runtime.http import ApiError, invalid
 from libs.common.runtime.sealing import MasterKeys, SealError
 
 _GENERATED_BYTES: Final = 32
+DEFAULT_GRACE_SECONDS: Final = 24 * 3600
+GraceSeconds = Annotated[int, Meta(ge=0, le=7 * 24 * 3600)]
 
 
 def generate() -> str:
@@ -51,9 +56,38 @@ async def store(
     return reference
 
 
-async def expire(connection: Connection, secret: UUID, at: datetime) -> None:
-    """Note until when an old secret still signs."""
-    await connection.execute("UPDATE hookledger.secret SET expires_at = $2 WHERE id = $1", secret, at)
+async def rotate(
+    connection: Connection,
+    master_keys: MasterKeys,
+    secret: str,
+    *,
+    owner: UUID,
+    org: UUID,
+    keys: tuple[KeyReference, ...],
+    grace: timedelta,
+    most_old: int,
+) -> tuple[KeyReference, ...]:
+    """Put a new secret before the owner's `keys`, which stay in force for `grace`, or less where that was said before.
+
+    Raises:
+        ApiError: 400, `most_old` are still in force.
+    """
+    at = now()
+    expiry = at + grace
+    old = [
+        key if key.expires_at is not None and key.expires_at < expiry else replace(key, expires_at=expiry)
+        for key in keys
+    ]
+    kept = [(key, key.expires_at) for key in old if key.expires_at is not None and key.expires_at > at]
+    if len(kept) > most_old:
+        noun = "secret is" if most_old == 1 else "secrets are"
+        raise ApiError(400, f"{most_old} old {noun} still in force; wait until it ends, or give no grace")
+    reference = await store(connection, master_keys, secret, owner=owner, org=org)
+    for key, until in kept:
+        await connection.execute("UPDATE hookledger.secret SET expires_at = $2 WHERE id = $1", key.id, until)
+    rotated = (reference, *(key for key, _ in kept))
+    await erase(connection, owner, keep=rotated)
+    return rotated
 
 
 async def reveal(connection: Connection, master_keys: MasterKeys, secret: UUID) -> str:

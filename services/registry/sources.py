@@ -1,7 +1,7 @@
 """Sources: the providers whose webhooks an application receives, each at an address of its own."""
 
-from datetime import datetime
-from typing import Annotated, cast
+from datetime import datetime, timedelta
+from typing import Annotated, Final, cast
 from uuid import UUID
 
 from msgspec import UNSET, Meta, UnsetType
@@ -23,6 +23,8 @@ from services.registry.calls import Call
 from services.registry.fields import In, Metadata, Out, Title, Uid, checked_metadata, given
 from services.registry.paging import read_page
 from services.registry.parsing import conflict, parse_body
+
+_MOST_OLD_KEYS: Final = 1
 
 PublicUrl = Annotated[str, Meta(max_length=2048)]
 
@@ -50,6 +52,13 @@ class SourcePatch(In, frozen=True):
     publish_accepted: bool | UnsetType = UNSET
     public_url: PublicUrl | UnsetType | None = UNSET
     verification: VerificationDocument | UnsetType | None = UNSET
+
+
+class RotateIn(In, frozen=True):
+    """The provider's new secret, and for how long requests by the old one are still believed."""
+
+    secret: str | None = None
+    grace_period_seconds: secrets.GraceSeconds | None = None
 
 
 class SourceOut(Out):
@@ -147,6 +156,27 @@ async def delete(call: Call, changes: Changes) -> Answer:
     await changes.delete(found)
     await secrets.erase(call.connection, found.id)
     return NO_CONTENT
+
+
+async def rotate_secret(call: Call, changes: Changes) -> Answer:
+    """POST /app/{app}/source/{source}/secret/rotate: the old secret stays in force beside the new one for a while."""
+    body = parse_body(call.body, RotateIn) if call.body.strip() else RotateIn()
+    found = await _source(call)
+    document = cast("SourceDocument", found.document)
+    text, generated = _secret(document, body.secret)
+    seconds = secrets.DEFAULT_GRACE_SECONDS if body.grace_period_seconds is None else body.grace_period_seconds
+    keys = await secrets.rotate(
+        call.connection,
+        call.registry.master_keys,
+        text,
+        owner=found.id,
+        org=found.org,
+        keys=document.keys,
+        grace=timedelta(seconds=seconds),
+        most_old=_MOST_OLD_KEYS,
+    )
+    changed = await changes.update(found, replace(document, keys=keys), uid=found.uid, verb=Verb.SECRET_ROTATED)
+    return ok(_out(changed, secret=generated or UNSET))
 
 
 async def _source(call: Call) -> RegistryObject:

@@ -132,8 +132,8 @@ class Stand:
             await changes.create(Kind.SOURCE, identity, document, org=org, app=app)
         return identity
 
-    async def rotate_source(self, identity: UUID, secret: str) -> None:
-        """Give a source another secret; nobody is told."""
+    async def rotate_source(self, identity: UUID, secret: str, *, old_until: datetime | None = None) -> None:
+        """Give a source another secret, beside the old one until then; nobody is told."""
         key = new_id()
         master_keys = MasterKeys.parse(self.replica().settings["MASTER_KEY"])
         async with self.writer.acquire() as connection, changing(connection, OPERATOR) as changes:
@@ -149,7 +149,8 @@ class Stand:
                 master_keys.seal(secret.encode(), owner=identity, org=old.org),
                 now(),
             )
-            document = replace(old.document, keys=(KeyReference(id=key, fingerprint="-"),))
+            olds = () if old_until is None else (replace(old.document.keys[0], expires_at=old_until),)
+            document = replace(old.document, keys=(KeyReference(id=key, fingerprint="-"), *olds))
             await changes.update(old, document, uid=old.uid)
 
     async def create_endpoint(self, org: UUID, app: UUID) -> RegistryObject:

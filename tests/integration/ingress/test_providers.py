@@ -1,7 +1,8 @@
 """`/in/{source}` for each provider: what it sends is accepted, answered as it expects, and forgeries all alike."""
 
+import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -184,6 +185,26 @@ async def test_a_challenge_by_get_is_given_back_where_the_source_says_so(
         assert (await client.request("GET", path + bad)).status == 400
     assert (await client.request("PUT", path)).headers["Allow"] == "GET,POST"
     assert (await client.request("GET", "/in/src_unknown" + query)).status == 404
+
+
+# Rotation
+
+
+async def test_while_a_secret_rotates_both_verify_and_afterwards_one(
+    client: Client, stand: Stand, tenant: Tenant
+) -> None:
+    path = await source(stand, tenant, "slack", "first")
+    identity = ids.decode(Prefix.SOURCE, path.removeprefix("/in/"))
+    ends = now() + timedelta(seconds=4)
+    await stand.rotate_source(identity, "second", old_until=ends)
+    body = b'{"type":"event_callback","event":{"type":"message"}}'
+
+    async def status(secret: str) -> int:
+        return (await send(client, path, body, signing.slack(body, secret, now()) | JSON)).status
+
+    assert (await status("second"), await status("first"), await status("third")) == (200, 200, 401)
+    await asyncio.sleep((ends - now()).total_seconds() + 0.1)
+    assert (await status("second"), await status("first")) == (200, 401)
 
 
 # What is kept of a refused one
