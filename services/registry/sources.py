@@ -7,17 +7,14 @@ from uuid import UUID
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
-from libs.common.contracts import registry as documents
 from libs.common.contracts.registry import KeyReference, Kind, RegistryObject, SourceDocument, VerificationDocument
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
-from libs.common.domain.providers.scheme import Scheme
-from libs.common.domain.providers.settings import SettingsError
 from libs.common.domain.providers.table import Provider
 from libs.common.postgres.registry import Changes, Verb
 from libs.common.runtime.clock import new_id
 from libs.common.runtime.http import invalid
-from services.registry import objects, secrets
+from services.registry import objects, secrets, senders
 from services.registry.answers import NO_CONTENT, Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import In, Metadata, Out, Title, Uid, checked_metadata, given
@@ -103,7 +100,7 @@ async def create(call: Call, changes: Changes) -> Answer:
         public_url=body.public_url,
         verification=body.verification,
     )
-    text, generated = _secret(document, body.secret)
+    text, generated = senders.secret(document, body.secret)
     document = replace(document, keys=(await _store(call, identity, text),))
     created = await changes.create(Kind.SOURCE, identity, document, org=call.caller.org, app=app.id, uid=body.uid)
     return ok(_out(created, secret=generated or UNSET), 201)
@@ -163,7 +160,7 @@ async def rotate_secret(call: Call, changes: Changes) -> Answer:
     body = parse_body(call.body, RotateIn) if call.body.strip() else RotateIn()
     found = await _source(call)
     document = cast("SourceDocument", found.document)
-    text, generated = _secret(document, body.secret)
+    text, generated = senders.secret(document, body.secret)
     seconds = secrets.DEFAULT_GRACE_SECONDS if body.grace_period_seconds is None else body.grace_period_seconds
     keys = await secrets.rotate(
         call.connection,
@@ -194,9 +191,9 @@ async def _change(
     uid: str | None,
 ) -> Answer:
     if secret is None:
-        _scheme(document)
+        senders.scheme(document)
         return ok(_out(await changes.update(found, document, uid=uid)))
-    text, _ = _secret(document, secret)
+    text, _ = senders.secret(document, secret)
     keys = (await _store(call, found.id, text),)
     await secrets.erase(call.connection, found.id, keep=keys)
     changed = await changes.update(found, replace(document, keys=keys), uid=uid, verb=Verb.SECRET_ROTATED)
@@ -205,36 +202,6 @@ async def _change(
 
 async def _store(call: Call, owner: UUID, text: str) -> KeyReference:
     return await secrets.store(call.connection, call.registry.master_keys, text, owner=owner, org=call.caller.org)
-
-
-def _secret(document: SourceDocument, text: str | None) -> tuple[str, str | None]:
-    """The sender's secret, and again if it was generated.
-
-    Raises:
-        ApiError: 422, there is none, it is not such a secret, or the source's settings do not fit.
-    """
-    scheme = _scheme(document)
-    if text is None and scheme.generates:
-        generated = secrets.generate()
-        return generated, generated
-    if text is None:
-        raise invalid(["body", "secret"], f"{document.provider} gives the secret: pass it on", "value_error.missing")
-    wrong = scheme.check_secret(text)
-    if wrong is not None:
-        raise invalid(["body", "secret"], wrong)
-    return text, None
-
-
-def _scheme(document: SourceDocument) -> Scheme:
-    try:
-        return documents.scheme(document)
-    except SettingsError as error:
-        raise invalid(["body", *map(_camel, error.place)], str(error)) from None
-
-
-def _camel(name: str) -> str:
-    first, *others = name.split("_")
-    return first + "".join(map(str.title, others))
 
 
 def _out(item: RegistryObject, secret: str | UnsetType = UNSET) -> SourceOut:
