@@ -24,6 +24,7 @@ EXCHANGES = {
     "deliveries": ExchangeType.TOPIC,
     "accepted": ExchangeType.TOPIC,
     "dead": ExchangeType.FANOUT,
+    "redrive": ExchangeType.FANOUT,
 }
 
 
