@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -13,8 +14,10 @@ import orjson
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from deploy.stack.errors import StackError
+from deploy.stack.installation import master_key
 from deploy.stack.rabbitmq import LocalRabbitMQ
 from deploy.stack.servers import Servers
+from libs.common.domain.delivery import fold
 from libs.common.domain.facts import AttemptOutcomeUnknown, AttemptStarted, DeliveryFact
 from libs.common.domain.ids import Prefix, decode, encode
 from libs.common.postgres.ledger import appended
@@ -23,13 +26,13 @@ from tests.faults.campaign.broker import POISON
 from tests.faults.campaign.errors import FaultFailedError
 from tests.faults.campaign.faults import inject
 from tests.faults.campaign.judgement import Records, Stored, duplicates, judge, orderly
-from tests.faults.campaign.load import Load, senders
-from tests.faults.campaign.plan import REPLICAS, Fault, Kind, Round
-from tests.faults.campaign.told import Told
-from tests.faults.campaign.world import RECEIVERS, World
+from tests.faults.campaign.load import STRIPE_SECRET, Load, senders
+from tests.faults.campaign.plan import RECEIVERS, REPLICAS, Fault, Kind, Round
+from tests.faults.campaign.told import CANARY, Told
+from tests.faults.campaign.world import World
 from tests.support.invariants import Stream
 
-SETTLE_SECONDS: Final = 60.0
+SETTLE_SECONDS: Final = 40.0
 SETTLE_OVERLOAD_SECONDS: Final = 240.0
 TELL_SECONDS: Final = 10.0
 """After so long without another outcome those that are missing do not come."""
@@ -101,7 +104,9 @@ class Campaign:
         self._say = say
         self._settle_seconds = settle_seconds
         self._summary = Summary()
-        self._secrets: set[str] = set()
+        self._secrets = {world.key, STRIPE_SECRET, master_key(world.installation.folder)} | {
+            urlsplit(url).password or CANARY for url in (world.corner.database_url, world.corner.amqp_url)
+        }
 
     async def run(self, rounds: Sequence[Round]) -> Summary:
         """All rounds; the first one with a violation is the last one."""
@@ -131,12 +136,14 @@ class Campaign:
                 group.create_task(load.run())
                 for fault in round_.faults:
                     group.create_task(self._inject(fault, failures))
-        ended = [f"{name} ended by itself" for name in world.ended_by_themselves()]
         await world.mend()
         mended = time.monotonic()
         wiped = any(fault.kind in _LOSES_MESSAGES for fault in round_.faults)
         await self._settle(load.told, round_, wiped=wiped)
         summary.settled.append(time.monotonic() - mended)
+        world.look_for_deserters(*REPLICAS)
+        ended = [f"{name} ended by itself" for name in world.deserted]
+        world.deserted.clear()
         records = await self._records(load.told, round_, wiped=wiped)
         violations = [*failures, *ended, *judge(records), *await self._verified()]
         if all(fault.kind is Kind.ROLL for fault in round_.faults):
@@ -244,14 +251,18 @@ class Campaign:
 
     async def _told(self, records: Records) -> list[str]:
         """Whether every end of a delivery was told on the broker, be it more than once."""
-        untold = {encode(Prefix.DELIVERY, delivery) for delivery in records.streams}
+        untold = {
+            (encode(Prefix.DELIVERY, delivery), f"delivery.{fold(stream).status}")
+            for delivery, stream in records.streams.items()
+        }
 
         async def look(channel: AbstractChannel) -> None:
             queue = await channel.get_queue(self._outcomes, ensure=False)
             heard = asyncio.Event()
 
             async def hear(message: AbstractIncomingMessage) -> None:
-                untold.discard(orjson.loads(message.body)["subject"])
+                event = orjson.loads(message.body)
+                untold.discard((event["subject"], event["type"]))
                 heard.set()
 
             await queue.consume(hear, no_ack=True)
@@ -260,7 +271,7 @@ class Campaign:
             await channel.queue_delete(self._outcomes)
 
         await self._world.on_broker(look)
-        return [f"the end of {delivery} was never told on the broker" for delivery in sorted(untold)]
+        return [f"{kind} of {delivery} was never told on the broker" for delivery, kind in sorted(untold)]
 
     @property
     def _outcomes(self) -> str:

@@ -29,7 +29,7 @@ from tests.support.receiver import Received
 
 FRESH: timedelta = timedelta(seconds=60)
 """How far a signature's time may be from its arrival: it may have been signed before its process was frozen."""
-_MOST_JITTER = 1.2
+_JITTER = 0.2
 _MOST_RETRY_AFTER = timedelta(hours=1)
 _MOMENT = timedelta(milliseconds=2)
 
@@ -79,6 +79,7 @@ def judge(records: Records) -> Iterator[str]:
         yield from broken(streams, schedule=len(target.retries))
         for stream in streams:
             yield from _timely(target, stream)
+        yield from _as_sent(target, records)
         yield from _signed(target, records.seen)
         if target.exact:
             yield from _each_request_is_an_attempt(target, streams, records.seen)
@@ -125,6 +126,8 @@ def _accepted_once(records: Records) -> Iterator[str]:
         elif count > 1:
             yield f"message {numbers[body]} is stored {count} times (1)"
     for number, sent in told.sent.items():
+        if sent.insisted and number not in told.answered and number not in told.confirmed:
+            yield f"message {number} ({sent.way}): its sender was never told that it is taken"
         may_be_lost = not sent.insisted or (records.wiped and sent.way == "broker")
         if sent.body not in times and not may_be_lost:
             yield f"message {number} ({sent.way}) was taken and is not stored (1)"
@@ -163,25 +166,51 @@ def _ends(target: Target) -> Collection[Status]:
 
 
 def _timely(target: Target, stream: Stream) -> Iterator[str]:
-    """Times never run backwards, retries are due when the schedule says, and none begins before it is due."""
+    """Times never run backwards, each retry is due when the schedule says, and none begins before it is due."""
     what = f"{target.path}: {encode(Prefix.MESSAGE, fold(stream).message)}"
     due: datetime | None = None
     before: DeliveryFact | None = None
+    failures = 0
     for fact in stream:
         if before is not None and fact.at < before.at:
             yield f"{what}: {type(fact).__name__} at {fact.at}, before {type(before).__name__} at {before.at}"
         match fact:
-            case DeliveryScheduled() | RetryScheduled():
+            case AttemptEnded():
+                failures += 1
+            case DeliveryScheduled():
                 due = fact.due_at
-                longest = timedelta(seconds=max(target.retries) * _MOST_JITTER)
-                asked = before.retry_after if isinstance(before, AttemptEnded) and before.retry_after else timedelta(0)
-                if due - fact.at > max(longest, min(asked, _MOST_RETRY_AFTER)) + _MOMENT:
-                    yield f"{what}: waits {due - fact.at}, the schedule has {longest} at most (3)"
+            case RetryScheduled():
+                due = fact.due_at
+                least, most = _waits(target, before, failures)
+                if not least <= due - fact.at <= most:
+                    yield f"{what}: waits {due - fact.at}, the schedule has {least} to {most} (3)"
             case AttemptStarted() if due is not None and fact.at < due - _MOMENT:
                 yield f"{what}: an attempt began {due - fact.at} early (3)"
             case _:
                 pass
         before = fact
+
+
+def _waits(target: Target, ended: DeliveryFact | None, failures: int) -> tuple[timedelta, timedelta]:
+    """The shortest and the longest wait after that end of an attempt; what was lost or not sent comes again at once."""
+    if not isinstance(ended, AttemptEnded):
+        return timedelta(0), _MOMENT
+    base = timedelta(seconds=target.retries[failures - 1])
+    asked = min(ended.retry_after or timedelta(0), _MOST_RETRY_AFTER)
+    return base * (1 - _JITTER) - _MOMENT, max(base * (1 + _JITTER), asked) + _MOMENT
+
+
+def _as_sent(target: Target, records: Records) -> Iterator[str]:
+    """Invariant 7: what a receiver gets are the bytes that were accepted."""
+    for request in records.seen:
+        stored = records.stored.get(_message(request)) if request.path == target.path else None
+        if stored is None:
+            continue
+        carried = (
+            request.body.endswith(b',"data":' + stored.body + b"}") if target.exact else request.body == stored.body
+        )
+        if not carried:
+            yield f"{target.path}: {_message(request)} came as {request.body!r:.150}, not as it was accepted (7)"
 
 
 def _signed(target: Target, seen: Sequence[Received]) -> Iterator[str]:

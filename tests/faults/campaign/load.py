@@ -6,20 +6,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager
 from typing import Final
 
+import aio_pika
 import aiohttp
 import orjson
 
-from tests.faults.campaign.plan import Behaviour, Kind, Round
+from tests.faults.campaign.plan import RECEIVERS, Behaviour, Kind, Round
 from tests.faults.campaign.producer import Producer
 from tests.faults.campaign.told import CANARY, Sent, Target, Told
-from tests.faults.campaign.world import RECEIVERS, World
-from tests.support.broker import cloud_event
+from tests.faults.campaign.world import World
+from tests.support.broker import CLOUD_EVENT, cloud_event
 from tests.support.client import Answer, Client
 from tests.support.receiver import Reply
 from tests.support.senders import stripe_headers
 
 LOAD: Final = "load.test"
 BURST: Final = "load.burst"
+BATCH: Final = "application/cloudevents-batch+json"
 SENDERS: Final = 12
 BURST_SENDERS: Final = 48
 FENCE_SECONDS: Final = 0.6
@@ -206,9 +208,16 @@ class Load:
         headers = {"Content-Type": "application/json", "Idempotency-Key": f"{self._round.seed}-{number}"}
         return await client.request("POST", f"/api/v1/app/{self.told.app}/msg", data=document, headers=headers)
 
-    def _event(self, number: int, sent: Sent) -> bytes:
+    def _event(self, number: int, sent: Sent) -> aio_pika.Message:
+        """A CloudEvent in one of its three forms."""
         event = cloud_event(self.told.app, sent.event_type, None, id=f"event-{number}", source=f"/{self._round.seed}")
-        return orjson.dumps(event).replace(b'"data":null', b'"data":' + sent.body)
+        if number % 3 == 0:
+            headers = {f"ce-{name}": event[name] for name in ("specversion", "id", "source", "type", "hookledgerapp")}
+            return aio_pika.Message(sent.body, content_type="application/json", headers=headers)
+        whole = orjson.dumps(event).replace(b'"data":null', b'"data":' + sent.body)
+        if number % 3 == 1:
+            return aio_pika.Message(b"[" + whole + b"]", content_type=BATCH)
+        return aio_pika.Message(whole, content_type=CLOUD_EVENT)
 
 
 @asynccontextmanager

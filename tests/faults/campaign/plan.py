@@ -5,6 +5,7 @@ that two runs of a seed do the same things, though not to the microsecond.
 """
 
 import random
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -63,10 +64,12 @@ class Behaviour(StrEnum):
 Item = TypeVar("Item")
 
 REPLICAS = ("ingress-1", "ingress-2", "dispatcher-1", "dispatcher-2", "registry-1")
+RECEIVERS = "dispatchers to receivers"
+REGISTRY = "ingress to registry"
 NETWORKS = (
     *(f"{replica} to postgres" for replica in REPLICAS),
     *(f"{replica} to rabbitmq" for replica in REPLICAS),
-    *("ingress to registry", "dispatchers to receivers"),
+    *(REGISTRY, RECEIVERS),
 )
 LOCKS = ("hookledger.outbox", "hookledger.queue", "hookledger.lane", "hookledger.registry_version", "hookledger.fact")
 POINTS = tuple(point for point in Failpoint if point is not Failpoint.REBUILD_CHUNK)
@@ -74,6 +77,10 @@ ROUND_SECONDS = 8.0
 TIMES = {Kind.KILL_AT: 4, Kind.FREEZE_AT: 2}
 """How often a kind is in the deck, where it is more than once: there are many points to stop at."""
 LONG_ROUNDS = frozenset({Kind.OVERLOAD})
+ALONE = frozenset({Kind.ROLL})
+"""Kinds that have a round to themselves: an orderly stop loses no outcome, which other faults would hide."""
+OUTLASTING = frozenset({Kind.HOLD, Kind.HALF_OPEN, Kind.CONFIRMS_LOST, Kind.BROKER_ALARM})
+"""Kinds that sometimes last longer than every deadline: what waits for an answer must give up."""
 FAULTS_OF_A_ROUND = 3
 
 
@@ -86,7 +93,7 @@ class Fault:
         point: of those that wait for one.
         at: seconds after the load began.
         lasts: seconds until it is mended.
-        extent: of a clock step in seconds; of a network's latency in seconds.
+        extent: of a clock step in seconds; of a network's latency in seconds; how many chunks a rebuild comes by.
     """
 
     kind: Kind
@@ -130,8 +137,13 @@ def plan(
     armed = _shuffled_for_ever(chance, points)
     behaviours = _shuffled_for_ever(chance, list(Behaviour))
     made = []
+    alone: deque[Kind] = deque()
     for number in range(1, rounds + 1):
-        drawn = list(islice(deck, min(FAULTS_OF_A_ROUND, len(kinds))))
+        drawn: list[Kind] = []
+        while not alone and len(drawn) < min(FAULTS_OF_A_ROUND, len(kinds)):
+            kind = next(deck)
+            (alone if kind in ALONE else drawn).append(kind)
+        drawn = drawn or [alone.popleft()]
         seconds = max((60.0 if kind in LONG_ROUNDS else ROUND_SECONDS) for kind in drawn)
         made.append(
             Round(
@@ -181,8 +193,12 @@ def _fault(kind: Kind, chance: random.Random, armed: Iterator[Failpoint], second
             target = chance.choice(LOCKS)
         case Kind.OVERLOAD:
             at, lasts = 0.0, seconds
+        case Kind.REBUILD_KILLED:
+            extent = chance.randint(1, 6)
         case _:
             pass
+    if kind in OUTLASTING and target != RECEIVERS and chance.random() < 1 / 3:
+        lasts = round(chance.uniform(6.0, 11.0), 1)
     if kind in {Kind.FREEZE, Kind.FREEZE_AT}:
         lasts = chance.choice((1.5, 7.0))  # shorter and longer than a lease
     if kind is Kind.CLOCK:

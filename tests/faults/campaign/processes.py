@@ -4,6 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -15,6 +16,7 @@ from tests.faults.campaign.world import World
 
 HIT_SECONDS: Final = 8.0
 REBUILD_SECONDS: Final = 60.0
+OPERATOR_ERRS: Final = 2
 
 
 async def kill(world: World, fault: Fault) -> bool:
@@ -93,10 +95,9 @@ async def roll(world: World, _: Fault) -> bool:
 
 
 async def clock(world: World, fault: Fault) -> bool:
-    """The clock steps under a running replica, and another time while it starts."""
+    """A replica starts on a machine whose clock is wrong; one that runs reads its machine's clock no more."""
     async with world.turn(fault.target):
         world.failpoints[fault.target].step_clock(fault.extent)
-        await asyncio.sleep(1.0)
         await world.kill(fault.target)
         await world.start(fault.target)
         await asyncio.sleep(fault.lasts)
@@ -104,13 +105,17 @@ async def clock(world: World, fault: Fault) -> bool:
     return True
 
 
-async def rebuild_killed(world: World, _: Fault) -> bool:
+async def rebuild_killed(world: World, fault: Fault) -> bool:
+    """Kill a rebuild at one of its chunks; then have one come to its end, however often the servers go meanwhile."""
     points = world.failpoints["admin"]
-    points.arm(Failpoint.REBUILD_CHUNK, "kill")
-    settings = {"DATABASE_URL": world.database_url, **points.settings}
-    first = await asyncio.to_thread(_rebuild, world, settings)
+    points.arm(Failpoint.REBUILD_CHUNK, "kill", after=int(fault.extent))
+    first = await asyncio.to_thread(_rebuild, world, points.settings)
     points.disarm()
-    again = await asyncio.to_thread(_rebuild, world, settings)
+    deadline = time.monotonic() + REBUILD_SECONDS
+    while (again := await asyncio.to_thread(_rebuild, world, points.settings)).returncode == OPERATOR_ERRS:
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(0.5)
     if again.returncode:
         raise FaultFailedError(f"rebuild exits with {again.returncode}: {(again.stderr or again.stdout)[-300:]}")
     return first.returncode == -signal.SIGKILL
@@ -123,7 +128,7 @@ def _rebuild(world: World, settings: Mapping[str, str]) -> subprocess.CompletedP
         capture_output=True,
         text=True,
         check=False,
-        env=environment(settings),
+        env=environment({"DATABASE_URL": world.database_url, **settings}),
         cwd=world.installation.code,
         timeout=REBUILD_SECONDS,
     )

@@ -8,7 +8,6 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from yarl import URL
 
 from tests.faults.campaign.world import World
-from tests.support.broker import CLOUD_EVENT
 
 
 class Producer:
@@ -20,18 +19,16 @@ class Producer:
         self._channel: AbstractChannel | None = None
         self._turn = asyncio.Lock()
 
-    async def publish(self, body: bytes) -> None:
-        """Publish a CloudEvent; returns when the broker has confirmed it."""
-        user = URL(self._world.servers.amqp_url).user or "guest"
+    async def publish(self, message: aio_pika.Message) -> None:
+        """Publish persistently, as the connection's user; returns when the broker has confirmed it."""
+        message.user_id = URL(self._world.servers.amqp_url).user or "guest"
+        message.delivery_mode = aio_pika.DeliveryMode.PERSISTENT
         while True:
             channel = None
             try:
                 async with asyncio.timeout(5):
                     channel = await self._open()
                     exchange = await channel.get_exchange(self._world.names.publish, ensure=False)
-                    message = aio_pika.Message(
-                        body, content_type=CLOUD_EVENT, delivery_mode=aio_pika.DeliveryMode.PERSISTENT, user_id=user
-                    )
                     await exchange.publish(message, "campaign", mandatory=True)
             except (OSError, TimeoutError, RuntimeError, aio_pika.exceptions.AMQPError):
                 if channel is self._channel:  # else somebody has connected anew already

@@ -21,7 +21,7 @@ from deploy.stack.isolation import Isolation
 from deploy.stack.servers import Servers
 from deploy.stack.services import Service
 from libs.common.rabbitmq.topology import Names
-from tests.faults.campaign.plan import REPLICAS
+from tests.faults.campaign.plan import RECEIVERS, REGISTRY, REPLICAS
 from tests.support.failpoints import Failpoints
 from tests.support.network import Link, address, linked, through
 from tests.support.receiver import Receiver, receiving
@@ -31,8 +31,6 @@ START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 12.0
 FIRM_SECONDS: Final = 10.0
 """A quorum queue that was declared a moment before a kill can be lost with it; after that long it is firm."""
-RECEIVERS: Final = "dispatchers to receivers"
-REGISTRY: Final = "ingress to registry"
 
 _SETTINGS: Final = {"STOP_GRACE_MS": "5000"}
 Found = TypeVar("Found")
@@ -54,6 +52,7 @@ class World:
         key: an API key of scope admin.
         firm_at: since when (monotonic) the broker's queues survive a kill.
         killed: replicas that we have ended ourselves, and so may be found dead.
+        deserted: replicas that were found dead although nobody had killed them.
     """
 
     servers: Servers
@@ -67,6 +66,7 @@ class World:
     key: str
     firm_at: float
     killed: set[str] = field(default_factory=set)
+    deserted: list[str] = field(default_factory=list)
     _turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     @property
@@ -95,11 +95,14 @@ class World:
 
     async def kill(self, name: str) -> None:
         """SIGKILL; returns when the replica is dead."""
+        self.look_for_deserters(name)
         self.killed.add(name)
         await asyncio.to_thread(self.replicas[name].kill)
 
     async def start(self, name: str) -> None:
         """Start a replica, as an orchestrator does: again, if it ends because a server is away."""
+        self.look_for_deserters(name)
+        self.killed.add(name)  # until it is ready it may end, and is started again
         deadline = time.monotonic() + START_SECONDS
         service = self.replicas[name]
         while True:
@@ -116,6 +119,7 @@ class World:
 
     async def stop(self, name: str) -> bool:
         """SIGTERM; whether the replica ended within its grace."""
+        self.look_for_deserters(name)
         self.killed.add(name)
         began = time.monotonic()
         await asyncio.to_thread(self.replicas[name].stop, grace_s=STOP_SECONDS)
@@ -142,9 +146,12 @@ class World:
         for name in REPLICAS:
             await self.start(name)
 
-    def ended_by_themselves(self) -> list[str]:
-        """Replicas that are dead though nobody killed them."""
-        return [name for name, service in self.replicas.items() if service.pid is None and name not in self.killed]
+    def look_for_deserters(self, *names: str) -> None:
+        """Note which of these replicas are dead though nobody has killed them."""
+        for name in names:
+            if name not in self.killed and self.replicas[name].pid is None:
+                self.deserted.append(name)
+                self.killed.add(name)
 
     def retarget(self) -> None:
         """A server that was started again may listen elsewhere."""
@@ -209,6 +216,7 @@ async def at_war(servers: Servers, corner: Isolation, folder: Path, *, code: Pat
             receiver=receiver,
             key=await asyncio.to_thread(_create_key, installation),
             firm_at=time.monotonic() + FIRM_SECONDS,
+            killed=set(REPLICAS),
         )
         try:
             async with asyncio.TaskGroup() as group:

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import secrets
 import shutil
 import sys
 from pathlib import Path
@@ -44,33 +45,46 @@ def main() -> int:
 
 
 def _is_found(servers: Servers, mutant: Mutant, number: int, of: int) -> bool:
-    """Whether a campaign against the mutant ends with a violation."""
+    """Whether the campaign finds in the mutant what it breaks, and nothing in the code as it is under the same faults."""
+    innocent = _violations(servers, mutant, "as it is", CHECKOUT)
+    if innocent:
+        print(f"mutants: {number}/{of}  {mutant.name}: the code as it is has it too: {innocent[0]}", flush=True)
+        return False
     code = plant(mutant, _COPIES / str(number))
-    said: list[str] = []
-    violations: list[str] = []
     for tried in range(1, TRIES + 1):
-        round_ = Round(
-            number=1,
-            seed=f"{mutant.name}/{tried}",
-            messages=MESSAGES,
-            seconds=ROUND_SECONDS,
-            faults=mutant.faults,
-            behaviours=mutant.behaviours,
-        )
-
-        async def run(round_: Round = round_) -> list[str]:
-            with isolated(servers, label="mutant") as corner:
-                async with at_war(servers, corner, servers.folder / f"mutant-{number}", code=code) as world:
-                    return (await Campaign(world, said.append, settle_seconds=SETTLE_SECONDS).run([round_])).violations
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            violations = runner.run(run())
-        if violations:
+        violations = _violations(servers, mutant, str(tried), code)
+        found = next((text for text in violations if mutant.breaks in text), None)
+        if found is not None:
+            print(f"mutants: {number}/{of}  {mutant.name}: found: {found}", flush=True)
             break
+    else:
+        print(
+            f"mutants: {number}/{of}  {mutant.name}: SURVIVED {TRIES} rounds; last seen: {violations[:1]}", flush=True
+        )
     shutil.rmtree(code)
-    verdict = f"found: {violations[0]}" if violations else f"SURVIVED {TRIES} rounds"
-    print(f"mutants: {number}/{of}  {mutant.name}: {verdict}", flush=True)
-    return bool(violations)
+    return found is not None
+
+
+def _violations(servers: Servers, mutant: Mutant, name: str, code: Path) -> list[str]:
+    """What a round of the mutant's faults finds in the services of `code`."""
+    round_ = Round(
+        number=1,
+        seed=f"{mutant.name}/{name}",
+        messages=MESSAGES,
+        seconds=ROUND_SECONDS,
+        faults=mutant.faults,
+        behaviours=mutant.behaviours,
+    )
+
+    async def run() -> list[str]:
+        folder = servers.folder / "mutants" / secrets.token_hex(4)
+        with isolated(servers, label="mutant") as corner:
+            async with at_war(servers, corner, folder, code=code) as world:
+                campaign = Campaign(world, lambda _: None, settle_seconds=SETTLE_SECONDS)
+                return (await campaign.run([round_])).violations
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
 
 
 def plant(mutant: Mutant, folder: Path) -> Path:

@@ -17,9 +17,13 @@ class Edit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """A defect, and the faults and receivers that are to show it; none where it shows by itself."""
+    """A defect, and the faults and receivers that are to show it; none where it shows by itself.
+
+    `breaks` stands in the violation by which it is found: another one would be found for another reason.
+    """
 
     name: str
+    breaks: str
     edits: tuple[Edit, ...]
     faults: tuple[Fault, ...] = ()
     behaviours: tuple[Behaviour, ...] = ()
@@ -42,6 +46,7 @@ _BOTH_DISPATCHERS_DIE = (_at(Kind.KILL, "dispatcher-1"), _at(Kind.KILL, "dispatc
 MUTANTS = (
     Mutant(
         name="broker message acknowledged before its commit",
+        breaks="was taken and is not stored (1)",
         edits=(
             Edit(
                 file="services/ingress/broker_in.py",
@@ -62,6 +67,7 @@ MUTANTS = (
     ),
     Mutant(
         name="no fence",
+        breaks="(fence)",
         edits=(
             Edit(
                 file="services/dispatcher/fanout.py",
@@ -73,6 +79,7 @@ MUTANTS = (
     ),
     Mutant(
         name="no sweep",
+        breaks="not fanned out (2)",
         edits=(
             Edit(
                 file="services/dispatcher/fanout.py",
@@ -87,6 +94,7 @@ MUTANTS = (
     ),
     Mutant(
         name="the dead are not taken over from",
+        breaks="ended as sending (2)",
         edits=(
             Edit(
                 file="services/dispatcher/reclaim.py",
@@ -98,6 +106,7 @@ MUTANTS = (
     ),
     Mutant(
         name="lease not fenced",
+        breaks="ended as sending (2)",
         edits=(
             Edit(
                 file="services/dispatcher/lease.py",
@@ -113,6 +122,7 @@ MUTANTS = (
     ),
     Mutant(
         name="sent before its start is committed",
+        breaks="(8)",
         edits=(
             Edit(
                 file="services/dispatcher/fanout.py",
@@ -137,6 +147,7 @@ MUTANTS = (
     ),
     Mutant(
         name="retry released outside the transaction",
+        breaks="ended as waiting (2)",
         edits=(
             Edit(
                 file="services/dispatcher/transitions.py",
@@ -169,6 +180,7 @@ MUTANTS = (
     ),
     Mutant(
         name="projection updated before the fact",
+        breaks="(9)",
         edits=(
             Edit(
                 file="services/dispatcher/transitions.py",
@@ -187,6 +199,7 @@ MUTANTS = (
     ),
     Mutant(
         name="duplicates found by reading, then writing",
+        breaks="(1)",
         edits=(
             Edit(
                 file="services/ingress/claims.py",
@@ -214,6 +227,7 @@ MUTANTS = (
     ),
     Mutant(
         name="payload written anew",
+        breaks="not as it was sent (7)",
         edits=(
             Edit(
                 file="services/ingress/message_in.py",
@@ -224,6 +238,7 @@ MUTANTS = (
     ),
     Mutant(
         name="outcomes lost when asked to stop",
+        breaks="was lost by an orderly stop",
         edits=(
             Edit(
                 file="services/dispatcher/app.py",
@@ -236,6 +251,7 @@ MUTANTS = (
     ),
     Mutant(
         name="outcomes published without their confirms",
+        breaks="was never told on the broker",
         edits=(
             Edit(
                 file="libs/common/rabbitmq/burst.py",
@@ -251,6 +267,7 @@ MUTANTS = (
     ),
     Mutant(
         name="ledger read past transactions that are under way",
+        breaks="was never told on the broker",
         edits=(
             Edit(
                 file="services/dispatcher/follower.py",
@@ -265,6 +282,7 @@ MUTANTS = (
     ),
     Mutant(
         name="each machine signs by its own clock",
+        breaks="signed for",
         edits=(
             Edit(
                 file="libs/common/runtime/clock.py",
@@ -273,5 +291,17 @@ MUTANTS = (
             ),
         ),
         faults=(_at(Kind.CLOCK, "dispatcher-1", lasts=4.0, extent=3600.0),),
+    ),
+    Mutant(
+        name="body written anew on its way out",
+        breaks="not as it was accepted (7)",
+        edits=(
+            Edit(
+                file="services/dispatcher/messages.py",
+                old='        body=row["body"] or b"",\n',
+                new='        body=b" ".join((row["body"] or b"").split()),\n',
+            ),
+        ),
+        behaviours=(Behaviour.FLAPPING,),
     ),
 )

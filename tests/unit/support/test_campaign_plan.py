@@ -25,8 +25,13 @@ def test_every_deck_holds_every_kind() -> None:
     deck = sum(TIMES.get(kind, 1) for kind in EVERY)
     rounds = plan(1, deck, messages=100, kinds=EVERY)
     drawn = [fault.kind for fault in chain.from_iterable(each.faults for each in rounds)]
-    for start in range(0, len(drawn) - deck + 1, deck):
-        assert set(drawn[start : start + deck]) == set(EVERY)
+    assert set(drawn[: deck + len(EVERY)]) == set(EVERY)
+
+
+def test_an_orderly_stop_has_a_round_to_itself() -> None:
+    for each in plan(1, 40, messages=100, kinds=EVERY):
+        kinds = [fault.kind for fault in each.faults]
+        assert kinds == [Kind.ROLL] or Kind.ROLL not in kinds
 
 
 def test_thirty_rounds_come_by_every_failpoint_and_every_receiver() -> None:
