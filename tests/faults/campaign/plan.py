@@ -138,12 +138,12 @@ def plan(
     behaviours = _shuffled_for_ever(chance, list(Behaviour))
     made = []
     alone: deque[Kind] = deque()
+    together = min(FAULTS_OF_A_ROUND, len(set(kinds) - ALONE))
     for number in range(1, rounds + 1):
-        drawn: list[Kind] = []
-        while not alone and len(drawn) < min(FAULTS_OF_A_ROUND, len(kinds)):
+        drawn = [alone.popleft()] if alone else []
+        while not drawn or (drawn[0] not in ALONE and len(drawn) < together):
             kind = next(deck)
-            (alone if kind in ALONE else drawn).append(kind)
-        drawn = drawn or [alone.popleft()]
+            (alone if drawn and kind in ALONE else drawn).append(kind)
         seconds = max((60.0 if kind in LONG_ROUNDS else ROUND_SECONDS) for kind in drawn)
         made.append(
             Round(
