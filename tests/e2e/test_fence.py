@@ -22,8 +22,7 @@ from tests.support.client import Answer, Client
 from tests.support.invariants import read_deliveries
 from tests.support.platform import Platform
 from tests.support.receiver import Receiver
-from tests.support.senders import stripe_headers
-from tests.support.traffic import STRIPE_SECRET
+from tests.support.senders import STRIPE_SECRET, stripe_headers
 
 WRITERS = 8
 CHANGES = 60

@@ -4,88 +4,16 @@ import asyncio
 import os
 import secrets
 import signal
-from itertools import chain
-
-import pytest
-from standardwebhooks.webhooks import Webhook
 
 from deploy.stack.services import Service
-from libs.common.domain.delivery import Status, fold
-from libs.common.domain.facts import AttemptEnded, AttemptOutcomeUnknown, AttemptStarted
+from libs.common.domain.facts import AttemptEnded, AttemptStarted
 from libs.common.domain.ids import Prefix, decode
-from tests.support.broker import producing
 from tests.support.client import Client
-from tests.support.invariants import broken, disagreements, read_deliveries
-from tests.support.patience import eventually
+from tests.support.invariants import broken, read_deliveries
 from tests.support.platform import Platform
 from tests.support.receiver import Receiver, Reply
-from tests.support.traffic import STRIPE_SECRET, Traffic, Ways, read_messages, seen_by
 
-MESSAGES = 2000
-SENDERS = 24
 SCHEDULE = [0.1, 0.2, 0.3]
-
-
-@pytest.mark.timeout(300)
-async def test_two_thousand_messages_outlive_a_kill_of_each_service(
-    platform: Platform, client: Client, receiver: Receiver
-) -> None:
-    app = await client.create_application()
-    source = await client.create_source(app, "stripe", STRIPE_SECRET)
-    steady = await client.create_endpoint(app, receiver.url("/steady"), retrySchedule=SCHEDULE)
-    flaky = await client.create_endpoint(
-        app, receiver.script("/flaky", *([200, 200, 200, 503] * 200)), retrySchedule=SCHEDULE
-    )
-    traffic = Traffic()
-
-    async with producing(platform.corner) as producer, asyncio.TaskGroup() as group:
-        ways = Ways(client, app, source.id, traffic, producer)
-        group.create_task(ways.send_all(MESSAGES, senders=SENDERS))
-        await receiver.wait_for(200)
-        await platform.kill("dispatcher")
-        await traffic.reaches(min(traffic.count + 100, MESSAGES))
-        await platform.start("dispatcher")
-        await traffic.reaches(MESSAGES // 2)
-        await platform.kill("ingress")
-        await platform.start("ingress")
-        await traffic.reaches(MESSAGES * 3 // 4)
-        await platform.kill("registry")
-        await traffic.reaches(min(traffic.count + 100, MESSAGES))
-        await platform.start("registry")
-
-    streams = await eventually(
-        lambda: read_deliveries(platform.corner.database_url),
-        lambda found: len(found) >= 2 * MESSAGES and all(fold(stream).status.terminal for stream in found.values()),
-        within=90,
-    )
-
-    # 1. An id for which a client saw 2xx exists exactly once; and so does everything that was sent.
-    stored = await read_messages(platform.corner.database_url)
-    assert {len(ids) for ids in traffic.answered.values()} == {1}
-    assert sorted(stored.values()) == sorted(traffic.bodies.values())
-    for number, ids in traffic.answered.items():
-        assert stored[next(iter(ids))] == traffic.bodies[number]
-    assert len(traffic.confirmed) == MESSAGES // 4
-
-    # 2 to 6, from the ledger alone. Nothing was lost: everything was delivered.
-    assert len(streams) == 2 * MESSAGES
-    assert list(broken(streams.values(), schedule=len(SCHEDULE))) == []
-    assert {fold(stream).status for stream in streams.values()} == {Status.SUCCEEDED}
-    unknown = [fact for fact in chain.from_iterable(streams.values()) if isinstance(fact, AttemptOutcomeUnknown)]
-    assert unknown, "the kill came in the middle of some attempts"
-
-    # 7. The bytes that were sent, with a signature of its own on each attempt.
-    secrets_of = {"/steady": steady.secret, "/flaky": flaky.secret}
-    for request in receiver.requests:
-        assert request.body == stored[request.id]
-        Webhook(secrets_of[request.path]).verify(request.body, dict(request.headers))
-
-    # 8. The receivers' own logs against the ledger.
-    names = {steady.id: "/steady", flaky.id: "/flaky"}
-    assert list(disagreements(streams.values(), seen_by(receiver), names)) == []
-
-    # 9. The projection is the fold of the ledger.
-    assert (await platform.admin("verify")).splitlines()[-1].startswith("ledger: verified")
 
 
 async def test_a_dead_dispatchers_work_moves_to_another_within_seconds(

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 import stripe
 from standardwebhooks.webhooks import Webhook
 
+STRIPE_SECRET = "whsec_5WbX5kEWLlfzsGNjH64I8lOOqUB6e8FH"
+
 
 def stripe_headers(body: bytes, secret: str, *, timestamp: int | None = None) -> dict[str, str]:
     """Signed by Stripe's library."""

@@ -26,11 +26,12 @@ from tests.faults.campaign.broker import POISON
 from tests.faults.campaign.errors import FaultFailedError
 from tests.faults.campaign.faults import inject
 from tests.faults.campaign.judgement import Records, Stored, duplicates, judge, orderly
-from tests.faults.campaign.load import STRIPE_SECRET, Load, senders
+from tests.faults.campaign.load import Load, senders
 from tests.faults.campaign.plan import RECEIVERS, REPLICAS, Fault, Kind, Round
 from tests.faults.campaign.told import CANARY, Told
 from tests.faults.campaign.world import World
 from tests.support.invariants import Stream
+from tests.support.senders import STRIPE_SECRET
 
 SETTLE_SECONDS: Final = 40.0
 SETTLE_OVERLOAD_SECONDS: Final = 240.0

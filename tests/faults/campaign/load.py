@@ -17,7 +17,7 @@ from tests.faults.campaign.world import World
 from tests.support.broker import CLOUD_EVENT, cloud_event
 from tests.support.client import Answer, Client
 from tests.support.receiver import Reply
-from tests.support.senders import stripe_headers
+from tests.support.senders import STRIPE_SECRET, stripe_headers
 
 LOAD: Final = "load.test"
 BURST: Final = "load.burst"
@@ -26,7 +26,6 @@ SENDERS: Final = 12
 BURST_SENDERS: Final = 48
 FENCE_SECONDS: Final = 0.6
 REQUEST_SECONDS: Final = 8.0
-STRIPE_SECRET: Final = "whsec_5WbX5kEWLlfzsGNjH64I8lOOqUB6e8FH"
 PATIENT: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 4.0)
 """Retries that outlast every harm of a network."""
 BRIEF: Final = (0.1, 0.3)
