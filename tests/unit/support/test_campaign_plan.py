@@ -2,9 +2,11 @@
 
 from itertools import chain
 
+from deploy.stack.places import CHECKOUT
 from libs.common.runtime.failpoints import Failpoint
 from tests.faults.campaign.faults import FAULTS
 from tests.faults.campaign.plan import POINTS, TIMES, Behaviour, Kind, owner, plan
+from tests.faults.mutants.catalogue import MUTANTS
 
 EVERY = list(Kind)
 
@@ -53,3 +55,11 @@ def test_only_the_rebuild_has_a_point_that_no_service_comes_by() -> None:
 
 def test_every_kind_can_be_done() -> None:
     assert set(FAULTS) == set(Kind)
+
+
+def test_what_is_done_is_described() -> None:
+    page = (CHECKOUT / "docs/reliability.md").read_text()
+    table, mutants = page.split("`make faults-mutants` plants")
+    assert [str(kind) for kind in Kind if str(kind) not in table] == []
+    assert [str(behaviour) for behaviour in Behaviour if str(behaviour) not in table] == []
+    assert [mutant.name for mutant in MUTANTS if f"- {mutant.name}" not in mutants] == []
