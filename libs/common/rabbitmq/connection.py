@@ -144,7 +144,9 @@ class LastingConnection:
         self.channels = ()
         for deadline in self._deadlines:
             # aiormq answers whoever still waits when we close it with a bare `Exception`, or as if they were cancelled.
-            deadline.reschedule(0)
+            # One that has passed refuses another time while its task unwinds.
+            if not deadline.expired():
+                deadline.reschedule(0)
         await asyncio.sleep(0)
         connection, self._connection = self._connection, None
         if connection is None:
