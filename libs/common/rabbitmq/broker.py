@@ -19,7 +19,7 @@ from aiormq.channel import Channel
 
 from libs.common.rabbitmq import connection as connections
 from libs.common.rabbitmq.burst import Outgoing, bursts, publish_burst
-from libs.common.rabbitmq.connection import CONNECTION_ERRORS, BrokerUnavailableError, LastingConnection
+from libs.common.rabbitmq.connection import CONNECTION_ERRORS, BrokerUnavailableError, GiveUp, LastingConnection
 from libs.common.rabbitmq.consuming import Consumer, Consumption, consume
 from libs.common.rabbitmq.topology import Names, declare
 from libs.common.runtime.logs import logger
@@ -27,6 +27,7 @@ from libs.common.runtime.waiting import set_within
 
 _LOG: Final = logger("broker")
 PUBLISH_SECONDS: Final = 5.0
+CANCEL_SECONDS: Final = 5.0
 DECLARE_SECONDS: Final = 30.0
 """How often everything is declared again: what somebody deletes comes back, and a silent peer is noticed."""
 
@@ -61,6 +62,7 @@ class Broker:
         self._opened = asyncio.Event()
         self._amiss = asyncio.Event()
         self._closing = False
+        self._stopped = asyncio.Event()
         self._consumptions: list[Consumption] = []
         self._publishing = LastingConnection(url, f"{client} publishing", _open_publishing, self._opened.set)
         self._consuming = LastingConnection(url, f"{client} consuming", self._open_consuming, self._opened.set)
@@ -137,8 +139,9 @@ class Broker:
 
     async def stop_consuming(self) -> None:
         """Take no more messages; those in hand can still be acknowledged, and publishing goes on."""
+        self._stopped.set()  # a connection that comes back consumes nothing either
         consumptions, self._consumptions = self._consumptions, []
-        await asyncio.gather(*(consumption.cancel() for consumption in consumptions))
+        await asyncio.gather(*map(self._cancel, consumptions))
 
     def close(self) -> None:
         """End `run`."""
@@ -170,15 +173,29 @@ class Broker:
                 self._amiss.set()
             raise BrokerUnavailableError(str(error) or type(error).__name__) from error
 
-    async def _open_consuming(self, connection: AbstractConnection) -> Sequence[AbstractChannel]:
+    async def _cancel(self, consumption: Consumption) -> None:
+        try:
+            async with self._consuming.within(CANCEL_SECONDS):
+                await consumption.cancel()
+        except CONNECTION_ERRORS as error:
+            _LOG.info("broker.cancel_failed", reason=str(error) or type(error).__name__)
+
+    async def _open_consuming(self, connection: AbstractConnection, give_up: GiveUp) -> Sequence[AbstractChannel]:
         declaring = await connection.channel()
         await declare(declaring, self.names)
         self._consumptions = []
+        channels = [declaring]
         for consumer in self._consumers:
+            if self._stopped.is_set():
+                break
             channel = await connection.channel()
-            consumption = await consume(channel, consumer, lambda: self._consuming.reopen("a consumer was cancelled"))
-            self._consumptions.append(consumption)
-        return [declaring, *(consumption.channel for consumption in self._consumptions)]
+            consumption = await consume(channel, consumer, lambda: give_up("a consumer was cancelled"))
+            channels.append(channel)
+            if self._stopped.is_set():  # while it began
+                await consumption.cancel()
+            else:
+                self._consumptions.append(consumption)
+        return channels
 
     async def _keep_declared(self) -> None:
         while not self._closing:
@@ -206,5 +223,5 @@ class Broker:
                 _LOG.exception("broker.connected_failed")
 
 
-async def _open_publishing(connection: AbstractConnection) -> Sequence[AbstractChannel]:
+async def _open_publishing(connection: AbstractConnection, _: GiveUp) -> Sequence[AbstractChannel]:
     return [await connection.channel(publisher_confirms=True, on_return_raises=True)]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 import aio_pika
@@ -29,7 +30,8 @@ CONNECTION_ERRORS: Final = (
     RuntimeError,  # aiormq raises a bare one for a writer that was closed under it
 )
 
-Open = Callable[[AbstractConnection], Awaitable[Sequence[AbstractChannel]]]
+GiveUp = Callable[[str], None]
+Open = Callable[[AbstractConnection, GiveUp], Awaitable[Sequence[AbstractChannel]]]
 
 
 class BrokerUnavailableError(Exception):
@@ -47,6 +49,7 @@ class LastingConnection:
         url: as in `HOOKLEDGER_AMQP_URL`.
         name: shown in the broker's list of connections.
         open_channels: opens what the connection is for; it is ready while all the channels that this returns are open.
+            It is told how to give up this connection, and no later one, with a reason.
         opened: called each time that it has become ready; must not block.
     """
 
@@ -94,8 +97,9 @@ class LastingConnection:
 
         Raises:
             TimeoutError: it passed.
+            ConnectionAbortedError: the connection ended before the answer came.
         """
-        async with asyncio.timeout(seconds) as deadline:
+        async with _answered_within(seconds) as deadline:
             self._deadlines.add(deadline)
             try:
                 yield
@@ -119,20 +123,23 @@ class LastingConnection:
 
     def reopen(self, reason: str) -> None:
         """Give this connection up for a new one: its peer is silent, or it is not what it should be."""
-        if not self._gone.is_set():
-            _LOG.warning("broker.given_up", connection=self._name, reason=reason)
-            self._gone.set()
+        self._give_up(self._gone, reason)
 
     def close(self) -> None:
         """End `run`."""
         self._closing.set()
         self._gone.set()
 
+    def _give_up(self, gone: asyncio.Event, reason: str) -> None:
+        if not gone.is_set():
+            _LOG.warning("broker.given_up", connection=self._name, reason=reason)
+            gone.set()
+
     async def _open(self, gone: asyncio.Event) -> None:
-        async with asyncio.timeout(CONNECT_SECONDS):
+        async with _answered_within(CONNECT_SECONDS):
             connection = await aio_pika.connect(self._url, client_properties={"connection_name": self._name})
             self._connection = connection
-            channels = await self._open_channels(connection)
+            channels = await self._open_channels(connection, partial(self._give_up, gone))
         for channel in channels:
             channel.close_callbacks.add(lambda *_: gone.set())
         connection.close_callbacks.add(lambda *_: gone.set())
@@ -152,10 +159,31 @@ class LastingConnection:
         if connection is None:
             return
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
+            async with _answered_within(CLOSE_SECONDS):
                 await connection.close()
         except CONNECTION_ERRORS as error:
             _LOG.debug("broker.close", connection=self._name, reason=str(error))
+
+
+@asynccontextmanager
+async def _answered_within(seconds: float) -> AsyncIterator[asyncio.Timeout]:
+    """A deadline, under which an answer that aiormq calls off is no cancellation of whoever waits for it.
+
+    It rejects waiters with a `CancelledError` when its heartbeat gives up, or when it closes. A task group would take
+    that for a task that somebody cancelled, and end it without a word.
+
+    Raises:
+        TimeoutError: it passed.
+        ConnectionAbortedError: the answer was called off.
+    """
+    async with asyncio.timeout(seconds) as deadline:
+        try:
+            yield deadline
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise ConnectionAbortedError("the connection ended before the answer came") from error
 
 
 async def check(url: str) -> None:

@@ -12,7 +12,6 @@ from libs.common.rabbitmq.connection import CONNECTION_ERRORS
 from libs.common.runtime.logs import logger
 
 _LOG: Final = logger("broker")
-CANCEL_SECONDS: Final = 5.0
 AGAIN_SECONDS: Final = 0.1
 """A message whose handling raised goes back after this pause, so that it does not go round as fast as it can."""
 
@@ -52,11 +51,8 @@ class Consumption:
 
     async def cancel(self) -> None:
         """Take no more messages; those in hand can still be acknowledged."""
-        try:
-            underlying = await self.channel.get_underlay_channel()
-            await underlying.basic_cancel(self.tag, timeout=CANCEL_SECONDS)
-        except CONNECTION_ERRORS as error:
-            _LOG.info("broker.cancel_failed", reason=str(error) or type(error).__name__)
+        underlying = await self.channel.get_underlay_channel()
+        await underlying.basic_cancel(self.tag)
 
 
 async def consume(channel: AbstractChannel, consumer: Consumer, cancelled: Callable[[], None]) -> Consumption:

@@ -273,6 +273,30 @@ async def test_after_it_stops_consuming_it_still_publishes_and_acknowledges(amqp
         assert in_hand.empty()
 
 
+async def test_a_connection_that_comes_back_after_it_stopped_consuming_consumes_nothing(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    in_hand: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+    back: asyncio.Queue[None] = asyncio.Queue()
+
+    async def on_connected() -> None:
+        await back.put(None)
+
+    consumer = Consumer(handle=in_hand.put, queue=names.messages_queue)
+    async with cable(amqp) as line, connected(line.amqp, consumer, then=on_connected) as broker:
+        await broker.stop_consuming()
+        line.cut()
+        async with asyncio.timeout(15):
+            await back.get()
+            while not broker.ready:
+                await back.get()
+        await _publish(broker, b"for somebody else")
+        async with raw_channel(amqp) as channel:
+            queue = await channel.declare_queue(names.messages_queue, passive=True)
+            counts = queue.declaration_result
+            await queue.purge()
+    assert (counts.message_count, counts.consumer_count, in_hand.qsize()) == (1, 0, 0)
+
+
 async def _publish_nowhere(broker: Broker) -> None:
     """Confirms are still told apart after bursts: this one's refusal is its own."""
     with pytest.raises(BrokerUnavailableError):
