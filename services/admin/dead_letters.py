@@ -13,12 +13,14 @@ from typing import Final
 
 import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from yarl import URL
 
 from libs.common.rabbitmq.connection import CONNECTION_ERRORS, BrokerUnavailableError, connect
 from libs.common.rabbitmq.dead_letters import DeadLetter, NowhereError, read, redriven
 from libs.common.rabbitmq.topology import Names
 
 ANSWER_SECONDS: Final = 10.0
+_DEFAULT_USER: Final = "guest"
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 Say = Callable[[str], None]
@@ -31,12 +33,14 @@ class DeadLetters:
         connection: to its broker.
         channel: on which they are looked through.
         names: its exchanges and queues.
+        user: the broker's, that the connection is under.
     """
 
-    def __init__(self, connection: AbstractConnection, channel: AbstractChannel, names: Names) -> None:
+    def __init__(self, connection: AbstractConnection, channel: AbstractChannel, names: Names, user: str) -> None:
         self._connection = connection
         self._channel = channel
         self._names = names
+        self._user = user
 
     async def oldest(self, most: int) -> tuple[list[DeadLetter], int]:
         """The oldest, without their bodies, and how many there are in all."""
@@ -65,12 +69,17 @@ class DeadLetters:
                 continue
             left.discard(letter.id)
             try:
-                exchange, routing_key, again = redriven(letter, self._names)
+                exchange, routing_key, again = redriven(letter, self._names, self._user)
                 target = await channel.get_exchange(exchange, ensure=False) if exchange else channel.default_exchange
                 await target.publish(again, routing_key, mandatory=True, timeout=ANSWER_SECONDS)
             except NowhereError as error:
                 say(f"{letter.id} stays: {error}")
                 complete = False
+            except aiormq.exceptions.ChannelNotFoundEntity as error:
+                # That closes the channel; and what one letter misses, the next one does too.
+                raise BrokerUnavailableError(
+                    f"there is no exchange {self._names.redrive}: start a service, which declares it"
+                ) from error
             except aiormq.exceptions.PublishError:
                 say(f"{letter.id} stays: there is no queue {letter.queue} any more")
                 complete = False
@@ -96,7 +105,7 @@ class DeadLetters:
             message = await declared.get(fail=False, timeout=ANSWER_SECONDS)
             if message is None:
                 return
-            yield message, read(message, self._names)
+            yield message, read(message, self._names, self._user)
 
 
 @asynccontextmanager
@@ -109,7 +118,7 @@ async def dead_letters_of(url: str, names: Names) -> AsyncIterator[DeadLetters]:
     """
     connection = await connect(url, "hookledger dead-letter")
     try:
-        yield DeadLetters(connection, await connection.channel(), names)
+        yield DeadLetters(connection, await connection.channel(), names, URL(url).user or _DEFAULT_USER)
     except aiormq.exceptions.ChannelNotFoundEntity as error:
         raise BrokerUnavailableError(
             f"there is no queue {names.dead}: check HOOKLEDGER_AMQP_PREFIX, or start a service, which declares it"

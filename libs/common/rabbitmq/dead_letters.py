@@ -3,9 +3,14 @@
 Ingress parks what producers published, with headers of its own. Everything else the broker puts aside by itself, from
 the queue that `x-death` names; ingress passes no `x-death` on, so that whoever has none was parked by ingress.
 
+None of that is believed of what did not come by the exchange `dead`: whoever may write to the default exchange can put
+a message straight into the queue.
+
 The broker vouches for `user_id` only while its user is connected, so nobody else can publish a message under it again.
 What ingress parked says in a header whose it was, and ingress believes that header of what came by the exchange
-`redrive`, to which no producer may write.
+`redrive`, to which no producer may write. If the broker puts such a message aside, `x-death` alone does not prove the
+way by which it came: RabbitMQ 3 goes on with an `x-death` that a sender had made up. So what is sent again bears the
+platform's own user, for whom the broker vouches.
 """
 
 import hashlib
@@ -44,7 +49,7 @@ class DeadLetter:
         at: when it was put aside, if it says so.
         queue: the one that it was taken from, if it says so.
         reason: why, in ingress's words or the broker's.
-        user: the broker's user that published it, if it is known.
+        user: the broker's user that published it, if it is known and vouched for.
         size: of the body, in bytes.
         headers: its sender's own.
         properties: the rest that its sender set.
@@ -98,9 +103,15 @@ def parked(
     )
 
 
-def read(incoming: AbstractIncomingMessage, names: Names) -> DeadLetter:
-    """A message of the queue of dead letters."""
-    said = incoming.headers
+def read(incoming: AbstractIncomingMessage, names: Names, platform: str) -> DeadLetter:
+    """A message of the queue of dead letters.
+
+    Args:
+        incoming: it.
+        names: the platform's exchanges and queues.
+        platform: the broker's user that sends dead letters again.
+    """
+    said: Mapping[str, Any] = incoming.headers if incoming.exchange == names.dead else {}
     deaths = said.get(_DEATH)
     death: Mapping[str, Any] = deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
     properties = _properties(incoming)
@@ -109,7 +120,8 @@ def read(incoming: AbstractIncomingMessage, names: Names) -> DeadLetter:
         at, queue, reason = death.get("time"), str(death.get("queue", "")), str(death.get("reason", ""))
         keys = death.get("routing-keys")
         routing_key = str(keys[0]) if isinstance(keys, list) and keys else ""
-        user = incoming.user_id or ""
+        sent_again = death.get("exchange") == names.redrive and incoming.user_id == platform
+        user = str(said.get(USER, "")) if sent_again else incoming.user_id or ""
     else:
         at = _time(said.get(PARKED_AT))
         queue = names.publish_queue if REASON in said else None
@@ -130,10 +142,15 @@ def read(incoming: AbstractIncomingMessage, names: Names) -> DeadLetter:
     )
 
 
-def redriven(letter: DeadLetter, names: Names) -> tuple[str, str, AbstractMessage]:
+def redriven(letter: DeadLetter, names: Names, platform: str) -> tuple[str, str, AbstractMessage]:
     """The exchange and routing key by which a dead letter goes back to the queue that it came from, and the message.
 
     Not by the exchange that it was published to: others may have bound queues there, and have had it.
+
+    Args:
+        letter: it.
+        names: the platform's exchanges and queues.
+        platform: the broker's user that will publish it.
 
     Raises:
         NowhereError: it does not say where it came from.
@@ -150,6 +167,7 @@ def redriven(letter: DeadLetter, names: Names) -> tuple[str, str, AbstractMessag
         headers=headers,
         content_type=letter.content_type,
         delivery_mode=DeliveryMode.PERSISTENT,
+        user_id=platform,
         **letter.properties,
     )
     return exchange, routing_key, message

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 import aio_pika
 import pytest
 from aio_pika.abc import AbstractChannel
+from pamqp.common import FieldValue
 from typer.testing import CliRunner
 
 from deploy.stack.services import Service
 from services.admin.commands import commands
 from tests.integration.ingress.stand import Stand, Tenant, binary_event, cloud_event, publish
 
+EVENT = "application/cloudevents+json"
 BATCH = "application/cloudevents-batch+json"
 
 
@@ -173,6 +175,36 @@ async def test_a_redriven_event_is_its_publishers_and_nobody_can_claim_to_be_ano
     await operator.does("redrive", identity)
     await waiting(channel, stand, 1)
     assert await stand.count("message", event_type="forged") == 0
+
+
+async def test_what_somebody_put_straight_into_the_queue_is_sent_again_as_nobodys(
+    ingress: Service, stand: Stand, channel: AbstractChannel, operator: Operator
+) -> None:
+    other = await stand.create_tenant(broker_user="victim")
+    forged: dict[str, FieldValue] = {"x-hookledger-user": "victim", "x-hookledger-reason": "forged"}
+    message = aio_pika.Message(cloud_event(other, "planted", type="planted"), content_type=EVENT, headers=forged)
+    await channel.default_exchange.publish(message, stand.names.dead)
+    await waiting(channel, stand, 1)
+    told = await operator.does("redrive", "--all", expect=1)
+    assert "stays: it does not say which queue it came from" in told
+    await waiting(channel, stand, 1)
+
+
+async def test_without_the_exchange_by_which_they_go_again_that_is_what_is_said(
+    ingress: Service, stand: Stand, tenant: Tenant, channel: AbstractChannel, operator: Operator
+) -> None:
+    await publish(channel, stand, cloud_event(tenant, "no-way", hookledgerapp="nobody"))
+    await waiting(channel, stand, 1)
+    async with await aio_pika.connect(stand.installation.corner.amqp_url) as connection:
+        deleting = await connection.channel()
+        await deleting.exchange_delete(stand.names.redrive)
+        try:
+            told = await operator.does("redrive", "--all", expect=2)
+        finally:
+            again = await deleting.declare_exchange(stand.names.redrive, aio_pika.ExchangeType.FANOUT, durable=True)
+            await (await deleting.get_queue(stand.names.publish_queue)).bind(again)
+    assert f"there is no exchange {stand.names.redrive}" in told
+    await waiting(channel, stand, 1)
 
 
 async def test_an_envelope_goes_back_to_its_queue_alone(
