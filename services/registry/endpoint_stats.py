@@ -3,6 +3,7 @@
 from collections import Counter
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 import asyncpg
 
@@ -10,7 +11,7 @@ from libs.common.domain import ids
 from libs.common.domain.attempts import ABANDONED, UNKNOWN
 from libs.common.domain.delivery import Status
 from libs.common.runtime.clock import now
-from libs.common.runtime.http import ApiError
+from libs.common.runtime.http import ApiError, unavailable
 from services.registry import endpoints, statuses
 from services.registry.answers import Answer, ok
 from services.registry.calls import Call
@@ -19,6 +20,8 @@ from services.registry.parsing import read_time
 from services.registry.statuses import MessageStatus
 
 LONGEST_RANGE: Final = timedelta(days=28)
+COUNT_SECONDS: Final = 5.0
+"""How long deliveries are counted, one by one: what takes longer shall not hold a connection that others wait for."""
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
@@ -48,15 +51,7 @@ async def get(call: Call) -> Answer:
     """GET /app/{app}/endpoint/{endpoint}/stats, with `since` and `until`; by default the last 28 days."""
     since, until = _read_range(call)
     endpoint = await endpoints.endpoint(call)
-    deliveries = await call.connection.fetch(
-        """
-        SELECT status, least(attempts, 1) AS attempts, count(*) AS deliveries FROM projection_1.delivery_state
-        WHERE endpoint = $1 AND delivery >= $2 AND delivery < $3 GROUP BY 1, 2
-        """,
-        endpoint.id,
-        ids.lowest(_milliseconds(since)),
-        ids.lowest(_milliseconds(until) + 1),
-    )
+    deliveries = await _count_deliveries(call, endpoint.id, since, until)
     hours = await call.connection.fetch(
         """
         SELECT hour, sum(attempts)::bigint AS attempts,
@@ -74,6 +69,27 @@ async def get(call: Call) -> Answer:
         [ABANDONED, UNKNOWN],
     )
     return ok(_out(deliveries, hours))
+
+
+async def _count_deliveries(call: Call, endpoint: UUID, since: datetime, until: datetime) -> list[asyncpg.Record]:
+    """How many deliveries there are in each status.
+
+    Raises:
+        ApiError: 503, it takes longer than `COUNT_SECONDS`.
+    """
+    try:
+        return await call.connection.fetch(
+            """
+            SELECT status, least(attempts, 1) AS attempts, count(*) AS deliveries FROM projection_1.delivery_state
+            WHERE endpoint = $1 AND delivery >= $2 AND delivery < $3 GROUP BY 1, 2
+            """,
+            endpoint,
+            ids.lowest(_milliseconds(since)),
+            ids.lowest(_milliseconds(until) + 1),
+            timeout=COUNT_SECONDS,
+        )
+    except TimeoutError:
+        raise unavailable("the deliveries of this range take too long to count; ask for a shorter one") from None
 
 
 def _read_range(call: Call) -> tuple[datetime, datetime]:

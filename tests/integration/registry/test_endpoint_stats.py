@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
+import aiohttp
 import asyncpg
 import pytest
 from svix.api import EndpointGetStatsOptions, EndpointIn, SvixAsync
@@ -13,6 +15,7 @@ from libs.common.postgres import statistics
 from libs.common.postgres.checkpoint import Checkpoint
 from libs.common.postgres.pool import Pool, open_pool
 from libs.common.runtime.clock import new_id
+from services.registry.endpoint_stats import COUNT_SECONDS
 from tests.integration.registry.conftest import Registry
 from tests.integration.registry.history import ABANDONED, SENDING, UNKNOWN, Place, Step, accept, deliver
 from tests.support.client import Client, connected
@@ -90,3 +93,22 @@ async def test_another_organisation_finds_no_endpoint(registry: Registry, told: 
     async with connected(registry.url, registry.tenant()) as client:
         answer = await client.request("GET", f"/api/v1/app/{app}/endpoint/{endpoint}/stats")
     assert answer.status == 404
+
+
+async def test_a_range_that_takes_too_long_to_count_is_refused_for_now_and_holds_nobody_up(
+    registry: Registry, told: tuple[str, str], sql: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    app, endpoint = told
+    path = f"{registry.url}/api/v1/app/{app}/endpoint/{endpoint}/stats"
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {registry.key}"}) as session:
+        async with sql.transaction():
+            await sql.execute("LOCK TABLE projection_1.delivery_state")
+            began = monotonic()
+            async with session.get(path) as response:
+                refusal = await response.json()
+            took = monotonic() - began
+        assert (response.status, refusal["code"], response.headers["Retry-After"]) == (503, "unavailable", "1")
+        assert "shorter" in refusal["detail"]
+        assert COUNT_SECONDS <= took < COUNT_SECONDS + 5
+        async with session.get(path) as response:
+            assert response.status == 200
