@@ -27,7 +27,9 @@ from services.ingress.event_in import application_of, candidate_of, organisation
 from services.ingress.poison import Parking, PoisonError
 
 _LOG: Final = logger("broker_in")
-PREFETCH: Final = 128
+PREFETCH: Final = 32
+"""Messages in hand at most. A batch may have 5 MiB, so what is held while Postgres is away comes to 160 MiB, and to a
+small multiple of that once it is opened. Single events still share commits by the dozen."""
 FIRST_BACKOFF_SECONDS: Final = 0.1
 LONGEST_BACKOFF_SECONDS: Final = 5.0
 _AWAY: Final = (UnavailableError, BrokerUnavailableError)
@@ -105,8 +107,10 @@ class BrokerIn:
         self, incoming: AbstractIncomingMessage, offers: list[_Offer]
     ) -> tuple[list[_Offer], Exception | None]:
         """Accept or park each, all at the same time, so that they share commits; those that must wait, and for what."""
-        settling = (self._settle_one(incoming, offer) for offer in offers)
-        away = await asyncio.gather(*settling)
+        if len(offers) == 1:  # nearly always, and it needs no task
+            away = [await self._settle_one(incoming, offers[0])]
+        else:
+            away = await asyncio.gather(*(self._settle_one(incoming, offer) for offer in offers))
         left = [offer for offer, error in zip(offers, away, strict=True) if error is not None]
         return left, next((error for error in away if error is not None), None)
 
