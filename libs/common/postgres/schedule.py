@@ -11,7 +11,9 @@ from libs.common.domain.endpoint import DEFAULT_MAX_INFLIGHT
 from libs.common.postgres.chunks import Chunk
 from libs.common.postgres.pool import Connection
 
-LANES_AT_ONCE: Final = 1000
+LANES_AT_ONCE: Final = 50
+"""Lanes that one transaction locks. It passes over the whole queue to count what is in flight, and whoever serves one
+of its lanes waits for as long: so few that the other endpoints go on meanwhile."""
 
 # What the queue ought to hold of the deliveries `d`. A first attempt that began in the transaction of its fan-out is
 # counted by no lane; each other attempt in flight is.

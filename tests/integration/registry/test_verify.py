@@ -9,7 +9,7 @@ import pytest
 
 from libs.common.contracts.registry import ApplicationDocument, Kind, OrganisationDocument
 from libs.common.domain.outcome import Failure
-from libs.common.postgres import chunks, rebuild, statistics
+from libs.common.postgres import chunks, rebuild, schedule, statistics
 from libs.common.postgres.checkpoint import Checkpoint
 from libs.common.postgres.findings import Findings
 from libs.common.postgres.pool import Pool, open_pool
@@ -66,8 +66,9 @@ async def deliveries(database: str, place: Place) -> list[UUID]:
 
 @pytest.fixture(params=[1, 3, 1000])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Chunks of streams, small ones too."""
+    """Chunks of streams and of lanes, small ones too."""
     monkeypatch.setattr(chunks, "CHUNK_STREAMS", request.param)
+    monkeypatch.setattr(schedule, "LANES_AT_ONCE", request.param)
     return iter(())
 
 
