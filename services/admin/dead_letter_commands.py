@@ -5,13 +5,11 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Final, TypeVar
 
-import msgspec
 import typer
-from msgspec import Meta
 
 from libs.common.rabbitmq.dead_letters import DeadLetter
 from libs.common.rabbitmq.topology import Names
-from libs.common.runtime.settings import load
+from libs.common.runtime.settings import BrokerSettings, load
 from services.admin.dead_letters import DeadLetters, dead_letters_of
 from services.admin.errors import NOT_ALL, OPERATOR_ERRS, operator_errors
 
@@ -24,15 +22,6 @@ Result = TypeVar("Result")
 Ids = Annotated[
     list[str] | None, typer.Argument(metavar="[ID]...", help="As `hookledger dead-letter list` shows them.")
 ]
-
-
-class BrokerSettings(msgspec.Struct, kw_only=True, frozen=True):
-    """What these commands take from the environment."""
-
-    amqp_url: Annotated[str, Meta(description="RabbitMQ, as amqp://user:password@host:port/vhost")]
-    amqp_prefix: Annotated[
-        str, Meta(pattern=r"^[A-Za-z0-9_\-]{1,64}$", description="first part of exchange and queue names")
-    ] = "hookledger"
 
 
 @dead_letters.command("list")

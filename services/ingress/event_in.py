@@ -6,7 +6,7 @@ from typing import Final
 from libs.common.contracts.cloudevents.event import CloudEvent
 from libs.common.contracts.registry import RegistryObject
 from libs.common.domain.facts import Origin
-from libs.common.domain.message import JSON, MAX_BODY_BYTES
+from libs.common.domain.message import CONTENT_TYPE, JSON, MAX_BODY_BYTES
 from libs.common.runtime.http import ApiError
 from services.ingress.candidate import Candidate, KeyKind, claim
 from services.ingress.directory import Directory
@@ -14,7 +14,6 @@ from services.ingress.poison import PoisonError
 
 APPLICATION: Final = "hookledgerapp"
 _EVENT_TYPE: Final = re.compile(r"[a-zA-Z0-9\-_.]{1,256}")
-_CONTENT_TYPE: Final = re.compile(r"[!-~]+/[ -~]{1,255}")
 
 
 async def organisation_of(directory: Directory, user: str | None) -> RegistryObject:
@@ -88,6 +87,6 @@ def _fault(event: CloudEvent) -> str | None:
         return "the event has no data"
     if len(event.data) > MAX_BODY_BYTES:
         return f"the data is larger than {MAX_BODY_BYTES} bytes"
-    if event.datacontenttype is not None and not _CONTENT_TYPE.fullmatch(event.datacontenttype):
+    if event.datacontenttype is not None and not CONTENT_TYPE.fullmatch(event.datacontenttype):
         return "the datacontenttype is not a content type"
     return None

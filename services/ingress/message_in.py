@@ -15,12 +15,11 @@ from libs.common.contracts import strictjson
 from libs.common.contracts.cloudevents.event import is_json
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
-from libs.common.domain.message import JSON
+from libs.common.domain.message import CONTENT_TYPE, JSON
 from libs.common.runtime.http import ApiError, invalid
 
 _MAX_CHANNELS: Final = 5
 _NAME: Final = r"^[a-zA-Z0-9\-_.]+\Z"
-_CONTENT_TYPE: Final = re.compile(r"[!-~]+/[ -~]{1,255}")
 
 _ABSENT: Final = msgspec.Raw(b"")
 _NULL: Final = b"null"
@@ -129,7 +128,7 @@ def _content(payload: bytes, parameters: _Transformation | None) -> tuple[bytes,
         return payload, JSON
     place: list[str | int] = ["body", "transformationsParams"]
     content_type = _header(parameters.headers or {}, "content-type") or JSON
-    if not _CONTENT_TYPE.fullmatch(content_type):
+    if not CONTENT_TYPE.fullmatch(content_type):
         raise invalid([*place, "headers", "content-type"], "not a content type")
     body = parameters.raw_payload.encode()
     if is_json(content_type):

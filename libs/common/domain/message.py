@@ -1,5 +1,6 @@
 """Messages: accepted events with their exact bytes."""
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -9,6 +10,8 @@ from libs.common.domain.facts import Origin
 
 MAX_BODY_BYTES: Final = 1024 * 1024
 JSON: Final = "application/json"
+CONTENT_TYPE: Final = re.compile(r"[!-~]+/[ -~]{1,255}")
+"""What a payload's type may look like, as a whole: it is sent as a header."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,14 +29,19 @@ class SettingsError(Exception):
     """The environment cannot be used; the text says which setting, and what it should be."""
 
 
-class CommonSettings(msgspec.Struct, kw_only=True, frozen=True):
-    """What every service takes."""
+class BrokerSettings(msgspec.Struct, kw_only=True, frozen=True):
+    """What whoever talks to RabbitMQ takes."""
 
-    database_url: Annotated[str, Meta(description="Postgres, as postgresql://user:password@host:port/database")]
     amqp_url: Annotated[str, Meta(description="RabbitMQ, as amqp://user:password@host:port/vhost")]
     amqp_prefix: Annotated[
         str, Meta(pattern=r"^[A-Za-z0-9_\-]{1,64}$", description="first part of exchange and queue names")
     ] = "hookledger"
+
+
+class CommonSettings(BrokerSettings, kw_only=True, frozen=True):
+    """What every service takes."""
+
+    database_url: Annotated[str, Meta(description="Postgres, as postgresql://user:password@host:port/database")]
     host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"  # noqa: S104  a container's default
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level logged")] = "info"
     stop_grace_ms: Annotated[
