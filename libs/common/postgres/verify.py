@@ -6,10 +6,11 @@ repeatable-read transaction and so at one instant. What is born after verifying 
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from libs.common.contracts import registry as documents
@@ -26,7 +27,10 @@ from libs.common.postgres.folding import (
     fold_deliveries,
     fold_registry,
 )
-from libs.common.postgres.pool import Connection, Pool
+from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool
+
+COPY_SECONDS: Final = 600.0
+"""How long copying the statistics may take: they are copied at one instant."""
 
 
 async def verify_database(pool: Pool, say: Say) -> Findings:
@@ -38,10 +42,10 @@ async def verify_database(pool: Pool, say: Say) -> Findings:
     findings = Findings(say=say)
     async with pool.acquire() as connection:
         # Before the streams: what is counted now is in the ledger for good, and so in the chunks read after it.
-        counted = await _Statistics.read(connection)
-        async for chunk in delivery_chunks(connection):
-            await _verify_deliveries(connection, chunk, counted, findings)
-        counted.compare(findings)
+        async with _statistics(connection) as counted:
+            async for chunk in delivery_chunks(connection):
+                await _verify_deliveries(connection, chunk, counted, findings)
+            await counted.compare(findings)
         await _verify_lanes(connection, findings)
         async for chunk in registry_chunks(connection):
             await _verify_registry(connection, chunk, findings)
@@ -92,8 +96,7 @@ async def _verify_deliveries(connection: Connection, chunk: Chunk, counted: "_St
         {(row["delivery"], row["attempt"]): row for row in attempts},
     )
     _compare_queue(folded.items, {row["delivery"]: row for row in queue}, findings)
-    for item in folded.items.values():
-        counted.add(item)
+    await counted.add(folded.items.values())
 
 
 def _compare_queue(folded: Mapping[UUID, FoldedDelivery], queue: Mapping[UUID, Row], findings: Findings) -> None:
@@ -170,43 +173,78 @@ async def _verify_registry(connection: Connection, chunk: Chunk, findings: Findi
 
 
 class _Statistics:
-    """The statistics as they are, and as the ledger has them up to their checkpoint."""
+    """The statistics as they are, and as the ledger has them up to their checkpoint, side by side in a temporary table.
 
-    def __init__(self, checkpoint: Cursor, found: Mapping[tuple[UUID, UUID, datetime, str], Row]) -> None:
+    In memory there would be a row for each endpoint and hour that ever was.
+    """
+
+    def __init__(self, connection: Connection, checkpoint: Cursor) -> None:
+        self._connection = connection
         self._checkpoint = checkpoint
-        self._found = found
-        self._attempts: Counter[tuple[UUID, UUID, datetime, str]] = Counter()
-        self._total_us: Counter[tuple[UUID, UUID, datetime, str]] = Counter()
 
-    @classmethod
-    async def read(cls, connection: Connection) -> "_Statistics":
-        """The checkpoint and the rows that belong to it."""
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            row = await connection.fetchrow(
-                "SELECT epoch, xact, position FROM hookledger.checkpoint WHERE follower = $1", statistics.FOLLOWER
-            )
-            rows = await connection.fetch(
-                "SELECT app, endpoint, hour, result, attempts, total_us FROM projection_1.endpoint_hour"
-            )
-        found = {(row["app"], row["endpoint"], row["hour"], row["result"]): row for row in rows}
-        return cls(BEGINNING if row is None else Cursor(*row), found)
-
-    def add(self, delivery: FoldedDelivery) -> None:
-        """Count the attempts of a delivery that the statistics have come to."""
-        for row, place in zip(delivery.attempts, delivery.ends, strict=True):
-            if place <= self._checkpoint:
-                key = (row.app, row.endpoint, row.ended_at.replace(minute=0, second=0, microsecond=0), row.result)
-                self._attempts[key] += 1
-                self._total_us[key] += row.total_us or 0
-
-    def compare(self, findings: Findings) -> None:
-        """Compare what was found with what was counted."""
-        findings.statistics += len(self._attempts)
-        findings.compare(
-            "statistics",
-            {key: {"attempts": n, "total_us": self._total_us[key]} for key, n in self._attempts.items()},
-            self._found,
+    async def add(self, deliveries: Iterable[FoldedDelivery]) -> None:
+        """Count the attempts of these deliveries that the statistics have come to."""
+        attempts: Counter[tuple[UUID, UUID, datetime, str]] = Counter()
+        total_us: Counter[tuple[UUID, UUID, datetime, str]] = Counter()
+        for delivery in deliveries:
+            for row, place in zip(delivery.attempts, delivery.ends, strict=True):
+                if place <= self._checkpoint:
+                    key = (row.app, row.endpoint, row.ended_at.replace(minute=0, second=0, microsecond=0), row.result)
+                    attempts[key] += 1
+                    total_us[key] += row.total_us or 0
+        await self._connection.executemany(
+            """
+            INSERT INTO pg_temp.verified_hour AS v (app, endpoint, hour, result, told, told_us)
+            VALUES ($1, $2, $3, $4, $5, $6)
+            ON CONFLICT (app, endpoint, hour, result) DO UPDATE
+            SET told = coalesce(v.told, 0) + excluded.told, told_us = coalesce(v.told_us, 0) + excluded.told_us
+            """,
+            [(*key, number, total_us[key]) for key, number in attempts.items()],
         )
+
+    async def compare(self, findings: Findings) -> None:
+        """Compare what was found with what was counted."""
+        findings.statistics += await self._connection.fetchval("SELECT count(told) FROM pg_temp.verified_hour")
+        async with self._connection.transaction():
+            async for row in self._connection.cursor("""
+                SELECT app, endpoint, hour, result, attempts, total_us, told, told_us FROM pg_temp.verified_hour
+                WHERE (attempts, total_us) IS DISTINCT FROM (told, told_us)
+            """):
+                key = (row["app"], row["endpoint"], row["hour"], row["result"])
+                told = {"attempts": row["told"], "total_us": row["told_us"]}
+                findings.compare(
+                    "statistics",
+                    {} if row["told"] is None else {key: told},
+                    {} if row["attempts"] is None else {key: row},
+                )
+
+
+@asynccontextmanager
+async def _statistics(connection: Connection) -> AsyncIterator[_Statistics]:
+    """The checkpoint of the statistics and the rows that belong to it."""
+    async with connection.transaction(isolation="repeatable_read"):
+        row = await connection.fetchrow(
+            "SELECT epoch, xact, position FROM hookledger.checkpoint WHERE follower = $1", statistics.FOLLOWER
+        )
+        await connection.execute("SET LOCAL statement_timeout = 0")
+        await connection.execute(
+            """
+            CREATE TEMPORARY TABLE verified_hour (
+                app uuid, endpoint uuid, hour timestamptz, result text,
+                attempts bigint, total_us bigint, -- as they were found
+                told bigint, told_us bigint,      -- as the ledger has them
+                PRIMARY KEY (app, endpoint, hour, result)
+            );
+            INSERT INTO pg_temp.verified_hour
+            SELECT app, endpoint, hour, result, attempts, total_us FROM projection_1.endpoint_hour;
+            """,
+            timeout=COPY_SECONDS,
+        )
+    try:
+        yield _Statistics(connection, BEGINNING if row is None else Cursor(*row))
+    finally:
+        with suppress(*CONNECTION_ERRORS):  # then it is gone with its connection
+            await connection.execute("DROP TABLE pg_temp.verified_hour")
 
 
 def _columns(row: Any, names: tuple[str, ...]) -> dict[str, Any]:
