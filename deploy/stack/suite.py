@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import IO
@@ -15,26 +16,24 @@ from deploy.stack.places import CHECKOUT
 class Step:
     """Some folders of tests, or a module that is run as a program.
 
-    `beside` are folders for a second run of the tests at the same time, on servers of its own: such tests wait more
-    than they compute. `words` are the program's.
+    `lanes` are runs of the tests at the same time, each on servers of its own: such tests wait more than they compute.
+    `words` are the program's.
     """
 
     name: str
-    folders: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    lanes: tuple[tuple[str, ...], ...] = ()
     module: str | None = None
     words: tuple[str, ...] = ()
 
 
 STEPS = (
     Step(name="pure: unit, property, contract, architecture",
-         folders=("tests/unit", "tests/property", "tests/contract", "tests/architecture")),
+         lanes=(("tests/unit", "tests/property", "tests/contract", "tests/architecture"),)),
     Step(name="integration: real Postgres, real RabbitMQ",
-         folders=("tests/integration/dispatcher", "tests/integration/postgres", "tests/integration/rabbitmq",
-                  "tests/integration/stack"),
-         beside=("tests/integration/ingress", "tests/integration/registry")),
-    Step(name="e2e: the three services; faults: what each leaves behind",
-         folders=("tests/e2e",), beside=("tests/faults",)),
+         lanes=(("tests/integration/dispatcher", "tests/integration/rabbitmq"),
+                ("tests/integration/ingress", "tests/integration/postgres"),
+                ("tests/integration/registry", "tests/integration/stack"))),
+    Step(name="e2e: the three services; faults: what each leaves behind", lanes=(("tests/e2e",), ("tests/faults",))),
     Step(name="campaign: everything broken by a seed", module="tests.faults.campaign",
          words=("--seed", "11", "--rounds", "5")),
     Step(name="demo: the main job", module="deploy.demo"),
@@ -62,19 +61,28 @@ def main() -> int:
 def _run(step: Step) -> int:
     if step.module:
         return subprocess.run([sys.executable, "-m", step.module, *step.words], check=False, cwd=CHECKOUT).returncode
-    with TemporaryFile() as output:
-        beside = _begin(step.beside, output) if step.beside else None
-        code = _begin(step.folders, None).wait()
-        if beside is None:
-            return code
-        beside_code = beside.wait()
-        output.seek(0)
-        sys.stdout.write(output.read().decode(errors="replace"))
-    return code or beside_code
+    first, *others = step.lanes
+    with ExitStack() as stack:
+        beside = [_begin(lane, stack.enter_context(TemporaryFile())) for lane in others]
+        codes = [_begin(first, None).process.wait()]
+        for lane in beside:
+            codes.append(lane.process.wait())
+            assert lane.output is not None
+            lane.output.seek(0)
+            sys.stdout.write(lane.output.read().decode(errors="replace"))
+    return next(filter(None, codes), 0)
 
 
-def _begin(folders: Sequence[str], output: IO[bytes] | None) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "pytest", *folders], cwd=CHECKOUT, stdout=output, stderr=output)
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    process: subprocess.Popen[bytes]
+    output: IO[bytes] | None
+
+
+def _begin(folders: Sequence[str], output: IO[bytes] | None) -> _Lane:
+    """Start a run of the tests; its output is kept in `output` until its turn, or shown as it comes."""
+    command = [sys.executable, "-m", "pytest", *folders]
+    return _Lane(subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=output), output)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def test_make_names_every_target_with_what_it_is_for() -> None:
 
 
 def test_the_suite_runs_every_folder_of_tests() -> None:
-    run = [CHECKOUT / folder for step in STEPS for folder in (*step.folders, *step.beside)]
+    run = [CHECKOUT / folder for step in STEPS for lane in step.lanes for folder in lane]
     for path in (CHECKOUT / "tests").rglob("test_*.py"):
         assert any(path.is_relative_to(folder) for folder in run), path
 
