@@ -5,6 +5,7 @@ from the file that `HOOKLEDGER_DATABASE_URL_FILE` names, as secrets are mounted.
 """
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -15,6 +16,7 @@ from msgspec import Meta
 from libs.common.runtime.sealing import MasterKeys
 
 PREFIX: Final = "HOOKLEDGER_"
+_NEAR: Final = 0.75  # of difflib's 0 to 1: a letter or two apart, not another word
 
 PLATFORM_NAMES: Final = frozenset({
     "ALLOW_NETWORKS", "AMQP_PREFIX", "AMQP_URL", "API_KEY", "CACHE_DIR", "DATABASE_URL", "DEV", "DISPATCHER_URL",
@@ -72,7 +74,7 @@ def load(kind: type[Settings], environ: Mapping[str, str]) -> Settings:
         if plain.lower() not in fields:
             if plain in PLATFORM_NAMES:
                 continue
-            raise SettingsError(f"{name} is not a setting of Hookledger; --help lists those of this service")
+            raise SettingsError(f"{name} is not a setting of Hookledger; {_suggestion(short, fields)}")
         if plain.lower() in values:
             raise SettingsError(f"{PREFIX}{plain} and {PREFIX}{plain}_FILE are both set; set one")
         values[plain.lower()] = value if short == plain else _read(name, value)
@@ -136,6 +138,14 @@ def _described(kind: type[msgspec.Struct]) -> dict[str, tuple[str, str]]:
             type_name = getattr(base, "__name__", str(base))
         described[name] = (type_name, description)
     return described
+
+
+def _suggestion(short: str, fields: Mapping[str, Any]) -> str:
+    """What to write in place of `short`, a name without the prefix: the nearest one, if one is near."""
+    plain = {name.upper() for name in fields} | PLATFORM_NAMES
+    known = sorted(plain | {f"{name}_FILE" for name in plain})
+    near = get_close_matches(short.upper(), known, n=1, cutoff=_NEAR)
+    return f"did you mean {PREFIX}{near[0]}?" if near else "--help lists those of this service"
 
 
 def _read(name: str, path: str) -> str:

@@ -85,6 +85,34 @@ def test_an_unknown_setting_is_refused_by_its_name() -> None:
     assert refusal(PROT="8080").startswith("HOOKLEDGER_PROT is not a setting of Hookledger")
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("DATABASE_URI", "DATABASE_URL"),
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("DATABASEURL", "DATABASE_URL"),
+        ("DATABASE_URL_FIEL", "DATABASE_URL_FILE"),
+        ("MASTERKEY_FILE", "MASTER_KEY_FILE"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+        ("log_levle", "LOG_LEVEL"),
+        ("MAX_CONCURENCY", "MAX_CONCURRENCY"),
+    ],
+)
+def test_an_unknown_setting_is_refused_with_the_one_that_was_meant(typed: str, meant: str) -> None:
+    assert refusal(**{typed: "x"}) == (
+        f"HOOKLEDGER_{typed} is not a setting of Hookledger; did you mean HOOKLEDGER_{meant}?"
+    )
+
+
+@pytest.mark.parametrize("typed", ["COLOUR", "X", "", "RETRIES_AT_MOST"])
+def test_nothing_is_suggested_where_nothing_is_near(typed: str) -> None:
+    assert refusal(**{typed: "x"}).endswith("is not a setting of Hookledger; --help lists those of this service")
+
+
+def test_a_refusal_does_not_show_the_value() -> None:
+    assert "p4ssword" not in refusal(DATABASE_ULR="postgresql://u:p4ssword@h/d")
+
+
 def test_a_missing_setting_is_named_with_its_meaning() -> None:
     with pytest.raises(SettingsError) as refused:
         load(ExampleSettings, {})
