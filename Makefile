@@ -13,7 +13,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.hookledger/cache/hypothesis
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo up down logs test lint bench faults faults-mutants
+.PHONY: help setup demo up down logs test lint bench faults faults-mutants configuration
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ lint: setup ## ruff, mypy --strict, import-linter
 	@echo 'lint: ruff format' && $(VENV) -m ruff format --check .
 	@echo 'lint: mypy' && $(VENV) -m mypy
 	@echo 'lint: import-linter' && .venv/bin/lint-imports --cache-dir .hookledger/cache/import-linter
+
+configuration: setup ## write docs/configuration.md from the settings in the code
+	@$(VENV) -m deploy.configuration
 
 bench: setup ## deliveries per second on this machine
 	@$(VENV) -m bench

@@ -41,8 +41,12 @@ commands.add_typer(dead_letters, name="dead-letter")
 class AdminSettings(msgspec.Struct, kw_only=True, frozen=True):
     """What the command takes from the environment."""
 
-    database_url: Annotated[str, Meta(description="Postgres, as postgresql://user:password@host:port/database")]
-    failpoints: Annotated[str, Meta(description="folder of armed failpoints, for fault tests only")] = ""
+    database_url: Annotated[
+        str, Meta(description="Postgres 15 or newer, as postgresql://user:password@host:port/database")
+    ]
+    failpoints: Annotated[
+        str, Meta(description="folder of armed failpoints, for fault tests only: who writes there can kill the process")
+    ] = ""
 
 
 Result = TypeVar("Result")

@@ -90,7 +90,10 @@ def test_make_names_every_target_with_what_it_is_for() -> None:
         ["make", "--no-print-directory", "help"], capture_output=True, text=True, check=True, cwd=CHECKOUT
     )
     named = {line.split()[1] for line in done.stdout.splitlines()}
-    assert named == {"help", "setup", "demo", "up", "down", "logs", "test", "lint", "bench", "faults", "faults-mutants"}
+    assert named == {
+        "help", "setup", "demo", "up", "down", "logs", "test", "lint", "bench", "faults", "faults-mutants",
+        "configuration",
+    }  # fmt: skip
 
 
 def test_the_suite_runs_every_folder_of_tests() -> None:

@@ -34,7 +34,7 @@ class SettingsError(Exception):
 class BrokerSettings(msgspec.Struct, kw_only=True, frozen=True):
     """What whoever talks to RabbitMQ takes."""
 
-    amqp_url: Annotated[str, Meta(description="RabbitMQ, as amqp://user:password@host:port/vhost")]
+    amqp_url: Annotated[str, Meta(description="RabbitMQ 3.10 or newer, as amqp://user:password@host:port/vhost")]
     amqp_prefix: Annotated[
         str, Meta(pattern=r"^[A-Za-z0-9_\-]{1,64}$", description="first part of exchange and queue names")
     ] = "hookledger"
@@ -43,15 +43,17 @@ class BrokerSettings(msgspec.Struct, kw_only=True, frozen=True):
 class CommonSettings(BrokerSettings, kw_only=True, frozen=True):
     """What every service takes."""
 
-    database_url: Annotated[str, Meta(description="Postgres, as postgresql://user:password@host:port/database")]
+    database_url: Annotated[
+        str, Meta(description="Postgres 15 or newer, as postgresql://user:password@host:port/database")
+    ]
     host: Annotated[str, Meta(description="address to listen on")] = "0.0.0.0"  # noqa: S104  a container's default
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level logged")] = "info"
     stop_grace_ms: Annotated[
-        int, Meta(ge=0, le=600_000, description="how long work in hand may take after SIGTERM, in milliseconds")
+        int, Meta(ge=0, le=600_000, description="how long work in hand may take after SIGTERM")
     ] = 25_000
     failpoints: Annotated[
         str,
-        Meta(description="folder of armed failpoints, for fault tests only"),
+        Meta(description="folder of armed failpoints, for fault tests only: who writes there can kill the process"),
     ] = ""
 
 
