@@ -129,6 +129,9 @@ def middlewares(unavailable_on: tuple[type[BaseException], ...] = ()) -> list[An
 def add_health(app: web.Application, checks: Mapping[str, ReadinessCheck]) -> None:
     """Add `/healthz`, `/readyz` and `/metrics`.
 
+    `/readyz?exclude=rabbitmq` leaves a dependency out of the verdict, and still names its state: for who asks whether
+    to send requests here, where the service serves them without it. Kubernetes' API server has the same parameter.
+
     Args:
         checks: by name of the dependency, whether it answers; each has 2 seconds.
     """
@@ -136,10 +139,15 @@ def add_health(app: web.Application, checks: Mapping[str, ReadinessCheck]) -> No
     async def healthz(_: web.Request) -> web.Response:
         return json_response({"status": "alive"})
 
-    async def readyz(_: web.Request) -> web.Response:
+    async def readyz(request: web.Request) -> web.Response:
+        excluded = request.query.getall("exclude", [])
+        unknown = [name for name in excluded if name not in checks]
+        if unknown:
+            raise invalid(["query", "exclude"], f"{unknown[0]!r} is none of {', '.join(checks)}")
         results = await asyncio.gather(*(_within(check) for check in checks.values()))
-        states = {name: "ok" if ok else "unavailable" for name, ok in zip(checks, results, strict=True)}
-        ready = all(results)
+        answering = dict(zip(checks, results, strict=True))
+        states = {name: "ok" if ok else "unavailable" for name, ok in answering.items()}
+        ready = all(ok for name, ok in answering.items() if name not in excluded)
         return json_response({"status": "ready" if ready else "unready", **states}, status=200 if ready else 503)
 
     async def metrics(_: web.Request) -> web.Response:
