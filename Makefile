@@ -13,7 +13,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.hookledger/cache/hypothesis
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo up down logs test lint bench faults faults-mutants configuration
+.PHONY: help setup demo up down logs test lint bench faults faults-mutants configuration manifests
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ lint: setup ## ruff, mypy --strict, import-linter
 
 configuration: setup ## write docs/configuration.md from the settings in the code
 	@$(VENV) -m deploy.configuration
+
+manifests: setup ## render the overlays for Kubernetes to build/manifests
+	@$(VENV) -m deploy.manifests
 
 bench: setup ## deliveries per second on this machine
 	@$(VENV) -m bench

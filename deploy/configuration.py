@@ -9,9 +9,8 @@ from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_typ
 import msgspec
 from msgspec import Meta
 
-from libs.common.runtime.settings import PLATFORM_NAMES, PREFIX, CommonSettings
+from libs.common.runtime.settings import PLATFORM_NAMES, PREFIX, BrokerSettings, CommonSettings
 from services.admin.commands import AdminSettings
-from services.admin.dead_letter_commands import BrokerSettings
 from services.dispatcher.settings import DispatcherSettings
 from services.ingress.settings import IngressSettings
 from services.registry.settings import RegistrySettings
