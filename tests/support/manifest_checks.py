@@ -55,6 +55,8 @@ def schema(resources: list[Resource]) -> Iterator[str]:
 
 def images(resources: list[Resource]) -> Iterator[str]:
     for name, _, container in containers(resources):
+        if "@sha256:" in container["image"]:
+            continue
         tag = container["image"].rpartition("/")[2].partition(":")[2]
         if not tag or tag == "latest":
             yield f"{name}: image {container['image']} has no tag that stays"

@@ -75,7 +75,7 @@ def is_ours(container: Resource) -> bool:
 
 def service_of(container: Resource) -> str:
     """Which of the Dockerfile's images it is."""
-    return str(container["image"]).partition("hookledger-")[2].partition(":")[0]
+    return re.split("[:@]", str(container["image"]).partition("hookledger-")[2])[0]
 
 
 def environment(resources: list[Resource], container: Resource) -> dict[str, str]:

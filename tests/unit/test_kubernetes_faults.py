@@ -237,6 +237,12 @@ def test_each_fault_is_found(fault: str) -> None:
     assert any(line.startswith(told) for line in amiss(resources)), list(amiss(resources))
 
 
+def test_an_image_by_its_digest_is_no_fault() -> None:
+    resources = copy.deepcopy(rendered("production"))
+    container(resources, "ingress").update(image=f"registry.example.com/hookledger-ingress@sha256:{'0' * 64}")
+    assert list(amiss(resources)) == []
+
+
 # The same from the files on, through kustomize
 
 
