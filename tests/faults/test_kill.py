@@ -46,14 +46,14 @@ async def test_a_dispatcher_that_wakes_up_after_its_lease_has_passed_records_not
     await receiver.wait_for(1)
     asleep = platform.services["dispatcher"].pid
     assert asleep is not None
-    other = await _start_replica(platform)
+    os.kill(asleep, signal.SIGSTOP)  # with a send under way, whose answer will lie there when it wakes up
     try:
-        os.kill(asleep, signal.SIGSTOP)
-        try:
-            await receiver.wait_for(2, within=12)
-            [delivery] = await client.settled(app, 1)
-        finally:
-            os.kill(asleep, signal.SIGCONT)
+        other = await _start_replica(platform)
+        await receiver.wait_for(2, within=12)
+        [delivery] = await client.settled(app, 1)
+    finally:
+        os.kill(asleep, signal.SIGCONT)
+    try:
         # Awake again, it finds the answer to its own send, and that the attempt is no longer its.
         await client.send(app, "ping", {"after": "the sleep"})
         deliveries = await client.settled(app, 2)
