@@ -166,3 +166,17 @@ def test_an_orderly_stop_loses_no_outcome() -> None:
     assert list(orderly(records())) == []
     unknown = [*STREAM[:2], AttemptOutcomeUnknown(at=AT + SECOND, attempt=ATTEMPTS[1]), *STREAM[3:]]
     assert "lost by an orderly stop" in next(orderly(replace(records(), streams={DELIVERY: unknown})))
+
+
+def test_an_attempt_of_unknown_outcome_may_have_been_sent_twice_and_not_three_times() -> None:
+    """Seed 1, round 24: a receiver reset a kept connection, the send was repeated, and then its process was killed."""
+    stream = [
+        *STREAM[:2],
+        AttemptOutcomeUnknown(at=AT + SECOND, attempt=ATTEMPTS[1]),
+        RetryScheduled(at=AT + SECOND, due_at=AT + SECOND),
+        *STREAM[4:],
+    ]
+    unanswered = received(status=None)
+    twice = replace(records(), streams={DELIVERY: stream}, seen=[unanswered, unanswered, received(at=AT + 2 * SECOND)])
+    assert list(judge(twice)) == []
+    assert any("(8)" in text for text in judge(replace(twice, seen=[unanswered, *twice.seen])))
