@@ -19,12 +19,20 @@ from services.registry import objects, statuses
 from services.registry.answers import Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import Out
-from services.registry.messages import MessageFilter, message_id, read_filter
+from services.registry.messages import FILTER, MessageFilter, message_id, read_filter
 from services.registry.paging import read_page
-from services.registry.parsing import not_found, read_choice
+from services.registry.parameters import choice, text
+from services.registry.parsing import not_found
 
 _TRIGGERS: Final = {Trigger.SCHEDULED: 0, Trigger.MANUAL: 1}
-_CLASSES: Final = ("0", "100", "200", "300", "400", "500")
+STATUS_CODE_CLASS: Final = choice(
+    "status_code_class",
+    "Only attempts answered with a status of this class; 0 for no answer.",
+    ("0", "100", "200", "300", "400", "500"),
+)
+ENDPOINT: Final = text("endpoint_id", "Only attempts at this endpoint.")
+FILTER_BY_ENDPOINT: Final = (*FILTER, statuses.STATUS, STATUS_CODE_CLASS)
+FILTER_BY_MESSAGE: Final = (*FILTER_BY_ENDPOINT, ENDPOINT)
 _WITHOUT_ANSWER: Final = {
     ABANDONED: "not sent: the dispatcher was stopping",
     UNKNOWN: "the outcome is not known: the dispatcher died meanwhile",
@@ -62,8 +70,8 @@ class _Wanted:
 
 
 async def list_by_endpoint(call: Call) -> Answer:
-    """GET /app/{app}/attempt/endpoint/{endpoint}."""
-    page = read_page(call.request.query, descending=True, ordered=False)
+    """List the attempts at an endpoint."""
+    page = read_page(call, descending=True)
     wanted = _read_wanted(call, endpoint=None)
     app = await objects.application(call)
     endpoint = await objects.require(call, Kind.ENDPOINT, call.named("endpoint"), app=app.id)
@@ -116,8 +124,8 @@ async def list_by_endpoint(call: Call) -> Answer:
 
 
 async def list_by_message(call: Call) -> Answer:
-    """GET /app/{app}/attempt/msg/{msg}."""
-    page = read_page(call.request.query, descending=True, ordered=False)
+    """List the attempts of a message."""
+    page = read_page(call, descending=True)
     app = await objects.application(call)
     message = await message_id(call, app.id)
     wanted = _read_wanted(call, endpoint=await _queried_endpoint(call, app.id))
@@ -164,7 +172,7 @@ async def list_by_message(call: Call) -> Answer:
 
 
 async def get(call: Call) -> Answer:
-    """GET /app/{app}/msg/{msg}/attempt/{attempt}."""
+    """Get an attempt of a message."""
     app = await objects.application(call)
     message = await message_id(call, app.id)
     try:
@@ -197,9 +205,9 @@ async def get(call: Call) -> Answer:
 
 
 def _read_wanted(call: Call, endpoint: UUID | None) -> _Wanted:
-    status_class = read_choice(call.request.query, "status_code_class", _CLASSES)
+    status_class = call.asked(STATUS_CODE_CLASS)
     return _Wanted(
-        results=statuses.results(statuses.read_status(call.request.query)),
+        results=statuses.results(statuses.read_status(call)),
         status_class=None if status_class is None else int(status_class),
         endpoint=endpoint,
         messages=read_filter(call),
@@ -207,7 +215,7 @@ def _read_wanted(call: Call, endpoint: UUID | None) -> _Wanted:
 
 
 async def _queried_endpoint(call: Call, app: UUID) -> UUID | None:
-    text = call.request.query.get("endpoint_id")
+    text = call.asked(ENDPOINT)
     if text is None:
         return None
     return (await objects.require(call, Kind.ENDPOINT, text, app=app)).id

@@ -1,14 +1,16 @@
 """From an HTTP request to a handler and back: authentication, the transaction, idempotency, the announcement."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from libs.common.contracts.operations import Access, Operation, QueryParameter
 from libs.common.contracts.registry import Scope
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.postgres.pool import CONNECT_SECONDS, Connection, Pool, transaction
@@ -20,7 +22,10 @@ from libs.common.runtime.sealing import MasterKeys
 from services.registry.announcing import Announcer
 from services.registry.answers import Answer, Claim
 from services.registry.authentication import Authentication, Caller
-from services.registry.parsing import conflict
+from services.registry.parameters import Parameter
+from services.registry.parsing import conflict, parse_body
+
+Value = TypeVar("Value")
 
 _LOG: Final = logger("calls")
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -49,25 +54,110 @@ class Call:
     caller: Caller
     request: web.Request
     connection: Connection
+    operation: Operation
     body: bytes = b""
 
     def named(self, name: str) -> str:
         """The part of the path that the route calls `name`."""
         return self.request.match_info[name]
 
+    def asked(self, parameter: Parameter[Value]) -> Value:
+        """The value of a parameter that the operation declares.
 
+        Raises:
+            ApiError: 422.
+        """
+        assert parameter in self.operation.query, f"{self.operation.id} does not declare {parameter.name}"
+        return parameter.read(self.request.query)
+
+    def content(self, kind: type[Value]) -> Value:
+        """The request's body, as the operation declares it.
+
+        Raises:
+            ApiError: 422.
+        """
+        assert self.operation.body is kind, f"{self.operation.id} does not declare {kind.__name__}"
+        if not self.operation.body_required and not self.body.strip():
+            return kind()
+        return parse_body(self.body, kind)
+
+
+READS: Final = Access(scope=Scope.READ)
+CHANGES: Final = Access(scope=Scope.ADMIN)
 Read: TypeAlias = Callable[[Call], Awaitable[Answer]]
 Write: TypeAlias = Callable[[Call, Changes], Awaitable[Answer]]
 
 
-def reading(handler: Read) -> Handler:
-    """A route that only reads; it takes the scope `read`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """An operation, and what carries it out."""
+
+    operation: Operation
+    handler: Handler
+
+
+def read(
+    path: str,
+    handler: Read,
+    id: str,  # noqa: A002  OpenAPI's word
+    answer: Any,
+    *,
+    query: tuple[QueryParameter, ...] = (),
+    refusals: tuple[int, ...] = (),
+    access: Access = READS,
+) -> Route:
+    """GET: it only reads."""
+    operation = Operation(
+        method="GET",
+        path=path,
+        id=id,
+        summary=_summary(handler),
+        description=_description(handler),
+        access=access,
+        answers={200: answer},
+        query=query,
+        refusals=refusals,
+    )
+    return Route(operation=operation, handler=_reading(operation, access, handler))
+
+
+def write(
+    method: str,
+    path: str,
+    handler: Write,
+    id: str,  # noqa: A002  OpenAPI's word
+    answers: Mapping[int, Any],
+    *,
+    body: type | None = None,
+    body_required: bool = True,
+    query: tuple[QueryParameter, ...] = (),
+    refusals: tuple[int, ...] = (),
+    access: Access = CHANGES,
+) -> Route:
+    """Another method: it changes the registry."""
+    operation = Operation(
+        method=method,
+        path=path,
+        id=id,
+        summary=_summary(handler),
+        description=_description(handler),
+        access=access,
+        answers=answers,
+        body=body,
+        body_required=body_required,
+        query=query,
+        refusals=refusals,
+    )
+    return Route(operation=operation, handler=_writing(operation, access, handler))
+
+
+def _reading(operation: Operation, access: Access, handler: Read) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         registry = request.app[REGISTRY]
-        caller = await registry.authentication.caller(request.headers.get("Authorization"), Scope.READ)
+        caller = await registry.authentication.caller(request.headers.get("Authorization"), access.scope)
         async with registry.pool.acquire(timeout=CONNECT_SECONDS) as connection:
-            call = Call(registry=registry, caller=caller, request=request, connection=connection)
+            call = Call(registry=registry, caller=caller, request=request, connection=connection, operation=operation)
             try:
                 answer = await handler(call)
             except asyncpg.DataError as error:
@@ -77,12 +167,11 @@ def reading(handler: Read) -> Handler:
     return handle
 
 
-def writing(handler: Write) -> Handler:
-    """A route that changes the registry; it takes the scope `admin`."""
+def _writing(operation: Operation, access: Access, handler: Write) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         registry = request.app[REGISTRY]
-        caller = await registry.authentication.caller(request.headers.get("Authorization"), Scope.ADMIN)
+        caller = await registry.authentication.caller(request.headers.get("Authorization"), access.scope)
         body = await _read_body(request)
         claim = Claim.of(request, body, key=caller.key, org=caller.org) if request.method == "POST" else None
         version = 0
@@ -91,7 +180,14 @@ def writing(handler: Write) -> Handler:
                 first = await claim.take(connection, registry.master_keys)
                 if first is not None:
                     return first.response()
-            call = Call(registry=registry, caller=caller, request=request, connection=connection, body=body)
+            call = Call(
+                registry=registry,
+                caller=caller,
+                request=request,
+                connection=connection,
+                operation=operation,
+                body=body,
+            )
             try:
                 async with changing(connection, f"key:{caller.key}") as changes:
                     answer = await handler(call, changes)
@@ -111,6 +207,16 @@ def writing(handler: Write) -> Handler:
         return answer.response()
 
     return handle
+
+
+def _summary(handler: Read | Write) -> str:
+    """The first sentence of a handler's docstring, which is what the document says of it."""
+    return (inspect.getdoc(handler) or "").partition("\n")[0].removesuffix(".")
+
+
+def _description(handler: Read | Write) -> str:
+    """What a handler's docstring says beyond its first line."""
+    return (inspect.getdoc(handler) or "").partition("\n")[2].strip()
 
 
 async def _read_body(request: web.Request) -> bytes:

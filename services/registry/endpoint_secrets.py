@@ -14,7 +14,6 @@ from services.registry.answers import NO_CONTENT, Answer, ok
 from services.registry.calls import Call
 from services.registry.endpoints import endpoint
 from services.registry.fields import In, Out
-from services.registry.parsing import parse_body
 
 MOST_OLD_KEYS: Final = 10
 
@@ -22,21 +21,21 @@ _SDK: Final = re.compile(r"svix-libs/([0-9]{1,4})\.")
 _SDK_READS_SECRET: Final = 2
 
 
-class RotateIn(In, frozen=True):
+class EndpointSecretRotateIn(In, frozen=True):
     """A secret of one's own, and how long the old one goes on signing."""
 
     key: str | None = None
     grace_period_seconds: secrets.GraceSeconds | None = None
 
 
-class SecretOut(Out):
+class EndpointSecretOut(Out):
     """A secret in the open."""
 
     key: str
 
 
 async def get(call: Call) -> Answer:
-    """GET /app/{app}/endpoint/{endpoint}/secret, where the organisation's secrets may be read again."""
+    """Get the secret of an endpoint, where the organisation's secrets may be read again."""
     found = await endpoint(call)
     organisation = await objects.organisation(call)
     if organisation.secret_reveal is not SecretReveal.ALWAYS:
@@ -45,16 +44,16 @@ async def get(call: Call) -> Answer:
         )
     document = cast("EndpointDocument", found.document)
     newest = document.keys[0]
-    return ok(SecretOut(key=await secrets.reveal(call.connection, call.registry.master_keys, newest.id)))
+    return ok(EndpointSecretOut(key=await secrets.reveal(call.connection, call.registry.master_keys, newest.id)))
 
 
 async def rotate(call: Call, changes: Changes) -> Answer:
-    """POST /app/{app}/endpoint/{endpoint}/secret/rotate.
+    """Rotate the secret of an endpoint.
 
     204, as in the reference; 200 with the new secret for the SDKs since 2.0, which read it from the answer, and where
     secrets are shown once and this one was generated.
     """
-    body = parse_body(call.body, RotateIn) if call.body.strip() else RotateIn()
+    body = call.content(EndpointSecretRotateIn)
     found = await endpoint(call)
     organisation = await objects.organisation(call)
     document = cast("EndpointDocument", found.document)
@@ -74,5 +73,5 @@ async def rotate(call: Call, changes: Changes) -> Answer:
     only_now = text is None and organisation.secret_reveal is SecretReveal.ONCE
     sdk = _SDK.match(call.request.headers.get("User-Agent", ""))
     if only_now or (sdk is not None and int(sdk[1]) >= _SDK_READS_SECRET):
-        return ok(SecretOut(key=await secrets.reveal(call.connection, call.registry.master_keys, keys[0].id)))
+        return ok(EndpointSecretOut(key=await secrets.reveal(call.connection, call.registry.master_keys, keys[0].id)))
     return NO_CONTENT

@@ -35,7 +35,7 @@ from services.registry.fields import (
     given,
 )
 from services.registry.paging import read_page
-from services.registry.parsing import conflict, not_found, parse_body
+from services.registry.parsing import conflict, not_found
 
 
 class EndpointIn(In, frozen=True):
@@ -112,28 +112,31 @@ async def endpoint(call: Call) -> RegistryObject:
 
 
 async def list_all(call: Call) -> Answer:
-    """GET /app/{app}/endpoint."""
-    page = read_page(call.request.query, descending=True)
+    """List the endpoints of an application."""
+    page = read_page(call, descending=True)
     app = await objects.application(call)
     found = await objects.list_objects(call, Kind.ENDPOINT, page, app=app.id)
     return ok(page.of([out(item) for item in found], lambda item: item.id))
 
 
 async def create(call: Call, changes: Changes) -> Answer:
-    """POST /app/{app}/endpoint."""
-    body = parse_body(call.body, EndpointIn)
+    """Create an endpoint.
+
+    The answer holds its secret, which is not shown again unless the organisation's settings say so.
+    """
+    body = call.content(EndpointIn)
     app = await objects.application(call)
     return await _create(call, changes, app.id, body, body.uid)
 
 
 async def get(call: Call) -> Answer:
-    """GET /app/{app}/endpoint/{endpoint}."""
+    """Get an endpoint."""
     return ok(out(await endpoint(call)))
 
 
 async def put(call: Call, changes: Changes) -> Answer:
-    """PUT /app/{app}/endpoint/{endpoint}: replaces, or creates under the uid in the path."""
-    body = parse_body(call.body, EndpointIn)
+    """Replace an endpoint, or create it under the uid in the path."""
+    body = call.content(EndpointIn)
     app = await objects.application(call)
     path = call.named("endpoint")
     found = await objects.find(call, Kind.ENDPOINT, path, app=app.id)
@@ -148,8 +151,8 @@ async def put(call: Call, changes: Changes) -> Answer:
 
 
 async def patch(call: Call, changes: Changes) -> Answer:
-    """PATCH /app/{app}/endpoint/{endpoint}."""
-    body = parse_body(call.body, EndpointPatch)
+    """Change an endpoint."""
+    body = call.content(EndpointPatch)
     found = await endpoint(call)
     old = cast("EndpointDocument", found.document)
     document = EndpointDocument(
@@ -171,7 +174,7 @@ async def patch(call: Call, changes: Changes) -> Answer:
 
 
 async def delete(call: Call, changes: Changes) -> Answer:
-    """DELETE /app/{app}/endpoint/{endpoint}."""
+    """Delete an endpoint."""
     found = await endpoint(call)
     await changes.delete(found)
     await secrets.erase(call.connection, found.id)

@@ -1,7 +1,7 @@
 """Event types: the dotted names that messages carry. A name is its own id; deleting one archives it."""
 
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -16,7 +16,12 @@ from services.registry.answers import NO_CONTENT, Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import Description, EventTypeName, In, Out, Uid, given
 from services.registry.paging import Page, read_page
-from services.registry.parsing import conflict, not_found, parse_body, read_flag
+from services.registry.parameters import flag
+from services.registry.parsing import conflict, not_found
+
+ARCHIVED: Final = flag("include_archived", "Whether archived ones are listed, too.", default=False)
+WITH_SCHEMAS: Final = flag("with_content", "Whether the schemas are shown.", default=False)
+EXPUNGE: Final = flag("expunge", "Whether it is deleted for good, not archived.", default=False)
 
 # Above every name: names are ASCII.
 _ABOVE_ALL_NAMES = "\U0010ffff"
@@ -64,11 +69,10 @@ class EventTypeOut(Out):
 
 
 async def list_all(call: Call) -> Answer:
-    """GET /event-type, by name; archived ones and schemas if asked for."""
-    query = call.request.query
-    page = read_page(query, descending=False)
-    archived = read_flag(query, "include_archived", default=False)
-    content = read_flag(query, "with_content", default=False)
+    """List the event types, by name."""
+    page = read_page(call, descending=False)
+    archived = call.asked(ARCHIVED)
+    content = call.asked(WITH_SCHEMAS)
     rows = await call.connection.fetch(
         page.directed(
             # Word for word the expressions of the index registry_object_uid, or it would not be used.
@@ -90,8 +94,8 @@ async def list_all(call: Call) -> Answer:
 
 
 async def create(call: Call, changes: Changes) -> Answer:
-    """POST /event-type: creates it, or brings an archived one back with what the body says."""
-    body = parse_body(call.body, EventTypeIn)
+    """Create an event type, or bring an archived one back."""
+    body = call.content(EventTypeIn)
     existing = await objects.find(call, Kind.EVENT_TYPE, body.name)
     if existing is None:
         created = await changes.create(Kind.EVENT_TYPE, new_id(), _document(body), org=call.caller.org, uid=body.name)
@@ -102,13 +106,13 @@ async def create(call: Call, changes: Changes) -> Answer:
 
 
 async def get(call: Call) -> Answer:
-    """GET /event-type/{name}."""
+    """Get an event type."""
     return ok(_out(await _event_type(call)))
 
 
 async def put(call: Call, changes: Changes) -> Answer:
-    """PUT /event-type/{name}: replaces or creates it."""
-    body = parse_body(call.body, EventTypeUpdate)
+    """Replace or create an event type."""
+    body = call.content(EventTypeUpdate)
     name = call.named("name")
     found = await objects.find(call, Kind.EVENT_TYPE, name)
     if found is not None:
@@ -120,8 +124,8 @@ async def put(call: Call, changes: Changes) -> Answer:
 
 
 async def patch(call: Call, changes: Changes) -> Answer:
-    """PATCH /event-type/{name}."""
-    body = parse_body(call.body, EventTypePatch)
+    """Change an event type."""
+    body = call.content(EventTypePatch)
     found = await _event_type(call)
     old = cast("EventTypeDocument", found.document)
     document = EventTypeDocument(
@@ -135,8 +139,8 @@ async def patch(call: Call, changes: Changes) -> Answer:
 
 
 async def delete(call: Call, changes: Changes) -> Answer:
-    """DELETE /event-type/{name}: archives it, or, with `expunge`, deletes it."""
-    expunge = read_flag(call.request.query, "expunge", default=False)
+    """Archive an event type, or delete it."""
+    expunge = call.asked(EXPUNGE)
     found = await _event_type(call)
     if expunge:
         await changes.delete(found)
