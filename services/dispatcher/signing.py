@@ -7,7 +7,7 @@ from typing import assert_never
 from libs.common.contracts import strictjson
 from libs.common.domain.endpoint import Profile, SigningKey
 from libs.common.domain.ids import Prefix, encode
-from libs.common.domain.message import JSON, Message
+from libs.common.domain.message import JSON
 from libs.common.domain.signatures import standard, xwebhook
 from services.dispatcher.flight import Flight
 
@@ -35,14 +35,15 @@ def sign(flight: Flight, now: datetime) -> SignedRequest:
         raise NoSigningKeyError
     match flight.endpoint.profile:
         case Profile.STANDARD:
-            return _standard(flight.message, keys, now)
+            return _standard(flight, keys, now)
         case Profile.X_WEBHOOK:
             return _x_webhook(flight, keys[0])
         case profile:
             assert_never(profile)
 
 
-def _standard(message: Message, keys: tuple[SigningKey, ...], now: datetime) -> SignedRequest:
+def _standard(flight: Flight, keys: tuple[SigningKey, ...], now: datetime) -> SignedRequest:
+    message = flight.message
     try:
         secrets = [standard.parse_secret(key.secret) for key in keys]
     except standard.InvalidSecretError as error:
@@ -50,6 +51,9 @@ def _standard(message: Message, keys: tuple[SigningKey, ...], now: datetime) -> 
     headers = standard.headers(
         secrets, message_id=encode(Prefix.MESSAGE, message.id), timestamp=int(now.timestamp()), body=message.body
     )
+    if flight.endpoint.compat_headers:
+        # The same id, time and signature under the names that libraries from before the standard look for.
+        headers |= {f"svix-{name.removeprefix('webhook-')}": value for name, value in headers.items()}
     return SignedRequest(headers={"Content-Type": message.content_type, **headers}, body=message.body)
 
 

@@ -9,6 +9,7 @@ from aiohttp import web
 from libs.common.contracts.registry import RegistryObject
 from libs.common.domain.facts import Origin
 from libs.common.domain.message import MAX_BODY_BYTES
+from libs.common.postgres.key_use import KeyUse
 from libs.common.runtime.http import ApiError, invalid, json_response
 from services.ingress import message_in
 from services.ingress.accept import Acceptor, UnstorableError
@@ -27,10 +28,13 @@ _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 class Messages:
     """The handler of message creation."""
 
-    def __init__(self, acceptor: Acceptor, directory: Directory, registry: Registry, *, body_seconds: float) -> None:
+    def __init__(
+        self, acceptor: Acceptor, directory: Directory, registry: Registry, key_use: KeyUse, *, body_seconds: float
+    ) -> None:
         self._acceptor = acceptor
         self._directory = directory
         self._registry = registry
+        self._key_use = key_use
         self._body_seconds = body_seconds
 
     def add_routes(self, app: web.Application) -> None:
@@ -49,7 +53,9 @@ class Messages:
         if "Content-Encoding" in request.headers:
             raise ApiError(415, "an encoded body is not taken: send it plain")
         body = await read_body(request, most=MAX_BODY_BYTES, seconds=self._body_seconds)
-        org = self._directory.known_key(key_hash).org
+        key = self._directory.known_key(key_hash)
+        self._key_use.note(key.id)
+        org = key.org
         named = request.match_info["app"]
         app = await self._directory.fresh_application(org, named)
         repetition = None if app is None else self._repetition(request, key_hash, app, body)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.postgres import pool as postgres
+from libs.common.postgres.key_use import KeyUse
 from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, DatabaseUnavailableError, open_pool
 from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
@@ -22,9 +23,11 @@ from libs.common.runtime.service import StartError
 from libs.common.runtime.settings import parse_master_keys, parse_networks
 from services.registry.announcing import Announcer
 from services.registry.answers import forget_old
+from services.registry.app_tokens import forget_expired
 from services.registry.authentication import Authentication
 from services.registry.calls import MAX_BODY_BYTES, REGISTRY, Registry
 from services.registry.gone import GoneEndpoints
+from services.registry.retention import erase_old_payloads
 from services.registry.routes import add_routes
 from services.registry.settings import RegistrySettings
 
@@ -33,6 +36,7 @@ POOL_SIZE: Final = 16
 SWEEP_SECONDS: Final = 30.0
 CLOCK_SECONDS: Final = 10.0
 FORGET_SECONDS: Final = 600.0
+ERASE_SECONDS: Final = 3600.0
 CLOSE_SECONDS: Final = 5.0
 
 
@@ -50,15 +54,17 @@ async def serve(settings: RegistrySettings, stopping: asyncio.Event) -> None:
         pool = await open_pool(settings.database_url, "registry", size=POOL_SIZE, custom_plans=True)
     except DatabaseUnavailableError as error:
         raise StartError(str(error)) from error
+    key_use = KeyUse(pool)
     registry = Registry(
         pool=pool,
         master_keys=master_keys,
         addresses=addresses,
-        authentication=Authentication(pool),
+        authentication=Authentication(pool, key_use),
         announcer=Announcer(),
+        public_url=settings.public_url,
     )
     try:
-        await _serve(settings, stopping, registry)
+        await _serve(settings, stopping, registry, key_use)
     finally:
         try:
             await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
@@ -66,7 +72,7 @@ async def serve(settings: RegistrySettings, stopping: asyncio.Event) -> None:
             pool.terminate()
 
 
-async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: Registry) -> None:
+async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: Registry, key_use: KeyUse) -> None:
     names = Names(settings.amqp_prefix)
     gone = GoneEndpoints(registry.pool, registry.announcer)
     consumer = Consumer(queue=names.deliveries_queue, handle=gone.handle, limited=True)
@@ -81,10 +87,13 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.run())
             announcing = group.create_task(registry.announcer.run(broker))
+            noting = group.create_task(key_use.run())
             repeating = [
                 group.create_task(_repeat("sweep", gone.sweep, SWEEP_SECONDS)),
                 group.create_task(_repeat("clock", lambda: postgres.follow_clock(registry.pool), CLOCK_SECONDS)),
                 group.create_task(_repeat("forget", lambda: forget_old(registry.pool), FORGET_SECONDS)),
+                group.create_task(_repeat("tokens", lambda: forget_expired(registry.pool), FORGET_SECONDS)),
+                group.create_task(_repeat("payloads", lambda: erase_old_payloads(registry.pool), ERASE_SECONDS)),
             ]
             await stopping.wait()
             for task in repeating:
@@ -93,7 +102,8 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
             # The requests in hand end here; what they changed is still announced.
             await door.aclose()
             registry.announcer.stop()
-            await announcing
+            key_use.stop()
+            await asyncio.gather(announcing, noting)
             broker.close()
 
 

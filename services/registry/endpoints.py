@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from libs.common.contracts.registry import EndpointDocument, KeyReference, Kind, RegistryObject
+from libs.common.contracts.registry import EndpointDocument, KeyReference, Kind, RegistryObject, UnknownEventTypes
 from libs.common.domain import ids
 from libs.common.domain.endpoint import Profile
 from libs.common.domain.ids import Prefix
@@ -15,7 +15,7 @@ from libs.common.domain.urls import UrlRefusal, parse_target
 from libs.common.postgres.registry import Changes
 from libs.common.runtime.clock import new_id
 from libs.common.runtime.http import invalid
-from services.registry import objects, secrets
+from services.registry import event_types, objects, secrets
 from services.registry.answers import NO_CONTENT, Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import (
@@ -145,9 +145,11 @@ async def put(call: Call, changes: Changes) -> Answer:
         if uid is None:
             raise not_found("endpoint")
         return await _create(call, changes, app.id, body, body.uid or uid)
-    keys = cast("EndpointDocument", found.document).keys
+    old = cast("EndpointDocument", found.document)
     uid = objects.put_uid(found, path, body.uid)
-    return ok(out(await changes.update(found, await _document(call, body, keys), uid=uid)))
+    document = await _document(call, body, old.keys)
+    await _check_event_types(call, document, old)
+    return ok(out(await changes.update(found, document, uid=uid)))
 
 
 async def patch(call: Call, changes: Changes) -> Answer:
@@ -170,6 +172,7 @@ async def patch(call: Call, changes: Changes) -> Answer:
         timeout_ms=given(body.timeout_ms, old.timeout_ms),
         keys=old.keys,
     )
+    await _check_event_types(call, document, old)
     return ok(out(await changes.update(found, document, uid=given(body.uid, found.uid))))
 
 
@@ -189,6 +192,7 @@ async def _create(call: Call, changes: Changes, app: UUID, body: EndpointIn, uid
     identity = new_id()
     text = secrets.checked(body.secret, ["body", "secret"]) or secrets.generate()
     document = await _document(call, body, ())
+    await _check_event_types(call, document)
     key = await secrets.store(call.connection, call.registry.master_keys, text, owner=identity, org=call.caller.org)
     document = replace(document, keys=(key,))
     created = await changes.create(Kind.ENDPOINT, identity, document, org=call.caller.org, app=app, uid=uid)
@@ -223,6 +227,20 @@ async def _checked_url(call: Call, text: str) -> str:
     if isinstance(target, UrlRefusal):
         raise invalid(["body", "url"], target.detail, "value_error.url")
     return target.text
+
+
+async def _check_event_types(call: Call, new: EndpointDocument, old: EndpointDocument | None = None) -> None:
+    """Where the organisation says so, an endpoint may only name event types that there are, or that it named before.
+
+    Raises:
+        ApiError: 422.
+    """
+    named = set(new.event_types or ()) - set(old.event_types or () if old is not None else ())
+    if not named or (await objects.organisation(call)).unknown_event_types is not UnknownEventTypes.REJECT:
+        return
+    unknown = await event_types.unknown(call, named)
+    if unknown:
+        raise invalid(["body", "eventTypes"], f"there is no event type {unknown[0]}: create it first")
 
 
 def out(item: RegistryObject, secret: str | UnsetType = UNSET) -> EndpointOut:

@@ -1,5 +1,6 @@
 """Event types: the dotted names that messages carry. A name is its own id; deleting one archives it."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final, cast
 
@@ -13,6 +14,7 @@ from libs.common.runtime.clock import new_id
 from libs.common.runtime.http import invalid
 from services.registry import objects
 from services.registry.answers import NO_CONTENT, Answer, ok
+from services.registry.authentication import AppToken
 from services.registry.calls import Call
 from services.registry.fields import Description, EventTypeName, In, Out, Uid, given
 from services.registry.paging import Page, read_page
@@ -82,6 +84,7 @@ async def list_all(call: Call) -> Answer:
             WHERE kind = 'event_type' AND (CASE WHEN kind = 'organisation' THEN NULL ELSE org END) = $1
                 AND app IS NULL AND uid :beyond $2 AND deleted_at IS NULL AND uid IS NOT NULL
                 AND ($3 OR NOT coalesce((data ->> 'archived')::boolean, false))
+                AND ($5::text[] IS NULL OR data ->> 'featureFlag' IS NULL OR data ->> 'featureFlag' = ANY($5))
             ORDER BY uid :direction LIMIT $4
             """
         ),
@@ -89,6 +92,7 @@ async def list_all(call: Call) -> Answer:
         _bound(page),
         archived,
         page.fetched,
+        list(call.caller.feature_flags) if isinstance(call.caller, AppToken) else None,
     )
     return ok(page.of([_out(object_of(row), content=content) for row in rows], lambda item: item.name))
 
@@ -150,8 +154,27 @@ async def delete(call: Call, changes: Changes) -> Answer:
     return NO_CONTENT
 
 
+async def unknown(call: Call, names: Collection[str]) -> list[str]:
+    """Those of the names that the organisation has no event type for; archived ones it has."""
+    rows = await call.connection.fetch(
+        # Word for word the expressions of the index registry_object_uid, or it would not be used.
+        """
+        SELECT uid FROM hookledger.registry_object
+        WHERE kind = 'event_type' AND (CASE WHEN kind = 'organisation' THEN NULL ELSE org END) = $1
+            AND app IS NULL AND uid = ANY($2) AND deleted_at IS NULL AND uid IS NOT NULL
+        """,
+        call.caller.org,
+        list(names),
+    )
+    return sorted(set(names) - {row["uid"] for row in rows})
+
+
 async def _event_type(call: Call) -> RegistryObject:
-    return await objects.require(call, Kind.EVENT_TYPE, call.named("name"))
+    found = await objects.require(call, Kind.EVENT_TYPE, call.named("name"))
+    flag = cast("EventTypeDocument", found.document).feature_flag
+    if isinstance(call.caller, AppToken) and flag is not None and flag not in call.caller.feature_flags:
+        raise not_found("event type")
+    return found
 
 
 def _bound(page: Page) -> str:

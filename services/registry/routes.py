@@ -1,7 +1,7 @@
 """The operations of the registry, as one table. A trailing slash is optional everywhere.
 
-Each row says what the document shows and what the request is judged by: see `Operation`. Who may call is `access`: keys
-of scope `read` for GET, of scope `admin` for the rest, unless the row says otherwise.
+Each row says what the document shows and what the request is judged by: see `Operation`. Who may call stands in
+`access`.
 """
 
 from typing import Final
@@ -10,28 +10,38 @@ from aiohttp import web
 
 from libs.common.contracts.operations import ANYONE, Operation
 from services.registry import (
+    app_tokens,
     applications,
     attempts,
+    audit,
     deliveries,
     destinations,
+    endpoint_config,
     endpoint_secrets,
     endpoint_stats,
     endpoints,
     event_types,
+    keys,
     messages,
+    organisation_settings,
     rejected,
     sources,
 )
+from services.registry.app_tokens import ApplicationTokenExpireIn, AppPortalAccessIn, AppPortalAccessOut
 from services.registry.applications import ApplicationIn, ApplicationOut, ApplicationPatch
 from services.registry.attempts import AttemptOut
+from services.registry.audit import AuditEntryOut
 from services.registry.calls import Route, read, write
 from services.registry.deliveries import DeliveryOut, LedgerEventOut
 from services.registry.destinations import EndpointMessageOut, MessageEndpointOut
+from services.registry.endpoint_config import EndpointConfigOut
 from services.registry.endpoint_secrets import EndpointSecretOut, EndpointSecretRotateIn
 from services.registry.endpoint_stats import EndpointStatsOut
 from services.registry.endpoints import EndpointIn, EndpointOut, EndpointPatch
 from services.registry.event_types import EventTypeIn, EventTypeOut, EventTypePatch, EventTypeUpdate
+from services.registry.keys import ApiKeyIn, ApiKeyOut, ApiKeyPatch, ApiKeyRotateIn
 from services.registry.messages import MessageOut
+from services.registry.organisation_settings import SettingsIn, SettingsOut, SettingsPatch
 from services.registry.paging import PageOut
 from services.registry.parameters import ORDERED_PAGE, PAGE
 from services.registry.rejected import RejectedOut
@@ -43,6 +53,7 @@ _SOURCE: Final = "/app/{app}/source/{source}"
 _MESSAGE: Final = "/app/{app}/msg/{msg}"
 _DELIVERY: Final = "/app/{app}/delivery/{delivery}"
 _EVENT_TYPE: Final = "/event-type/{name}"
+_KEY: Final = "/key/{key}"
 
 
 async def _healthy(_: web.Request) -> web.Response:
@@ -82,6 +93,8 @@ ROUTES: Final = (
           {200: EndpointSecretOut, 204: None}, body=EndpointSecretRotateIn, body_required=False, refusals=(400,)),
     read(f"{_ENDPOINT}/stats", endpoint_stats.get, "v1.endpoint.get-stats", EndpointStatsOut,
          query=(endpoint_stats.SINCE, endpoint_stats.UNTIL), refusals=(400,)),
+    read(f"{_ENDPOINT}/config", endpoint_config.get, "v1.endpoint.get-config", EndpointConfigOut,
+         query=(endpoint_config.VERSION, endpoint_config.AT)),
 
     read(f"{_APP}/source", sources.list_all, "v1.source.list", PageOut[SourceOut], query=ORDERED_PAGE),
     write("POST", f"{_APP}/source", sources.create, "v1.source.create", {201: SourceOut}, body=SourceIn),
@@ -118,6 +131,27 @@ ROUTES: Final = (
     read(f"{_APP}/delivery", deliveries.list_all, "v1.delivery.list", PageOut[DeliveryOut], query=deliveries.FILTER),
     read(_DELIVERY, deliveries.get, "v1.delivery.get", DeliveryOut),
     read(f"{_DELIVERY}/ledger", deliveries.ledger, "v1.delivery.ledger", PageOut[LedgerEventOut]),
+
+    read("/key", keys.list_all, "v1.api-key.list", PageOut[ApiKeyOut], query=ORDERED_PAGE),
+    write("POST", "/key", keys.create, "v1.api-key.create", {201: ApiKeyOut}, body=ApiKeyIn),
+    read(_KEY, keys.get, "v1.api-key.get", ApiKeyOut),
+    write("PATCH", _KEY, keys.patch, "v1.api-key.patch", {200: ApiKeyOut}, body=ApiKeyPatch),
+    write("DELETE", _KEY, keys.delete, "v1.api-key.revoke", {204: None}),
+    write("POST", f"{_KEY}/rotate", keys.rotate, "v1.api-key.rotate",
+          {201: ApiKeyOut}, body=ApiKeyRotateIn, body_required=False),
+    read("/settings", organisation_settings.get, "v1.settings.get", SettingsOut),
+    write("PUT", "/settings", organisation_settings.put, "v1.settings.update", {200: SettingsOut}, body=SettingsIn),
+    write("PATCH", "/settings", organisation_settings.patch, "v1.settings.patch",
+          {200: SettingsOut}, body=SettingsPatch),
+    read("/audit", audit.list_all, "v1.audit.list", PageOut[AuditEntryOut], query=audit.FILTER),
+
+    write("POST", "/auth/app-portal-access/{app}", app_tokens.grant, "v1.authentication.app-portal-access",
+          {200: AppPortalAccessOut}, body=AppPortalAccessIn, body_required=False),
+    write("POST", "/auth/dashboard-access/{app}", app_tokens.grant, "v1.authentication.dashboard-access",
+          {200: AppPortalAccessOut}, body=AppPortalAccessIn, body_required=False),
+    write("POST", "/auth/app/{app}/expire-all", app_tokens.expire_all, "v1.authentication.expire-all",
+          {204: None}, body=ApplicationTokenExpireIn, body_required=False),
+    write("POST", "/auth/logout", app_tokens.logout, "v1.authentication.logout", {204: None}),
 
     read(f"{_APP}/rejected", rejected.list_all, "v1.rejected.list", PageOut[RejectedOut], query=ORDERED_PAGE),
 )

@@ -42,6 +42,21 @@ class SecretReveal(StrEnum):
     ALWAYS = "always"
 
 
+class UnknownEventTypes(StrEnum):
+    """Whether an endpoint may name event types that do not exist."""
+
+    ALLOW = "allow"
+    REJECT = "reject"
+
+
+class SchemaValidation(StrEnum):
+    """What becomes of a message that its event type's schema does not allow."""
+
+    OFF = "off"
+    WARN = "warn"
+    ENFORCE = "enforce"
+
+
 class Document(msgspec.Struct, kw_only=True, frozen=True, rename="camel", omit_defaults=True):
     """Base of all documents: camel case as the API has it, defaults left out."""
 
@@ -55,6 +70,8 @@ class KeyReference(Document, frozen=True):
 
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=30 * 24 * 3600)]
+PayloadDays = Annotated[int, msgspec.Meta(ge=1, le=90)]
+DEFAULT_PAYLOAD_DAYS: Final = 90
 
 
 class OrganisationDocument(Document, frozen=True):
@@ -65,6 +82,10 @@ class OrganisationDocument(Document, frozen=True):
     endpoint_https_only: bool = True
     retry_schedule: tuple[Seconds, ...] | None = None
     retry_client_errors: bool = False
+    unknown_event_types: UnknownEventTypes = UnknownEventTypes.ALLOW
+    schema_validation: SchemaValidation = SchemaValidation.OFF
+    compat_headers: bool = False
+    payload_retention_days: PayloadDays = DEFAULT_PAYLOAD_DAYS
 
 
 class ApplicationDocument(Document, frozen=True):
@@ -134,12 +155,13 @@ class EventTypeDocument(Document, frozen=True):
 
 
 class ApiKeyDocument(Document, frozen=True):
-    """A key: its SHA-256 in hex, what it may do, and until when."""
+    """A key: its SHA-256 in hex, what it may do, until when, and the key in whose place it came."""
 
     hash: str
     name: str = ""
     scopes: tuple[Scope, ...] = ()
     expires_at: datetime | None = None
+    replaces: UUID | None = None
 
 
 AnyDocument = (
@@ -223,6 +245,7 @@ def endpoint(row: RegistryObject, organisation: OrganisationDocument, secrets: M
             schedule=STANDARD_SCHEDULE if schedule is None else seconds(schedule), retry_client_errors=client_errors
         ),
         timeout=timedelta(milliseconds=document.timeout_ms) if document.timeout_ms else DEFAULT_TIMEOUT,
+        compat_headers=organisation.compat_headers,
     )
 
 

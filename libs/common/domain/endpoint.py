@@ -46,6 +46,7 @@ class Endpoint:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout: timedelta = DEFAULT_TIMEOUT
     max_inflight: int = DEFAULT_MAX_INFLIGHT
+    compat_headers: bool = False
 
     def signing_keys(self, now: datetime) -> tuple[SigningKey, ...]:
         """The keys in force, the newest first: after a rotation the old ones still sign until they expire."""

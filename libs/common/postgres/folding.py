@@ -24,7 +24,7 @@ from libs.common.postgres.checkpoint import Cursor
 from libs.common.postgres.chunks import Chunk
 from libs.common.postgres.ledger import appended
 from libs.common.postgres.pool import Connection
-from libs.common.postgres.registry import RegistryFact
+from libs.common.postgres.registry import RegistryFact, TokenFact
 
 DELIVERY_COLUMNS: Final = tuple(field.name for field in fields(Delivery))
 """Of `delivery_state`, beside its key."""
@@ -97,10 +97,11 @@ async def fold_registry(connection: Connection, chunk: Chunk) -> Folded[Registry
     rows = await connection.fetch(
         """
         SELECT stream, version, org, app, kind, at, registry_version, data
-        FROM hookledger.registry_fact WHERE stream > $1 AND stream <= $2 ORDER BY stream, version
+        FROM hookledger.registry_fact WHERE stream > $1 AND stream <= $2 AND kind <> ALL($3) ORDER BY stream, version
         """,
         chunk.after,
         chunk.last,
+        list(TokenFact),
     )
     folded = Folded[RegistryObject](facts=len(rows))
     for stream, facts in _streams(rows):
