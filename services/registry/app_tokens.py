@@ -72,17 +72,17 @@ async def expire_all(call: Call, changes: Changes) -> Answer:
     """End the tokens of an application, at once unless it is told."""
     body = call.content(ApplicationTokenExpireIn)
     app = await objects.application(call)
-    end = now() + timedelta(seconds=body.expiry or 0)
+    # By the database's own clock, as tokens are judged: an end of now is in force with this answer.
     ended = await call.connection.fetch(
         """
-        UPDATE hookledger.app_token SET expires_at = $3
-        WHERE org = $1 AND app = $2 AND expires_at > $3 RETURNING id
+        UPDATE hookledger.app_token SET expires_at = least(expires_at, clock_timestamp() + $3::interval)
+        WHERE org = $1 AND app = $2 AND expires_at > clock_timestamp() RETURNING id
         """,
         call.caller.org,
         app.id,
-        end,
+        timedelta(seconds=body.expiry or 0),
     )
-    data = {"tokens": len(ended), "expiresAt": end}
+    data = {"tokens": len(ended), "withinSeconds": body.expiry or 0}
     await _record(changes, TokenFact.ALL_REVOKED, stream=new_id(), version=1, org=app.org, app=app.id, data=data)
     return NO_CONTENT
 

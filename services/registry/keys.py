@@ -144,8 +144,11 @@ async def rotate(call: Call, changes: Changes) -> Answer:
         expires_at=old.expires_at if isinstance(body.expires_at, UnsetType) else _checked_expiry(body.expires_at),
         replaces=found.id,
     )
-    until = end if old.expires_at is None else min(end, old.expires_at)
-    await changes.update(found, replace(old, expires_at=until), uid=found.uid)
+    if body.grace_period_seconds == 0:
+        await changes.delete(found)
+    else:
+        until = end if old.expires_at is None else min(end, old.expires_at)
+        await changes.update(found, replace(old, expires_at=until), uid=found.uid)
     created = await changes.create(Kind.API_KEY, new_id(), document, org=call.caller.org)
     return ok(_out(created, None, text), 201)
 

@@ -126,7 +126,7 @@ async def test_a_rotated_key_lives_on_for_its_grace_and_at_most_two_live(api: Cl
         401,
         200,
     ]
-    assert (await send(api, "POST", f"/key/{second['id']}/rotate")).status == 409
+    assert (await send(api, "GET", f"/key/{second['id']}")).status == 404  # no grace: it was revoked
 
 
 async def test_after_a_revocation_nothing_is_done_under_the_key(registry: Registry, api: Client) -> None:
@@ -472,32 +472,30 @@ async def test_another_organisation_sees_nothing_of_it(own: Client, api: Client)
     assert len(await audit(api, object=app)) == 1
 
 
-@pytest.mark.parametrize("filtered", range(5))
-async def test_the_history_is_read_by_its_indexes_and_never_sorted(pool: Pool, sql: Sql, filtered: int) -> None:
+async def test_the_history_is_read_by_its_indexes_and_never_sorted(pool: Pool, sql: Sql) -> None:
     org, stream, app = UUID(int=1), UUID(int=2), UUID(int=3)
-    if not filtered:
-        await sql.execute(
-            """
-            INSERT INTO hookledger.registry_fact
-                (stream, version, epoch, org, app, kind, schema, at, actor, registry_version, data)
-            SELECT CASE WHEN n % 100 = 0 THEN $2 ELSE gen_random_uuid() END, n, 1, $1, CASE WHEN n % 50 = 0 THEN $3 END,
-                CASE WHEN n % 30 = 0 THEN 'SourceCreated' ELSE 'SourceUpdated' END, 1, now(),
-                CASE WHEN n % 20 = 0 THEN 'operator' ELSE 'system' END, n, '{}'
-            FROM generate_series(1, 20000) n
-            """,
-            org,
-            stream,
-            app,
-        )
-        await sql.execute("ANALYZE hookledger.registry_fact")
-    filters: list[Any] = [None] * 6
-    filters[filtered - 1 :] = [[stream, app, "operator", ["SourceCreated"], None][filtered - 1]] + [None] * 5
-    arguments = [org, 1 << 62, 51, *filters[:6]]
-    statement = audit_route.LIST.replace(":beyond", "<").replace(":direction", "DESC")
-    rows = await pool.fetch(f"EXPLAIN {statement}", *arguments)
-    plan = "\n".join(row[0] for row in rows)
-    assert "Seq Scan" not in plan, plan
-    assert "Sort" not in plan, plan
+    await sql.execute(
+        """
+        INSERT INTO hookledger.registry_fact
+            (stream, version, epoch, org, app, kind, schema, at, actor, registry_version, data)
+        SELECT CASE WHEN n % 100 = 0 THEN $2 ELSE gen_random_uuid() END, n, 1, $1,
+            CASE WHEN n % 50 = 0 THEN $3::uuid END, CASE WHEN n % 30 = 0 THEN 'SourceCreated' ELSE 'SourceUpdated' END,
+            1, now(), CASE WHEN n % 20 = 0 THEN 'operator' ELSE 'system' END, n, '{}'
+        FROM generate_series(1, 20000) n
+        """,
+        org,
+        stream,
+        app,
+    )
+    await sql.execute("ANALYZE hookledger.registry_fact")
+    statement = "EXPLAIN " + audit_route.LIST.replace(":beyond", "<").replace(":direction", "DESC")
+    filters = {"none": None, "object": stream, "app": app, "actor": "operator", "kind": ["SourceCreated"]}
+    for place, (name, value) in enumerate(filters.items()):
+        wanted = [value if place == number else None for number in range(1, 7)]
+        rows = await pool.fetch(statement, org, 1 << 62, 51, *wanted)
+        plan = "\n".join(row[0] for row in rows)
+        assert "Seq Scan" not in plan, (name, plan)
+        assert "Sort" not in plan, (name, plan)
 
 
 # An endpoint as it was

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from standardwebhooks import Webhook
+from svix.webhooks import Webhook as SvixWebhook
 
 from libs.common.domain.endpoint import Endpoint, Profile, SigningKey
 from libs.common.domain.facts import AttemptStarted, Origin, Trigger
@@ -25,7 +26,7 @@ def an_id(number: int) -> UUID:
     return time_ordered(1_700_000_000_000, bytes([number]) * 10)
 
 
-def flight(*keys: SigningKey, profile: Profile = Profile.STANDARD) -> Flight:
+def flight(*keys: SigningKey, profile: Profile = Profile.STANDARD, compat_headers: bool = False) -> Flight:
     return Flight(
         delivery=an_id(2),
         started=AttemptStarted(
@@ -48,7 +49,15 @@ def flight(*keys: SigningKey, profile: Profile = Profile.STANDARD) -> Flight:
             registry_version=1,
             origin=Origin.API,
         ),
-        endpoint=Endpoint(id=an_id(7), app=an_id(6), version=1, url="https://a.example/", keys=keys, profile=profile),
+        endpoint=Endpoint(
+            id=an_id(7),
+            app=an_id(6),
+            version=1,
+            url="https://a.example/",
+            keys=keys,
+            profile=profile,
+            compat_headers=compat_headers,
+        ),
         counted=False,
         lease=1,
     )
@@ -60,6 +69,16 @@ def test_the_standard_form_verifies_with_the_standard_webhooks_library() -> None
     assert request.headers["Content-Type"] == "application/json"
     assert request.headers["webhook-id"] == encode(Prefix.MESSAGE, an_id(1))
     Webhook(NEW).verify(BODY, request.headers)
+
+
+def test_the_older_header_names_are_sent_beside_where_the_organisation_asks_for_them() -> None:
+    key = SigningKey(id=an_id(9), secret=NEW)
+    plain, both = sign(flight(key), NOW), sign(flight(key, compat_headers=True), NOW)
+    assert not any(name.startswith("svix-") for name in plain.headers)
+    assert {name: both.headers[name] for name in plain.headers} == plain.headers
+    older = {name: value for name, value in both.headers.items() if not name.startswith("webhook-")}
+    assert set(older) == {"Content-Type", "svix-id", "svix-timestamp", "svix-signature"}
+    SvixWebhook(NEW).verify(BODY, older)
 
 
 def test_after_a_rotation_the_old_key_signs_until_it_expires() -> None:
