@@ -10,8 +10,9 @@ from aiohttp import web
 
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.postgres import pool as postgres
+from libs.common.postgres.fingerprints import fingerprint_key
 from libs.common.postgres.key_use import KeyUse
-from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, DatabaseUnavailableError, open_pool
+from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, DatabaseUnavailableError, Pool, open_pool
 from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
 from libs.common.rabbitmq.consuming import Consumer
@@ -19,6 +20,7 @@ from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.http import add_health, middlewares
 from libs.common.runtime.listening import listening
 from libs.common.runtime.logs import logger
+from libs.common.runtime.sealing import MasterKeys, SealError
 from libs.common.runtime.service import StartError
 from libs.common.runtime.settings import parse_master_keys, parse_networks
 from services.registry.announcing import Announcer
@@ -54,22 +56,34 @@ async def serve(settings: RegistrySettings, stopping: asyncio.Event) -> None:
         pool = await open_pool(settings.database_url, "registry", size=POOL_SIZE, custom_plans=True)
     except DatabaseUnavailableError as error:
         raise StartError(str(error)) from error
-    key_use = KeyUse(pool)
-    registry = Registry(
-        pool=pool,
-        master_keys=master_keys,
-        addresses=addresses,
-        authentication=Authentication(pool, key_use),
-        announcer=Announcer(),
-        public_url=settings.public_url,
-    )
     try:
+        key_use = KeyUse(pool)
+        registry = Registry(
+            pool=pool,
+            master_keys=await _with_fingerprints(pool, master_keys),
+            addresses=addresses,
+            authentication=Authentication(pool, key_use),
+            announcer=Announcer(),
+            public_url=settings.public_url,
+        )
         await _serve(settings, stopping, registry, key_use)
     finally:
         try:
             await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
         except (*CONNECTION_ERRORS, asyncpg.PostgresError):
             pool.terminate()
+
+
+async def _with_fingerprints(pool: Pool, master_keys: MasterKeys) -> MasterKeys:
+    """The master keys, with the installation's key for fingerprints.
+
+    Raises:
+        StartError: the database holds secrets that none of these master keys has sealed.
+    """
+    try:
+        return master_keys.with_fingerprint_key(await fingerprint_key(pool, master_keys))
+    except SealError as error:
+        raise StartError(f"HOOKLEDGER_MASTER_KEY: this database's secrets do not open with it: {error}") from error
 
 
 async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: Registry, key_use: KeyUse) -> None:

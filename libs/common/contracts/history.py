@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 
@@ -41,15 +42,17 @@ def _unset(document: AnyDocument) -> dict[str, Any]:
 
 
 def _json(name: str, value: Any) -> Any:
-    match name, value:
-        case "keys", tuple():
-            return [_key(key) for key in value]
-        case "replaces", key if key is not None:
-            return ids.encode(Prefix.API_KEY, key)
+    """A value as JSON has it; a secret by its fingerprint, wherever it stands."""
+    match value:
+        case KeyReference():
+            shown = {"fingerprint": value.fingerprint}
+            expiry = value.expires_at
+            return shown if expiry is None else shown | {"expiresAt": msgspec.to_builtins(expiry)}
+        case tuple():
+            return [_json(name, each) for each in value]
+        case dict():
+            return {key: _json(name, each) for key, each in value.items()}
+        case UUID() if name == "replaces":
+            return ids.encode(Prefix.API_KEY, value)
         case _:
             return msgspec.json.decode(msgspec.json.encode(value))
-
-
-def _key(key: KeyReference) -> dict[str, Any]:
-    shown = {"fingerprint": key.fingerprint}
-    return shown if key.expires_at is None else shown | {"expiresAt": msgspec.to_builtins(key.expires_at)}
