@@ -77,13 +77,13 @@ async def serve(settings: RegistrySettings, stopping: asyncio.Event) -> None:
 async def _with_fingerprints(pool: Pool, master_keys: MasterKeys) -> MasterKeys:
     """The master keys, with the installation's key for fingerprints.
 
-    Raises:
-        StartError: the database holds secrets that none of these master keys has sealed.
+    Where that does not open the registry still starts: who has lost a master key must be able to rotate the secrets.
     """
     try:
         return master_keys.with_fingerprint_key(await fingerprint_key(pool, master_keys))
     except SealError as error:
-        raise StartError(f"HOOKLEDGER_MASTER_KEY: this database's secrets do not open with it: {error}") from error
+        _LOG.error("master_key.missing", reason=str(error), means="older secrets do not open: see `hookledger secrets`")
+        return master_keys
 
 
 async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: Registry, key_use: KeyUse) -> None:
