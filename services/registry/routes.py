@@ -163,3 +163,5 @@ def add_routes(app: web.Application) -> None:
     for route in ROUTES:
         path = f"{route.operation.full_path}{{_:/?}}"
         app.router.add_route(route.operation.method, path, route.handler)
+        if route.operation.method == "GET":
+            app.router.add_route("HEAD", path, route.handler)
