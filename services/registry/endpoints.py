@@ -169,6 +169,8 @@ async def patch(call: Call, changes: Changes) -> Answer:
         retry_client_errors=given(body.retry_client_errors, old.retry_client_errors),
         timeout_ms=given(body.timeout_ms, old.timeout_ms),
         keys=old.keys,
+        headers=old.headers,
+        sealed_headers=old.sealed_headers,
     )
     return ok(out(await changes.update(found, document, uid=given(body.uid, found.uid))))
 

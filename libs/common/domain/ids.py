@@ -33,6 +33,7 @@ class Prefix(StrEnum):
     EVENT_TYPE = "evt"
     API_KEY = "key"
     REJECTED = "rej"
+    JOB = "job"
 
 
 class BadIdError(ValueError):
