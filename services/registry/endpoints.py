@@ -36,10 +36,11 @@ from services.registry.fields import (
 )
 from services.registry.paging import read_page
 from services.registry.parsing import conflict, not_found
+from services.registry.sealed_headers import with_headers
 
 
 class EndpointIn(In, frozen=True):
-    """A whole endpoint. `secret` counts on creation only; afterwards it is rotated."""
+    """A whole endpoint. `secret` and `headers` count on creation only; afterwards they have paths of their own."""
 
     url: str
     uid: Uid | None = None
@@ -56,6 +57,7 @@ class EndpointIn(In, frozen=True):
     retry_schedule: RetrySchedule | None = None
     retry_client_errors: bool | None = None
     timeout_ms: TimeoutMs | None = None
+    headers: dict[str, str] | None = None
 
 
 class EndpointPatch(In, frozen=True):
@@ -145,9 +147,9 @@ async def put(call: Call, changes: Changes) -> Answer:
         if uid is None:
             raise not_found("endpoint")
         return await _create(call, changes, app.id, body, body.uid or uid)
-    keys = cast("EndpointDocument", found.document).keys
-    uid = objects.put_uid(found, path, body.uid)
-    return ok(out(await changes.update(found, await _document(call, body, keys), uid=uid)))
+    old = cast("EndpointDocument", found.document)
+    document = replace(await _document(call, body, old.keys), headers=old.headers, sealed_headers=old.sealed_headers)
+    return ok(out(await changes.update(found, document, uid=objects.put_uid(found, path, body.uid))))
 
 
 async def patch(call: Call, changes: Changes) -> Answer:
@@ -191,8 +193,9 @@ async def _create(call: Call, changes: Changes, app: UUID, body: EndpointIn, uid
     identity = new_id()
     text = secrets.checked(body.secret, ["body", "secret"]) or secrets.generate()
     document = await _document(call, body, ())
-    key = await secrets.store(call.connection, call.registry.master_keys, text, owner=identity, org=call.caller.org)
-    document = replace(document, keys=(key,))
+    seal = secrets.Sealer(call.connection, call.registry.master_keys, owner=identity, org=call.caller.org)
+    document = replace(document, keys=(await seal(text),))
+    document = await with_headers(document, body.headers or {}, set(), seal)
     created = await changes.create(Kind.ENDPOINT, identity, document, org=call.caller.org, app=app, uid=uid)
     return ok(out(created, secret=text), 201)
 

@@ -21,6 +21,7 @@ PREFIXES: Final = {
     Kind.APPLICATION: Prefix.APPLICATION,
     Kind.ENDPOINT: Prefix.ENDPOINT,
     Kind.SOURCE: Prefix.SOURCE,
+    Kind.JOB: Prefix.JOB,
 }
 
 
