@@ -71,12 +71,13 @@ async def test_what_belongs_to_another_organisation_is_404(registry: Registry, a
     source = (await api.create_source(app, "github", "secret")).id
     await api.post("/event-type", {"name": "mine", "description": ""})
     body: dict[str, Any] = {"name": "x", "description": "", "url": "http://localhost", "provider": "github"}
+    body |= {"headers": {}, "since": "2026-01-01T00:00:00Z", "eventType": "mine"}
     async with connected(registry.url, registry.tenant()) as stranger:
         for method, path in EVERY_ROUTE:
             if "{" not in path or (method == "PUT" and path in {"/app/{app}", "/event-type/{name}"}):
                 continue
             names = {"app": app, "endpoint": endpoint, "source": source, "name": "mine"}
-            unknown = {"msg": "msg_x", "attempt": "atmpt_x", "delivery": "dlv_x"}
+            unknown = {"msg": "msg_x", "attempt": "atmpt_x", "delivery": "dlv_x", "job": "job_x"}
             answer = await stranger.request(method, "/api/v1" + path.format(**names, **unknown), json=body)
             assert (answer.status, answer.json["code"]) == (404, "not_found"), (method, path)
         assert (await stranger.request("PUT", f"/api/v1/app/{app}", json=body)).status == 404
