@@ -46,7 +46,8 @@ class ReplayIn(RecoverIn, frozen=True):
 class JobOut(Out):
     """A job as the API shows it: the reference's background task, with what Hookledger knows beside.
 
-    `examined` counts the messages that were looked at, `requested` those that are sent once more.
+    `examined` counts the messages that were looked at, `requested` those that are sent once more; `data` says that
+    in the reference's words.
     """
 
     id: str
@@ -205,7 +206,7 @@ def _out(job: RegistryObject, row: asyncpg.Record) -> JobOut:
         examined=row["examined"],
         requested=row["requested"],
         reason=row["reason"],
-        data={"examined": row["examined"], "requested": row["requested"]},
+        data={"messagesSent": row["requested"]},
         created_at=job.created_at,
         updated_at=row["updated_at"],
     )
