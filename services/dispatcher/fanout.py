@@ -266,7 +266,7 @@ class FanOuts:
         )
         facts: list[DeliveryScheduled | AttemptStarted] = [first]
         state = scheduled(first)
-        if self._capacity.take_direct(endpoint, self._lease.dispatchers):
+        if not message.erased and self._capacity.take_direct(endpoint, self._lease.dispatchers):
             started = start(state, attempt_command(endpoint, at, self._lease.process))
             facts.append(started)
             state = evolve(state, started)

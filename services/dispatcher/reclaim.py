@@ -81,15 +81,17 @@ async def take_over(connection: Connection, epoch: int, process: UUID) -> int:
 
 
 async def _begun(connection: Connection, flying: dict[UUID, Delivery]) -> dict[UUID, AttemptStarted]:
-    """The start of each attempt in flight: its stream's last fact."""
+    """The start of each attempt in flight: its stream's last one. Since then a resend may have been asked for."""
     rows = await connection.fetch(
         """
         SELECT f.stream, f.version, f.app, f.endpoint, f.kind, f.schema, f.at, f.data
-        FROM unnest($1::uuid[], $2::int[]) AS u (stream, version)
-        JOIN hookledger.fact f ON f.stream = u.stream AND f.version = u.version
+        FROM unnest($1::uuid[]) AS u (stream)
+        CROSS JOIN LATERAL (
+            SELECT * FROM hookledger.fact
+            WHERE stream = u.stream AND kind = 'AttemptStarted' ORDER BY version DESC LIMIT 1
+        ) f
         """,
         list(flying),
-        [state.version for state in flying.values()],
     )
     begun = {}
     for row in rows:

@@ -73,7 +73,7 @@ class Recorder:
                 _LOG.info("recorder.again", reason=str(error))
         else:
             raise asyncpg.DeadlockDetectedError("the transaction lost too often")
-        waiting = [result.after for result in results if result is not None and not result.after.status.terminal]
+        waiting = [result.after for result in results if result is not None and result.after.open]
         if waiting or any(ending.flight.counted for ending in batch):
             self._waiting(waiting)
         return results

@@ -1,6 +1,7 @@
 """The signed form of a message for one attempt, after the endpoint's profile."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import assert_never
 
@@ -19,6 +20,12 @@ class SignedRequest:
     headers: dict[str, str]
     body: bytes
 
+    def beside(self, custom: Sequence[tuple[str, str]]) -> "SignedRequest":
+        """This request with an endpoint's own headers, which may replace the content type and nothing else."""
+        names = {name.lower() for name, _ in custom}
+        ours = {name: value for name, value in self.headers.items() if name.lower() not in names & {"content-type"}}
+        return replace(self, headers={**dict(custom), **ours})
+
 
 class NoSigningKeyError(Exception):
     """None of the endpoint's secrets can be opened or used."""
@@ -35,11 +42,12 @@ def sign(flight: Flight, now: datetime) -> SignedRequest:
         raise NoSigningKeyError
     match flight.endpoint.profile:
         case Profile.STANDARD:
-            return _standard(flight, keys, now)
+            signed = _standard(flight, keys, now)
         case Profile.X_WEBHOOK:
-            return _x_webhook(flight, keys[0])
+            signed = _x_webhook(flight, keys[0])
         case profile:
             assert_never(profile)
+    return signed.beside(flight.endpoint.headers)
 
 
 def _standard(flight: Flight, keys: tuple[SigningKey, ...], now: datetime) -> SignedRequest:

@@ -68,6 +68,7 @@ async def rotate(call: Call, changes: Changes) -> Answer:
         keys=document.keys,
         grace=timedelta(seconds=seconds),
         most_old=MOST_OLD_KEYS,
+        others=tuple(document.sealed_headers.values()),
     )
     await changes.update(found, replace(document, keys=keys), uid=found.uid, verb=Verb.SECRET_ROTATED)
     only_now = text is None and organisation.secret_reveal is SecretReveal.ONCE

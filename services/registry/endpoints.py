@@ -36,10 +36,11 @@ from services.registry.fields import (
 )
 from services.registry.paging import read_page
 from services.registry.parsing import conflict, not_found
+from services.registry.sealed_headers import with_headers
 
 
 class EndpointIn(In, frozen=True):
-    """A whole endpoint. `secret` counts on creation only; afterwards it is rotated."""
+    """A whole endpoint. `secret` and `headers` count on creation only; afterwards they have paths of their own."""
 
     url: str
     uid: Uid | None = None
@@ -56,6 +57,7 @@ class EndpointIn(In, frozen=True):
     retry_schedule: RetrySchedule | None = None
     retry_client_errors: bool | None = None
     timeout_ms: TimeoutMs | None = None
+    headers: dict[str, str] | None = None
 
 
 class EndpointPatch(In, frozen=True):
@@ -147,7 +149,7 @@ async def put(call: Call, changes: Changes) -> Answer:
         return await _create(call, changes, app.id, body, body.uid or uid)
     old = cast("EndpointDocument", found.document)
     uid = objects.put_uid(found, path, body.uid)
-    document = await _document(call, body, old.keys)
+    document = replace(await _document(call, body, old.keys), headers=old.headers, sealed_headers=old.sealed_headers)
     await _check_event_types(call, document, old)
     return ok(out(await changes.update(found, document, uid=uid)))
 
@@ -171,6 +173,8 @@ async def patch(call: Call, changes: Changes) -> Answer:
         retry_client_errors=given(body.retry_client_errors, old.retry_client_errors),
         timeout_ms=given(body.timeout_ms, old.timeout_ms),
         keys=old.keys,
+        headers=old.headers,
+        sealed_headers=old.sealed_headers,
     )
     await _check_event_types(call, document, old)
     return ok(out(await changes.update(found, document, uid=given(body.uid, found.uid))))
@@ -193,8 +197,9 @@ async def _create(call: Call, changes: Changes, app: UUID, body: EndpointIn, uid
     text = secrets.checked(body.secret, ["body", "secret"]) or secrets.generate()
     document = await _document(call, body, ())
     await _check_event_types(call, document)
-    key = await secrets.store(call.connection, call.registry.master_keys, text, owner=identity, org=call.caller.org)
-    document = replace(document, keys=(key,))
+    seal = secrets.Sealer(call.connection, call.registry.master_keys, owner=identity, org=call.caller.org)
+    document = replace(document, keys=(await seal(text),))
+    document = await with_headers(document, body.headers or {}, set(), seal)
     created = await changes.create(Kind.ENDPOINT, identity, document, org=call.caller.org, app=app, uid=uid)
     return ok(out(created, secret=text), 201)
 

@@ -1,5 +1,6 @@
 """Secrets of endpoints and sources: sealed in a table of their own, named in documents by id and fingerprint."""
 
+from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from typing import Annotated, Final
 from uuid import UUID
@@ -56,6 +57,21 @@ async def store(
     return reference
 
 
+@dataclass(frozen=True, slots=True)
+class Sealer:
+    """Seals secrets for one owner."""
+
+    connection: Connection
+    master_keys: MasterKeys
+    _: KW_ONLY
+    owner: UUID
+    org: UUID
+
+    async def __call__(self, secret: str) -> KeyReference:
+        """The reference under which a secret is now stored."""
+        return await store(self.connection, self.master_keys, secret, owner=self.owner, org=self.org)
+
+
 async def rotate(
     connection: Connection,
     master_keys: MasterKeys,
@@ -66,8 +82,11 @@ async def rotate(
     keys: tuple[KeyReference, ...],
     grace: timedelta,
     most_old: int,
+    others: tuple[KeyReference, ...] = (),
 ) -> tuple[KeyReference, ...]:
     """Put a new secret before the owner's `keys`, which stay in force for `grace`, or less where that was said before.
+
+    What else is sealed for the owner, `others`, is kept.
 
     Raises:
         ApiError: 400, `most_old` are still in force.
@@ -86,7 +105,7 @@ async def rotate(
     for key, until in kept:
         await connection.execute("UPDATE hookledger.secret SET expires_at = $2 WHERE id = $1", key.id, until)
     rotated = (reference, *(key for key, _ in kept))
-    await erase(connection, owner, keep=rotated)
+    await erase(connection, owner, keep=(*rotated, *others))
     return rotated
 
 

@@ -32,7 +32,7 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A receiver's configuration at one version."""
+    """A receiver's configuration at one version. `headers` are sent with each attempt; some hold a secret."""
 
     id: UUID
     app: UUID
@@ -47,6 +47,7 @@ class Endpoint:
     timeout: timedelta = DEFAULT_TIMEOUT
     max_inflight: int = DEFAULT_MAX_INFLIGHT
     compat_headers: bool = False
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def signing_keys(self, now: datetime) -> tuple[SigningKey, ...]:
         """The keys in force, the newest first: after a rotation the old ones still sign until they expire."""
@@ -54,12 +55,13 @@ class Endpoint:
 
 
 class Rule(StrEnum):
-    """Why an endpoint was sent a message, or was not."""
+    """Why an endpoint was sent a message, or was not. `REQUESTED`: a person asked for it, whatever else would apply."""
 
     ALL = "all"
     EVENT_TYPE = "event_type"
     CHANNEL = "channel"
     EVENT_TYPE_AND_CHANNEL = "event_type_and_channel"
+    REQUESTED = "requested"
     DISABLED = "disabled"
     OTHER_EVENT_TYPE = "other_event_type"
     OTHER_CHANNEL = "other_channel"
@@ -70,7 +72,7 @@ class Rule(StrEnum):
         return self in _MATCHING
 
 
-_MATCHING: Final = frozenset({Rule.ALL, Rule.EVENT_TYPE, Rule.CHANNEL, Rule.EVENT_TYPE_AND_CHANNEL})
+_MATCHING: Final = frozenset({Rule.ALL, Rule.EVENT_TYPE, Rule.CHANNEL, Rule.EVENT_TYPE_AND_CHANNEL, Rule.REQUESTED})
 
 
 def match(endpoint: Endpoint, *, event_type: str, channels: frozenset[str]) -> Rule:

@@ -35,6 +35,7 @@ class Prefix(StrEnum):
     APP_TOKEN = "tok"  # noqa: S105  a prefix
     CHANGE = "chg"
     REJECTED = "rej"
+    JOB = "job"
 
 
 class BadIdError(ValueError):

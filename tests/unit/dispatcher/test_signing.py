@@ -26,7 +26,12 @@ def an_id(number: int) -> UUID:
     return time_ordered(1_700_000_000_000, bytes([number]) * 10)
 
 
-def flight(*keys: SigningKey, profile: Profile = Profile.STANDARD, compat_headers: bool = False) -> Flight:
+def flight(
+    *keys: SigningKey,
+    profile: Profile = Profile.STANDARD,
+    compat_headers: bool = False,
+    headers: tuple[tuple[str, str], ...] = (),
+) -> Flight:
     return Flight(
         delivery=an_id(2),
         started=AttemptStarted(
@@ -57,6 +62,7 @@ def flight(*keys: SigningKey, profile: Profile = Profile.STANDARD, compat_header
             keys=keys,
             profile=profile,
             compat_headers=compat_headers,
+            headers=headers,
         ),
         counted=False,
         lease=1,
@@ -120,3 +126,16 @@ def test_the_simple_form_wraps_the_payloads_bytes_and_signs_what_is_sent() -> No
 def test_nothing_is_sent_unsigned(keys: tuple[SigningKey, ...]) -> None:
     with pytest.raises(NoSigningKeyError):
         sign(flight(*keys), NOW)
+
+
+@pytest.mark.parametrize("profile", Profile)
+def test_an_endpoints_own_headers_go_with_it_and_replace_the_content_type_and_nothing_else(profile: Profile) -> None:
+    key = SigningKey(id=an_id(9), secret=NEW)
+    plain = sign(flight(key, profile=profile), NOW)
+    own = (("Authorization", "Bearer swordfish"), ("content-type", "application/cloudevents+json"))
+    request = sign(flight(key, profile=profile, headers=own), NOW)
+    assert request.body == plain.body
+    assert request.headers == {name: value for name, value in plain.headers.items() if name != "Content-Type"} | dict(
+        own
+    )
+    assert "swordfish" not in repr(flight(key, headers=own))
