@@ -29,6 +29,8 @@ PREFIXES: Final = {
     Kind.SOURCE: Prefix.SOURCE,
     Kind.EVENT_TYPE: Prefix.EVENT_TYPE,
     Kind.API_KEY: Prefix.API_KEY,
+    Kind.JOB: Prefix.JOB,
+    Kind.ERASURE: Prefix.ERASURE,
     None: Prefix.APP_TOKEN,
 }
 _ACTORS: Final = {"key": Prefix.API_KEY, "token": Prefix.APP_TOKEN}

@@ -36,6 +36,7 @@ class Prefix(StrEnum):
     CHANGE = "chg"
     REJECTED = "rej"
     JOB = "job"
+    ERASURE = "ers"
 
 
 class BadIdError(ValueError):
