@@ -22,6 +22,7 @@ from services.registry.fields import (
     Channels,
     Description,
     EventTypes,
+    Expression,
     In,
     Metadata,
     Out,
@@ -29,6 +30,7 @@ from services.registry.fields import (
     RetrySchedule,
     TimeoutMs,
     Uid,
+    checked_expression,
     checked_metadata,
     distinct,
     either,
@@ -48,10 +50,12 @@ class EndpointIn(In, frozen=True):
     event_types: EventTypes | UnsetType | None = UNSET
     filter_types: EventTypes | UnsetType | None = UNSET
     channels: Channels | None = None
+    filter: Expression | None = None
     metadata: Metadata | None = None
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
     secret: str | None = None
+    secret_type: secrets.SecretType | None = None
     profile: Profile = Profile.STANDARD
     retry_schedule: RetrySchedule | None = None
     retry_client_errors: bool | None = None
@@ -68,6 +72,7 @@ class EndpointPatch(In, frozen=True):
     event_types: EventTypes | UnsetType | None = UNSET
     filter_types: EventTypes | UnsetType | None = UNSET
     channels: Channels | UnsetType | None = UNSET
+    filter: Expression | UnsetType | None = UNSET
     metadata: Metadata | UnsetType | None = UNSET
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
@@ -89,6 +94,7 @@ class EndpointOut(Out):
     event_types: tuple[str, ...] | None
     filter_types: tuple[str, ...] | None
     channels: tuple[str, ...] | None
+    filter: str | None
     metadata: dict[str, str]
     rate_limit: int | None
     throttle_rate: int | None
@@ -145,9 +151,11 @@ async def put(call: Call, changes: Changes) -> Answer:
         if uid is None:
             raise not_found("endpoint")
         return await _create(call, changes, app.id, body, body.uid or uid)
-    keys = cast("EndpointDocument", found.document).keys
+    old = cast("EndpointDocument", found.document)
     uid = objects.put_uid(found, path, body.uid)
-    return ok(out(await changes.update(found, await _document(call, body, keys), uid=uid)))
+    secrets.check_profile(body.profile, old.keys[0])
+    document = replace(await _document(call, body, old.keys), transformation=old.transformation)
+    return ok(out(await changes.update(found, document, uid=uid)))
 
 
 async def patch(call: Call, changes: Changes) -> Answer:
@@ -162,6 +170,8 @@ async def patch(call: Call, changes: Changes) -> Answer:
         disabled=given(body.disabled, old.disabled),
         event_types=distinct(given(either(body.event_types, body.filter_types), old.event_types)),
         channels=distinct(given(body.channels, old.channels)),
+        filter=checked_expression(given(body.filter, old.filter), "filter"),
+        transformation=old.transformation,
         metadata=checked_metadata(given(body.metadata, old.metadata)),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), old.throttle_rate),
         profile=given(body.profile, old.profile),
@@ -170,6 +180,7 @@ async def patch(call: Call, changes: Changes) -> Answer:
         timeout_ms=given(body.timeout_ms, old.timeout_ms),
         keys=old.keys,
     )
+    secrets.check_profile(document.profile, old.keys[0])
     return ok(out(await changes.update(found, document, uid=given(body.uid, found.uid))))
 
 
@@ -187,12 +198,13 @@ async def _create(call: Call, changes: Changes, app: UUID, body: EndpointIn, uid
         if existing is not None and existing.uid == uid:
             raise conflict("an endpoint with this uid exists already in the application")
     identity = new_id()
-    text = secrets.checked(body.secret, ["body", "secret"]) or secrets.generate()
+    text = secrets.for_endpoint(body.secret, body.secret_type, ["body", "secret"])
     document = await _document(call, body, ())
     key = await secrets.store(call.connection, call.registry.master_keys, text, owner=identity, org=call.caller.org)
+    secrets.check_profile(body.profile, key)
     document = replace(document, keys=(key,))
     created = await changes.create(Kind.ENDPOINT, identity, document, org=call.caller.org, app=app, uid=uid)
-    return ok(out(created, secret=text), 201)
+    return ok(out(created, secret=key.public_key or text), 201)
 
 
 async def _document(call: Call, body: EndpointIn, keys: tuple[KeyReference, ...]) -> EndpointDocument:
@@ -202,6 +214,7 @@ async def _document(call: Call, body: EndpointIn, keys: tuple[KeyReference, ...]
         disabled=body.disabled or False,
         event_types=distinct(given(either(body.event_types, body.filter_types), None)),
         channels=distinct(body.channels),
+        filter=checked_expression(body.filter, "filter"),
         metadata=checked_metadata(body.metadata),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), None),
         profile=body.profile,
@@ -238,6 +251,7 @@ def out(item: RegistryObject, secret: str | UnsetType = UNSET) -> EndpointOut:
         event_types=document.event_types,
         filter_types=document.event_types,
         channels=document.channels,
+        filter=document.filter,
         metadata=document.metadata,
         rate_limit=document.throttle_rate,
         throttle_rate=document.throttle_rate,

@@ -21,6 +21,7 @@ from services.registry import (
     messages,
     rejected,
     sources,
+    transformations,
 )
 from services.registry.applications import ApplicationIn, ApplicationOut, ApplicationPatch
 from services.registry.attempts import AttemptOut
@@ -36,6 +37,12 @@ from services.registry.paging import PageOut
 from services.registry.parameters import ORDERED_PAGE, PAGE
 from services.registry.rejected import RejectedOut
 from services.registry.sources import SourceIn, SourceOut, SourcePatch, SourceSecretRotateIn
+from services.registry.transformations import (
+    EndpointTransformationOut,
+    EndpointTransformationPatch,
+    TransformationPreviewIn,
+    TransformationPreviewOut,
+)
 
 _APP: Final = "/app/{app}"
 _ENDPOINT: Final = "/app/{app}/endpoint/{endpoint}"
@@ -80,6 +87,12 @@ ROUTES: Final = (
     read(f"{_ENDPOINT}/secret", endpoint_secrets.get, "v1.endpoint.get-secret", EndpointSecretOut),
     write("POST", f"{_ENDPOINT}/secret/rotate", endpoint_secrets.rotate, "v1.endpoint.rotate-secret",
           {200: EndpointSecretOut, 204: None}, body=EndpointSecretRotateIn, body_required=False, refusals=(400,)),
+    read(f"{_ENDPOINT}/transformation", transformations.get, "v1.endpoint.transformation-get",
+         EndpointTransformationOut),
+    write("PATCH", f"{_ENDPOINT}/transformation", transformations.patch, "v1.endpoint.patch-transformation",
+          {204: None}, body=EndpointTransformationPatch),
+    write("POST", f"{_ENDPOINT}/transformation/preview", transformations.preview,
+          "v1.endpoint.preview-transformation", {200: TransformationPreviewOut}, body=TransformationPreviewIn),
     read(f"{_ENDPOINT}/stats", endpoint_stats.get, "v1.endpoint.get-stats", EndpointStatsOut,
          query=(endpoint_stats.SINCE, endpoint_stats.UNTIL), refusals=(400,)),
 

@@ -204,7 +204,19 @@ def test_every_kind_of_fact_has_its_frozen_bytes() -> None:
 
 
 WORDS = {
-    Rule: ["all", "channel", "disabled", "event_type", "event_type_and_channel", "other_channel", "other_event_type"],
+    Rule: [
+        "all",
+        "channel",
+        "disabled",
+        "event_type",
+        "event_type_and_channel",
+        "filter",
+        "filter_failed",
+        "filter_too_costly",
+        "filtered_out",
+        "other_channel",
+        "other_event_type",
+    ],
     Origin: ["api", "broker", "source"],
     Trigger: ["manual", "scheduled"],
     Outcome: ["gone", "refused", "retryable", "succeeded"],
@@ -217,6 +229,7 @@ WORDS = {
         "protocol_error",
         "timeout",
         "tls_failed",
+        "transformation_failed",
     ],
     CancelReason: ["endpoint_deleted", "endpoint_disabled"],
 }
