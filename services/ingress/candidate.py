@@ -11,6 +11,7 @@ from uuid import UUID
 from libs.common.domain.facts import Origin
 from libs.common.domain.message import JSON, Message
 from libs.common.runtime.http import ApiError
+from libs.common.runtime.schemas.payload import Violation
 
 
 class KeyKind(StrEnum):
@@ -51,6 +52,7 @@ class Candidate:
     Attributes:
         registry_version: of the snapshot by which it was authorised.
         authorise: judges it again by the snapshot as it is then; what forbids it, or None.
+        violations: of its event type's schema, where those are only warned of.
         claims: its keys; the first one that is taken decides what the sender hears.
     """
 
@@ -66,14 +68,16 @@ class Candidate:
     event_id: str | None = None
     source: UUID | None = None
     publish: bool = False
+    violations: tuple[Violation, ...] = ()
     claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """It is committed."""
+    """It is committed. `violations` are those of its event type's schema, where those are only warned of."""
 
     message: Message
+    violations: tuple[Violation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,4 +97,11 @@ class Forbidden:
     error: ApiError
 
 
-Acceptance: TypeAlias = Accepted | Duplicate | Forbidden
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violating:
+    """Its payload violates the schema of its event type, which the organisation enforces."""
+
+    violations: tuple[Violation, ...]
+
+
+Acceptance: TypeAlias = Accepted | Duplicate | Forbidden | Violating

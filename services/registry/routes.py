@@ -17,6 +17,7 @@ from services.registry import (
     endpoint_secrets,
     endpoint_stats,
     endpoints,
+    event_type_import,
     event_types,
     messages,
     rejected,
@@ -31,6 +32,7 @@ from services.registry.destinations import EndpointMessageOut, MessageEndpointOu
 from services.registry.endpoint_secrets import EndpointSecretOut, EndpointSecretRotateIn
 from services.registry.endpoint_stats import EndpointStatsOut
 from services.registry.endpoints import EndpointIn, EndpointOut, EndpointPatch
+from services.registry.event_type_import import EventTypeImportOpenApiIn, EventTypeImportOpenApiOut
 from services.registry.event_types import EventTypeIn, EventTypeOut, EventTypePatch, EventTypeUpdate
 from services.registry.messages import MessageOut
 from services.registry.paging import PageOut
@@ -108,6 +110,8 @@ ROUTES: Final = (
     read("/event-type", event_types.list_all, "v1.event-type.list", PageOut[EventTypeOut],
          query=(*ORDERED_PAGE, event_types.ARCHIVED, event_types.WITH_SCHEMAS)),
     write("POST", "/event-type", event_types.create, "v1.event-type.create", {201: EventTypeOut}, body=EventTypeIn),
+    write("POST", "/event-type/import/openapi", event_type_import.import_openapi, "v1.event-type.import-openapi",
+          {200: EventTypeImportOpenApiOut}, body=EventTypeImportOpenApiIn, refusals=(400,)),
     read(_EVENT_TYPE, event_types.get, "v1.event-type.get", EventTypeOut),
     write("PUT", _EVENT_TYPE, event_types.put, "v1.event-type.update",
           {200: EventTypeOut, 201: EventTypeOut}, body=EventTypeUpdate),

@@ -150,6 +150,8 @@ class EventTypeDocument(Document, frozen=True):
     archived: bool = False
     deprecated: bool = False
     feature_flag: str | None = None
+    """As it was written before there could be several."""
+    feature_flags: tuple[str, ...] | None = None
     group_name: str | None = None
     schemas: dict[str, msgspec.Raw] | None = None
 
