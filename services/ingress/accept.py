@@ -32,7 +32,16 @@ from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.schemas.payload import Violation
 from services.ingress import claims, metrics
-from services.ingress.candidate import Acceptance, Accepted, Candidate, Claim, Duplicate, Forbidden, Violating
+from services.ingress.candidate import (
+    FAULTLESS,
+    Acceptance,
+    Accepted,
+    Candidate,
+    Claim,
+    Duplicate,
+    Forbidden,
+    Violating,
+)
 from services.ingress.schemas import Schemas
 
 _LOG: Final = logger("accept")
@@ -99,12 +108,8 @@ class Acceptor:
             UnstorableError: Postgres does not take this message.
         """
         finding = self._schemas.check(candidate)
-        if finding.enforced:
-            # A key is judged before the content: under one that was used, the first answer is given again.
-            first = [await self.holder(claim) for claim in candidate.claims]
-            return next(filter(None, first), Violating(violations=finding.violations))
-        if finding.violations:
-            candidate = replace(candidate, violations=finding.violations)
+        if finding is not FAULTLESS:
+            candidate = replace(candidate, finding=finding)
         size = len(candidate.body)
         if self._waiting_bytes + size > MAX_WAITING_BYTES:
             raise UnavailableError("too much waits to be committed")
@@ -126,6 +131,10 @@ class Acceptor:
             self._waiting_bytes -= size
             metrics.WAITING_BYTES.set(self._waiting_bytes)
         _count(candidate, acceptance)
+        if isinstance(acceptance, Violating):
+            # A key is judged before the content: under one that was used, the first answer is given again.
+            first = [await self.holder(claim) for claim in candidate.claims]
+            return next(filter(None, first), acceptance)
         return acceptance
 
     async def holder(self, claim: Claim) -> Duplicate | None:
@@ -181,19 +190,18 @@ class Acceptor:
         return acceptances
 
     async def _judge(self, candidates: Sequence[Candidate], version: int, at: datetime) -> list[Acceptance]:
-        """The messages to be, or why not: what was authorised by an older registry is authorised again."""
+        """The messages to be, or why not: what an older registry was asked about is asked again."""
         await self._snapshot.catch_up(version)
         judged: list[Acceptance] = []
         for candidate in candidates:
             error = candidate.authorise() if candidate.registry_version < version else None
-            finding = self._schemas.check(candidate) if candidate.registry_version < version else None
+            finding = self._schemas.check(candidate) if candidate.registry_version < version else candidate.finding
             if error is not None:
                 judged.append(Forbidden(error=error))
-            elif finding is not None and finding.enforced:
+            elif finding.enforced:
                 judged.append(Violating(violations=finding.violations))
             else:
-                violations = candidate.violations if finding is None else finding.violations
-                judged.append(Accepted(message=_message(candidate, version, at), violations=violations))
+                judged.append(Accepted(message=_message(candidate, version, at), violations=finding.violations))
         return judged
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from libs.common.domain.facts import Origin
@@ -46,13 +46,24 @@ def claim(app: UUID, kind: KeyKind, parts: tuple[bytes, ...], request: bytes) ->
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """How a payload violates the schema of its event type, and whether the message is refused for it."""
+
+    enforced: bool
+    violations: tuple[Violation, ...]
+
+
+FAULTLESS: Final = Finding(enforced=False, violations=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A verified event that is to become a message.
 
     Attributes:
         registry_version: of the snapshot by which it was authorised.
         authorise: judges it again by the snapshot as it is then; what forbids it, or None.
-        violations: of its event type's schema, where those are only warned of.
+        finding: about its payload, by the same snapshot.
         claims: its keys; the first one that is taken decides what the sender hears.
     """
 
@@ -68,7 +79,7 @@ class Candidate:
     event_id: str | None = None
     source: UUID | None = None
     publish: bool = False
-    violations: tuple[Violation, ...] = ()
+    finding: Finding = FAULTLESS
     claims: tuple[Claim, ...] = ()
 
 

@@ -1,6 +1,5 @@
 """Payloads against the schemas of their event types, as the organisation asks for."""
 
-from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,20 +17,9 @@ from libs.common.runtime.http import ApiError
 from libs.common.runtime.logs import logger
 from libs.common.runtime.schemas.cost import BadSchemaError
 from libs.common.runtime.schemas.payload import PayloadSchema, Violation
-from services.ingress.candidate import Candidate
+from services.ingress.candidate import FAULTLESS, Candidate, Finding
 
 _LOG: Final = logger("schemas")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What is wrong with a payload, and whether the message is to be refused for it."""
-
-    enforced: bool
-    violations: tuple[Violation, ...]
-
-
-FAULTLESS: Final = Finding(enforced=False, violations=())
 
 
 class Schemas:

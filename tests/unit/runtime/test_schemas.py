@@ -46,8 +46,8 @@ def test_a_payload_that_fits_has_no_violations() -> None:
 def test_each_violation_is_told_with_its_path_and_without_what_the_payload_holds() -> None:
     payload = {"id": "secret", "amount": -7, "lines": [{"sku": "a"}, {"sku": 5}, {}]}
     assert said(ORDER, payload) == [
-        '/id: the value does not match "^ord_[0-9]+$"',
         "/amount: the value is less than the minimum of 0",
+        '/id: the value does not match "^ord_[0-9]+$"',
         '/lines/1/sku: the value is not of type "string"',
         '/lines/2: "sku" is a required property',
     ]

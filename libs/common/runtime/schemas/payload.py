@@ -31,7 +31,7 @@ class Violation:
     message: str
 
     def __str__(self) -> str:
-        return f"/{'/'.join(map(str, self.path))}: {self.message}" if self.path else self.message
+        return f"/{'/'.join(map(str, self.path))}: {self.message}"
 
 
 class PayloadSchema:
@@ -58,7 +58,7 @@ class PayloadSchema:
         self._most_bytes = MOST_WORK // max(Cost(schema).total(), 1)
 
     def violations(self, body: bytes) -> tuple[Violation, ...]:
-        """What is wrong with a payload: the first few, or nothing."""
+        """What is wrong with a payload: nothing, or a few violations in the order of their paths."""
         if len(body) > self._most_bytes:
             return (Violation(path=(), message=f"its schema is checked up to {self._most_bytes} bytes only"),)
         try:
@@ -69,7 +69,8 @@ class PayloadSchema:
             return ()
         if len(body) > MOST_LISTED_BYTES:
             return self._first_violation(payload)
-        return tuple(map(_violation, islice(self._validator.iter_errors(payload), MOST_VIOLATIONS)))
+        found = map(_violation, islice(self._validator.iter_errors(payload), MOST_VIOLATIONS))
+        return tuple(sorted(found, key=lambda each: [str(part) for part in each.path]))
 
     def _first_violation(self, payload: Any) -> tuple[Violation, ...]:
         try:
