@@ -16,9 +16,12 @@ from libs.common.domain.ids import delivery_id, lowest
 from libs.common.domain.job import Candidate, Wish, wish, within
 from libs.common.postgres.ledger import appended
 from libs.common.postgres.pool import Connection
+from libs.common.runtime.expressions.evaluation import PayloadFilters
 from services.dispatcher import projection
 
 SCAN: Final = 1_000
+FILTERED_SCAN: Final = 32
+"""Messages that are looked at together where each one's payload, a MiB at most, is asked for its filter."""
 CHUNK: Final = 128
 PENDING_AT_MOST: Final = timedelta(seconds=60)
 
@@ -95,10 +98,12 @@ async def next_chunk(connection: Connection, job: Job, endpoint: Endpoint, now: 
 async def _scan(connection: Connection, job: Job, endpoint: Endpoint) -> tuple[list[Place], UUID | None]:
     """The next messages after the cursor, and the last id that was looked at; None where there are no more."""
     after, last = _bounds(job)
+    filtered = endpoint.filter is not None
+    most = FILTERED_SCAN if filtered else SCAN
     rows = await connection.fetch(
         """
         SELECT m.id, m.event_type, m.channels, m.accepted_at, m.origin, o.message IS NOT NULL AS pending,
-            b.message IS NOT NULL AS kept
+            b.message IS NOT NULL AS kept, CASE WHEN $5 THEN b.body END AS body
         FROM hookledger.message m
             LEFT JOIN hookledger.outbox o ON o.message = m.id
             LEFT JOIN hookledger.message_body b ON b.message = m.id
@@ -108,7 +113,8 @@ async def _scan(connection: Connection, job: Job, endpoint: Endpoint) -> tuple[l
         job.app,
         after,
         last,
-        SCAN,
+        most,
+        filtered,
     )
     takes = replace(endpoint, enabled=True)
     places = [
@@ -117,12 +123,17 @@ async def _scan(connection: Connection, job: Job, endpoint: Endpoint) -> tuple[l
             message=row["id"],
             delivery=delivery_id(row["id"], endpoint.id),
             accepted_at=row["accepted_at"],
-            matches=match(takes, event_type=row["event_type"], channels=frozenset(row["channels"])).matched,
+            matches=match(
+                takes,
+                event_type=row["event_type"],
+                channels=frozenset(row["channels"]),
+                judge=PayloadFilters(row["body"] or b"").judge,
+            ).matched,
             pending=row["pending"],
         )
         for position, row in enumerate(row for row in rows if row["kept"] and _is_meant(job.document, row))
     ]
-    return places, rows[-1]["id"] if len(rows) == SCAN else None
+    return places, rows[-1]["id"] if len(rows) == most else None
 
 
 def _bounds(job: Job) -> tuple[UUID, UUID]:

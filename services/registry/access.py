@@ -15,6 +15,7 @@ _READ: Final = Access(scope=Scope.READ)
 _ADMIN: Final = Access(scope=Scope.ADMIN)
 _VIEW: Final = Access(scope=Scope.READ, capability=Capability.VIEW)
 _ATTEMPT: Final = Access(scope=Scope.ADMIN, capability=Capability.CREATE_ATTEMPTS)
+_TRANSFORM: Final = Access(scope=Scope.ADMIN, capability=Capability.MANAGE_TRANSFORMATIONS)
 _MANAGE: Final = Access(scope=Scope.ADMIN, capability=Capability.MANAGE_ENDPOINT)
 
 _APP: Final = "/app/{app}"
@@ -65,6 +66,10 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = MappingProxyType(
         ("GET", "/app/{app}/delivery/{delivery}"): _VIEW,
         ("GET", "/app/{app}/delivery/{delivery}/ledger"): _VIEW,
         ("GET", "/app/{app}/rejected"): _READ,
+        ("GET", f"{_ENDPOINT}/transformation"): _VIEW,
+        ("PATCH", f"{_ENDPOINT}/transformation"): _TRANSFORM,
+        ("POST", f"{_ENDPOINT}/transformation/preview"): _TRANSFORM,
+        ("POST", "/event-type/import/openapi"): _ADMIN,
         ("GET", f"{_ENDPOINT}/headers"): _VIEW,
         ("PUT", f"{_ENDPOINT}/headers"): _MANAGE,
         ("PATCH", f"{_ENDPOINT}/headers"): _MANAGE,

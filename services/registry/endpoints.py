@@ -22,6 +22,7 @@ from services.registry.fields import (
     Channels,
     Description,
     EventTypes,
+    Expression,
     In,
     Metadata,
     Out,
@@ -29,6 +30,7 @@ from services.registry.fields import (
     RetrySchedule,
     TimeoutMs,
     Uid,
+    checked_expression,
     checked_metadata,
     distinct,
     either,
@@ -49,10 +51,12 @@ class EndpointIn(In, frozen=True):
     event_types: EventTypes | UnsetType | None = UNSET
     filter_types: EventTypes | UnsetType | None = UNSET
     channels: Channels | None = None
+    filter: Expression | None = None
     metadata: Metadata | None = None
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
     secret: str | None = None
+    secret_type: secrets.SecretType | None = None
     profile: Profile = Profile.STANDARD
     retry_schedule: RetrySchedule | None = None
     retry_client_errors: bool | None = None
@@ -70,6 +74,7 @@ class EndpointPatch(In, frozen=True):
     event_types: EventTypes | UnsetType | None = UNSET
     filter_types: EventTypes | UnsetType | None = UNSET
     channels: Channels | UnsetType | None = UNSET
+    filter: Expression | UnsetType | None = UNSET
     metadata: Metadata | UnsetType | None = UNSET
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
@@ -91,6 +96,7 @@ class EndpointOut(Out):
     event_types: tuple[str, ...] | None
     filter_types: tuple[str, ...] | None
     channels: tuple[str, ...] | None
+    filter: str | None
     metadata: dict[str, str]
     rate_limit: int | None
     throttle_rate: int | None
@@ -149,7 +155,13 @@ async def put(call: Call, changes: Changes) -> Answer:
         return await _create(call, changes, app.id, body, body.uid or uid)
     old = cast("EndpointDocument", found.document)
     uid = objects.put_uid(found, path, body.uid)
-    document = replace(await _document(call, body, old.keys), headers=old.headers, sealed_headers=old.sealed_headers)
+    secrets.check_profile(body.profile, old.keys[0])
+    document = replace(
+        await _document(call, body, old.keys),
+        transformation=old.transformation,
+        headers=old.headers,
+        sealed_headers=old.sealed_headers,
+    )
     await _check_event_types(call, document, old)
     return ok(out(await changes.update(found, document, uid=uid)))
 
@@ -166,6 +178,8 @@ async def patch(call: Call, changes: Changes) -> Answer:
         disabled=given(body.disabled, old.disabled),
         event_types=distinct(given(either(body.event_types, body.filter_types), old.event_types)),
         channels=distinct(given(body.channels, old.channels)),
+        filter=checked_expression(given(body.filter, old.filter), "filter"),
+        transformation=old.transformation,
         metadata=checked_metadata(given(body.metadata, old.metadata)),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), old.throttle_rate),
         profile=given(body.profile, old.profile),
@@ -177,6 +191,7 @@ async def patch(call: Call, changes: Changes) -> Answer:
         sealed_headers=old.sealed_headers,
     )
     await _check_event_types(call, document, old)
+    secrets.check_profile(document.profile, old.keys[0])
     return ok(out(await changes.update(found, document, uid=given(body.uid, found.uid))))
 
 
@@ -194,14 +209,16 @@ async def _create(call: Call, changes: Changes, app: UUID, body: EndpointIn, uid
         if existing is not None and existing.uid == uid:
             raise conflict("an endpoint with this uid exists already in the application")
     identity = new_id()
-    text = secrets.checked(body.secret, ["body", "secret"]) or secrets.generate()
+    text = secrets.for_endpoint(body.secret, body.secret_type, ["body", "secret"])
     document = await _document(call, body, ())
     await _check_event_types(call, document)
     seal = secrets.Sealer(call.connection, call.registry.master_keys, owner=identity, org=call.caller.org)
-    document = replace(document, keys=(await seal(text),))
+    key = await seal(text)
+    secrets.check_profile(body.profile, key)
+    document = replace(document, keys=(key,))
     document = await with_headers(document, body.headers or {}, set(), seal)
     created = await changes.create(Kind.ENDPOINT, identity, document, org=call.caller.org, app=app, uid=uid)
-    return ok(out(created, secret=text), 201)
+    return ok(out(created, secret=key.public_key or text), 201)
 
 
 async def _document(call: Call, body: EndpointIn, keys: tuple[KeyReference, ...]) -> EndpointDocument:
@@ -211,6 +228,7 @@ async def _document(call: Call, body: EndpointIn, keys: tuple[KeyReference, ...]
         disabled=body.disabled or False,
         event_types=distinct(given(either(body.event_types, body.filter_types), None)),
         channels=distinct(body.channels),
+        filter=checked_expression(body.filter, "filter"),
         metadata=checked_metadata(body.metadata),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), None),
         profile=body.profile,
@@ -261,6 +279,7 @@ def out(item: RegistryObject, secret: str | UnsetType = UNSET) -> EndpointOut:
         event_types=document.event_types,
         filter_types=document.event_types,
         channels=document.channels,
+        filter=document.filter,
         metadata=document.metadata,
         rate_limit=document.throttle_rate,
         throttle_rate=document.throttle_rate,

@@ -98,6 +98,7 @@ async def send(call: Call, changes: Changes) -> Answer:
             payload=msgspec.Raw(payload),
             channels=None,
             tags=None,
+            schema_violations=None,
             timestamp=at,
         )
     )

@@ -22,6 +22,7 @@ from services.registry import (
     endpoint_stats,
     endpoints,
     erasures,
+    event_type_import,
     event_types,
     examples,
     jobs,
@@ -30,6 +31,7 @@ from services.registry import (
     organisation_settings,
     rejected,
     sources,
+    transformations,
 )
 from services.registry.app_tokens import ApplicationTokenExpireIn, AppPortalAccessIn, AppPortalAccessOut
 from services.registry.applications import ApplicationIn, ApplicationOut, ApplicationPatch
@@ -43,6 +45,7 @@ from services.registry.endpoint_headers import EndpointHeadersIn, EndpointHeader
 from services.registry.endpoint_secrets import EndpointSecretOut, EndpointSecretRotateIn
 from services.registry.endpoint_stats import EndpointStatsOut
 from services.registry.endpoints import EndpointIn, EndpointOut, EndpointPatch
+from services.registry.event_type_import import EventTypeImportOpenApiIn, EventTypeImportOpenApiOut
 from services.registry.event_types import EventTypeIn, EventTypeOut, EventTypePatch, EventTypeUpdate
 from services.registry.examples import EventExampleIn
 from services.registry.jobs import JobOut, RecoverIn, ReplayIn
@@ -53,6 +56,12 @@ from services.registry.paging import PageOut
 from services.registry.parameters import ORDERED_PAGE, PAGE
 from services.registry.rejected import RejectedOut
 from services.registry.sources import SourceIn, SourceOut, SourcePatch, SourceSecretRotateIn
+from services.registry.transformations import (
+    EndpointTransformationOut,
+    EndpointTransformationPatch,
+    TransformationPreviewIn,
+    TransformationPreviewOut,
+)
 
 _APP: Final = "/app/{app}"
 _ENDPOINT: Final = "/app/{app}/endpoint/{endpoint}"
@@ -103,6 +112,12 @@ ROUTES: Final = (
     read(f"{_ENDPOINT}/secret", endpoint_secrets.get, "v1.endpoint.get-secret", EndpointSecretOut),
     write("POST", f"{_ENDPOINT}/secret/rotate", endpoint_secrets.rotate, "v1.endpoint.rotate-secret",
           {200: EndpointSecretOut, 204: None}, body=EndpointSecretRotateIn, body_required=False, refusals=(400,)),
+    read(f"{_ENDPOINT}/transformation", transformations.get, "v1.endpoint.transformation-get",
+         EndpointTransformationOut),
+    write("PATCH", f"{_ENDPOINT}/transformation", transformations.patch, "v1.endpoint.patch-transformation",
+          {204: None}, body=EndpointTransformationPatch),
+    write("POST", f"{_ENDPOINT}/transformation/preview", transformations.preview,
+          "v1.endpoint.preview-transformation", {200: TransformationPreviewOut}, body=TransformationPreviewIn),
     read(f"{_ENDPOINT}/stats", endpoint_stats.get, "v1.endpoint.get-stats", EndpointStatsOut,
          query=(endpoint_stats.SINCE, endpoint_stats.UNTIL), refusals=(400,)),
     read(f"{_ENDPOINT}/config", endpoint_config.get, "v1.endpoint.get-config", EndpointConfigOut,
@@ -126,6 +141,8 @@ ROUTES: Final = (
     read("/event-type", event_types.list_all, "v1.event-type.list", PageOut[EventTypeOut],
          query=(*ORDERED_PAGE, event_types.ARCHIVED, event_types.WITH_SCHEMAS)),
     write("POST", "/event-type", event_types.create, "v1.event-type.create", {201: EventTypeOut}, body=EventTypeIn),
+    write("POST", "/event-type/import/openapi", event_type_import.import_openapi, "v1.event-type.import-openapi",
+          {200: EventTypeImportOpenApiOut}, body=EventTypeImportOpenApiIn, refusals=(400,)),
     read(_EVENT_TYPE, event_types.get, "v1.event-type.get", EventTypeOut),
     write("PUT", _EVENT_TYPE, event_types.put, "v1.event-type.update",
           {200: EventTypeOut, 201: EventTypeOut}, body=EventTypeUpdate),

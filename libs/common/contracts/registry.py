@@ -74,6 +74,8 @@ class KeyReference(Document, frozen=True):
     id: UUID
     fingerprint: str
     expires_at: datetime | None = None
+    public_key: str | None = None
+    """Of a pair of keys (ed25519): the half that receivers hold, `whpk_…`."""
 
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=30 * 24 * 3600)]
@@ -104,6 +106,13 @@ class ApplicationDocument(Document, frozen=True):
     publish_accepted: bool = False
 
 
+class TransformationDocument(Document, frozen=True):
+    """An expression whose result is sent in place of the payload, while it is enabled."""
+
+    expression: str
+    enabled: bool = True
+
+
 class EndpointDocument(Document, frozen=True):
     """A receiver."""
 
@@ -112,6 +121,8 @@ class EndpointDocument(Document, frozen=True):
     disabled: bool = False
     event_types: tuple[str, ...] | None = None
     channels: tuple[str, ...] | None = None
+    filter: str | None = None
+    transformation: TransformationDocument | None = None
     metadata: dict[str, str] = {}
     throttle_rate: int | None = None
     profile: Profile = Profile.STANDARD
@@ -165,6 +176,9 @@ class EventTypeDocument(Document, frozen=True):
     archived: bool = False
     deprecated: bool = False
     feature_flag: str | None = None
+    """As it was written before there could be several."""
+    feature_flags: tuple[str, ...] | None = None
+    group_name: str | None = None
     schemas: dict[str, msgspec.Raw] | None = None
 
 
@@ -286,6 +300,10 @@ def endpoint(row: RegistryObject, organisation: OrganisationDocument, secrets: M
         enabled=not document.disabled and row.deleted_at is None,
         event_types=frozenset(document.event_types) if document.event_types is not None else None,
         channels=frozenset(document.channels) if document.channels is not None else None,
+        filter=document.filter,
+        transformation=(
+            document.transformation.expression if document.transformation and document.transformation.enabled else None
+        ),
         profile=document.profile,
         keys=keys,
         retry=RetryPolicy(

@@ -170,7 +170,7 @@ class DeliveryExhausted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryRefused:
-    """The receiver answered with a final 4xx."""
+    """The receiver answered with a final 4xx, or the endpoint's transformation failed: a retry would not help."""
 
     at: datetime
 
