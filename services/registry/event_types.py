@@ -93,7 +93,9 @@ async def list_all(call: Call) -> Answer:
             WHERE kind = 'event_type' AND (CASE WHEN kind = 'organisation' THEN NULL ELSE org END) = $1
                 AND app IS NULL AND uid :beyond $2 AND deleted_at IS NULL AND uid IS NOT NULL
                 AND ($3 OR NOT coalesce((data ->> 'archived')::boolean, false))
-                AND ($5::text[] IS NULL OR data ->> 'featureFlag' IS NULL OR data ->> 'featureFlag' = ANY($5))
+                AND ($5::text[] IS NULL
+                    OR coalesce(data -> 'featureFlags', data -> 'featureFlag', 'null') IN ('null', '[]')
+                    OR coalesce(data -> 'featureFlags', data -> 'featureFlag') ?| $5)
             ORDER BY uid :direction LIMIT $4
             """
         ),
@@ -183,8 +185,8 @@ async def unknown(call: Call, names: Collection[str]) -> list[str]:
 
 async def _event_type(call: Call) -> RegistryObject:
     found = await objects.require(call, Kind.EVENT_TYPE, call.named("name"))
-    flag = cast("EventTypeDocument", found.document).feature_flag
-    if isinstance(call.caller, AppToken) and flag is not None and flag not in call.caller.feature_flags:
+    flags = _flags(cast("EventTypeDocument", found.document))
+    if isinstance(call.caller, AppToken) and flags and call.caller.feature_flags.isdisjoint(flags):
         raise not_found("event type")
     return found
 

@@ -28,6 +28,7 @@ HEADERS = {
 BODY = {
     "name": "x", "description": "", "url": "http://localhost", "provider": "github", "scopes": ["read"],
     "secretReveal": "always", "headers": {}, "since": "2026-01-01T00:00:00Z", "eventType": "x",
+    "expression": "@", "payload": {},
 }  # fmt: skip
 """What each route can read something from, or says is missing in."""
 

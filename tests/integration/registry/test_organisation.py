@@ -350,12 +350,13 @@ async def test_to_a_token_flagged_event_types_are_there_with_their_flag_only(own
     app = await own.create_application()
     await own.post("/event-type", {"name": "plain", "description": ""})
     await own.post("/event-type", {"name": "beta", "description": "", "featureFlag": "beta-users"})
-    for flags, names in (([], ["plain"]), (["beta-users"], ["beta", "plain"])):
+    await own.post("/event-type", {"name": "both", "description": "", "featureFlags": ["beta-users", "staff"]})
+    for flags, names in (([], ["plain"]), (["beta-users"], ["beta", "both", "plain"]), (["staff"], ["both", "plain"])):
         token = (await own.post(f"/auth/app-portal-access/{app}", {"featureFlags": flags}))["token"]
         listed = (await send(own, "GET", "/event-type", key=token)).json["data"]
         assert [item["name"] for item in listed] == names
-        assert (await send(own, "GET", "/event-type/beta", key=token)).status == (200 if flags else 404)
-    assert len((await own.get("/event-type"))["data"]) == 2
+        assert (await send(own, "GET", "/event-type/both", key=token)).status == (200 if flags else 404)
+    assert len((await own.get("/event-type"))["data"]) == 3
 
 
 # The history of changes
