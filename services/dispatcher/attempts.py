@@ -8,7 +8,7 @@ from typing import Any, Final
 import asyncpg
 
 from libs.common.domain.addresses import AddressPolicy
-from libs.common.domain.delivery import AbandonAttempt, RecordAnswer
+from libs.common.domain.commands import AbandonAttempt, RecordAnswer
 from libs.common.domain.facts import Timings
 from libs.common.domain.outcome import Answer, Failure, describe
 from libs.common.domain.urls import TargetUrl, UrlRefusal, parse_target

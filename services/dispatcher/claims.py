@@ -9,16 +9,8 @@ from uuid import UUID
 
 import asyncpg
 
-from libs.common.domain.delivery import (
-    LONGEST_LIFE,
-    Cancel,
-    Command,
-    Delivery,
-    DropResend,
-    Expire,
-    NotWaitingError,
-    decide,
-)
+from libs.common.domain.commands import Cancel, Command, DropResend, Expire
+from libs.common.domain.delivery import LONGEST_LIFE, Delivery, NotWaitingError, decide
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.facts import AttemptStarted, CancelReason, DropReason
 from libs.common.domain.message import Message

@@ -14,7 +14,8 @@ import asyncpg
 from aio_pika.abc import AbstractIncomingMessage
 
 from libs.common.contracts import envelope
-from libs.common.domain.delivery import Delivery, StartAttempt, evolve, scheduled, start
+from libs.common.domain.commands import StartAttempt
+from libs.common.domain.delivery import Delivery, evolve, scheduled, start
 from libs.common.domain.endpoint import Endpoint, FanOut, Rule, fan_out
 from libs.common.domain.facts import AttemptStarted, DeliveryScheduled, MessageFannedOut
 from libs.common.domain.ids import delivery_id

@@ -17,7 +17,8 @@ import asyncpg
 
 from libs.common.contracts import registry as documents
 from libs.common.contracts.registry import JobDocument, Kind
-from libs.common.domain.delivery import Command, Delivery, Reopen, RequestResend, Status, UnderWayError, decide, fold
+from libs.common.domain.commands import Command, Reopen, RequestResend
+from libs.common.domain.delivery import Delivery, Status, UnderWayError, decide, fold
 from libs.common.domain.endpoint import Endpoint, Rule
 from libs.common.domain.facts import DeliveryScheduled
 from libs.common.domain.job import Wish, begin

@@ -6,7 +6,8 @@ from uuid import UUID
 
 import asyncpg
 
-from libs.common.domain.delivery import DeclareUnknown, Delivery, Status, decide
+from libs.common.domain.commands import DeclareUnknown
+from libs.common.domain.delivery import Delivery, Status, decide
 from libs.common.domain.facts import AttemptStarted
 from libs.common.postgres.ledger import appended
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction

@@ -6,7 +6,8 @@ from typing import Final
 
 import asyncpg
 
-from libs.common.domain.delivery import AbandonAttempt, Delivery, RecordAnswer, StaleAttemptError, decide
+from libs.common.domain.commands import AbandonAttempt, RecordAnswer
+from libs.common.domain.delivery import Delivery, StaleAttemptError, decide
 from libs.common.postgres.pool import CONTENT_ERRORS, RETRYABLE_ERRORS, Connection, Pool, transaction
 from libs.common.runtime.batcher import Batcher
 from libs.common.runtime.failpoints import Failpoint, reach

@@ -8,20 +8,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from libs.common.contracts import ledger
-from libs.common.domain.delivery import (
+from libs.common.domain.commands import (
     AbandonAttempt,
     Cancel,
     Command,
     DeclareUnknown,
-    Delivery,
     DropResend,
     Expire,
-    NotWaitingError,
     RecordAnswer,
     Reopen,
     RequestResend,
-    StaleAttemptError,
     StartAttempt,
+)
+from libs.common.domain.delivery import (
+    Delivery,
+    NotWaitingError,
+    StaleAttemptError,
     Status,
     UnderWayError,
     decide,

@@ -21,12 +21,23 @@ from functools import reduce
 from typing import Final, assert_never
 from uuid import UUID
 
+from libs.common.domain.commands import (
+    AbandonAttempt,
+    Cancel,
+    Command,
+    DeclareUnknown,
+    DropResend,
+    Expire,
+    RecordAnswer,
+    Reopen,
+    RequestResend,
+    StartAttempt,
+)
 from libs.common.domain.facts import (
     AttemptAbandoned,
     AttemptEnded,
     AttemptOutcomeUnknown,
     AttemptStarted,
-    CancelReason,
     DeliveryCancelled,
     DeliveryExhausted,
     DeliveryExpired,
@@ -40,11 +51,10 @@ from libs.common.domain.facts import (
     ResendDropped,
     ResendRequested,
     RetryScheduled,
-    Timings,
     Trigger,
 )
-from libs.common.domain.outcome import Answer, Outcome, classify
-from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW, RetryPolicy
+from libs.common.domain.outcome import Outcome, classify
+from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW
 
 LONGEST_LIFE: Final = timedelta(days=30)
 
@@ -125,100 +135,6 @@ class Delivery:
     def begun_at(self) -> datetime:
         """When its present run began."""
         return self.reopened_at or self.created_at
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartAttempt:
-    """Begin the next attempt, the manual one first; refused unless the delivery waits or a manual one is to come."""
-
-    at: datetime
-    attempt: UUID
-    config_version: int
-    signing_key: UUID | None
-    process: UUID
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordAnswer:
-    """An attempt came to an end. `jitter` in [-1, 1] is drawn by the caller."""
-
-    at: datetime
-    attempt: UUID
-    answer: Answer
-    policy: RetryPolicy
-    jitter: float
-    url: str
-    peer: str | None
-    sends: int
-    timings: Timings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AbandonAttempt:
-    """The attempt was begun and surely not sent."""
-
-    at: datetime
-    attempt: UUID
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeclareUnknown:
-    """The process that held the attempt is dead."""
-
-    at: datetime
-    attempt: UUID
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancel:
-    """The endpoint is no longer there, or no longer enabled."""
-
-    at: datetime
-    reason: CancelReason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expire:
-    """The delivery is older than `LONGEST_LIFE`."""
-
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestResend:
-    """Ask for one manual attempt, at any time of the delivery's life and after it."""
-
-    at: datetime
-    job: UUID
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropResend:
-    """Give up the manual attempt that was asked for, of a delivery that is over."""
-
-    at: datetime
-    reason: DropReason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reopen:
-    """Start the schedule of a delivery anew that is over."""
-
-    at: datetime
-    job: UUID
-
-
-Command = (
-    StartAttempt
-    | RecordAnswer
-    | AbandonAttempt
-    | DeclareUnknown
-    | Cancel
-    | Expire
-    | RequestResend
-    | DropResend
-    | Reopen
-)
 
 
 def scheduled(fact: DeliveryScheduled) -> Delivery:

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from libs.common.domain.delivery import RecordAnswer
+from libs.common.domain.commands import RecordAnswer
 from libs.common.domain.facts import Timings
 from libs.common.domain.ids import delivery_id
 from libs.common.domain.outcome import Answer

@@ -7,20 +7,22 @@ from uuid import UUID
 
 import pytest
 
-from libs.common.domain.delivery import (
+from libs.common.domain.commands import (
     AbandonAttempt,
     Cancel,
     Command,
     DeclareUnknown,
-    Delivery,
     DropResend,
     Expire,
-    NotWaitingError,
     RecordAnswer,
     Reopen,
     RequestResend,
-    StaleAttemptError,
     StartAttempt,
+)
+from libs.common.domain.delivery import (
+    Delivery,
+    NotWaitingError,
+    StaleAttemptError,
     Status,
     UnderWayError,
     decide,
