@@ -1,7 +1,8 @@
 """The history that a job is about: the messages of its range, in their order, and what it wants for each."""
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -116,23 +117,22 @@ async def _scan(connection: Connection, job: Job, endpoint: Endpoint) -> tuple[l
         most,
         filtered,
     )
-    takes = replace(endpoint, enabled=True)
-    places = [
-        Place(
+    places = []
+    for position, row in enumerate(row for row in rows if row["kept"] and _is_meant(job.document, row)):
+        filters = PayloadFilters(row["body"] or b"")
+        place = Place(
             position=position,
             message=row["id"],
             delivery=delivery_id(row["id"], endpoint.id),
             accepted_at=row["accepted_at"],
             matches=match(
-                takes,
-                event_type=row["event_type"],
-                channels=frozenset(row["channels"]),
-                judge=PayloadFilters(row["body"] or b"").judge,
+                endpoint, event_type=row["event_type"], channels=frozenset(row["channels"]), judge=filters.judge
             ).matched,
             pending=row["pending"],
         )
-        for position, row in enumerate(row for row in rows if row["kept"] and _is_meant(job.document, row))
-    ]
+        places.append(place)
+        if filters.asked:
+            await asyncio.sleep(0)  # a costly filter keeps everything else waiting for one message at most
     return places, rows[-1]["id"] if len(rows) == most else None
 
 

@@ -301,6 +301,27 @@ async def test_replay_starts_the_schedule_anew_also_at_a_new_endpoint(world: Wor
     assert len(receiver.got("/new")) == 3
 
 
+async def test_what_an_endpoints_filter_does_not_pass_is_not_sent_by_a_job_either(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "FILTERED_SCAN", 2)
+    app = await world.application()
+    async with dispatching(world) as parts:
+        parts.start_claiming()
+        parts.start_jobs()
+        sent = [
+            (await send(world, parts, app, body=body))[0]
+            for body in (b'{"paid": true}', b'{"paid": false}', b"no JSON", b'{"paid": true, "again": 1}')
+        ]
+        endpoint = await world.endpoint(app, receiver.url("/paid"), filter="paid")
+        job = await begin(world, app, Task.REPLAY_MISSING, endpoint)
+        await parts.snapshot.catch_up()
+        parts.jobs.wake()
+        assert await finished(world, job) == (4, 2)
+        assert await world.until_over(app, 2) == {"succeeded": 2}
+    assert {request.id for request in receiver.requests} == {encode(Prefix.MESSAGE, sent[at]) for at in (0, 3)}
+
+
 # What cannot be sent any more
 
 
