@@ -119,6 +119,18 @@ async def endpoint(call: Call) -> RegistryObject:
     return await objects.require(call, Kind.ENDPOINT, call.named("endpoint"), app=app.id)
 
 
+async def enabled_endpoint(call: Call) -> RegistryObject:
+    """As `endpoint`.
+
+    Raises:
+        ApiError: 404; 409, it is disabled, so that nothing can be sent to it.
+    """
+    found = await endpoint(call)
+    if cast("EndpointDocument", found.document).disabled:
+        raise conflict("the endpoint is disabled: enable it first")
+    return found
+
+
 async def list_all(call: Call) -> Answer:
     """List the endpoints of an application."""
     page = read_page(call, descending=True)

@@ -20,11 +20,10 @@ from libs.common.runtime.http import ApiError
 from services.registry import objects
 from services.registry.answers import Answer, ok
 from services.registry.calls import Call
-from services.registry.endpoints import endpoint
+from services.registry.endpoints import enabled_endpoint
 from services.registry.example_payloads import payload_of
 from services.registry.fields import EventTypeName, In
 from services.registry.messages import MessageOut
-from services.registry.parsing import conflict
 
 PING: Final = "svix.ping"
 _SALT_BYTES: Final = 16
@@ -39,9 +38,7 @@ class EventExampleIn(In, frozen=True):
 async def send(call: Call, changes: Changes) -> Answer:
     """Send an example of an event type to an endpoint, and to no other."""
     body = call.content(EventExampleIn)
-    found = await endpoint(call)
-    if getattr(found.document, "disabled", False):
-        raise conflict("the endpoint is disabled: enable it first")
+    found = await enabled_endpoint(call)
     payload = orjson.dumps(await _payload(call, body.event_type))
     assert found.app is not None
     at = await call.connection.fetchval("SELECT clock_timestamp()")

@@ -9,7 +9,7 @@ import asyncpg
 from msgspec import Meta
 from msgspec.structs import replace
 
-from libs.common.contracts.registry import EndpointDocument, JobDocument, Kind, RegistryObject
+from libs.common.contracts.registry import JobDocument, Kind, RegistryObject
 from libs.common.domain import ids
 from libs.common.domain.ids import BadIdError, Prefix
 from libs.common.domain.job import Task
@@ -20,7 +20,7 @@ from libs.common.runtime.http import invalid
 from services.registry import messages, objects
 from services.registry.answers import Answer, ok
 from services.registry.calls import Call
-from services.registry.endpoints import endpoint
+from services.registry.endpoints import enabled_endpoint
 from services.registry.fields import EventTypes, In, Out
 from services.registry.paging import read_page
 from services.registry.parsing import conflict, not_found
@@ -71,7 +71,7 @@ async def resend(call: Call, changes: Changes) -> Answer:
     """Resend a message to an endpoint: one manual attempt, whatever was before."""
     app = await objects.application(call)
     message = await messages.message_id(call, app.id)
-    found = await _enabled_endpoint(call)
+    found = await enabled_endpoint(call)
     kept = await call.connection.fetchval("SELECT true FROM hookledger.message_body WHERE message = $1", message)
     if not kept:
         raise conflict("the message's payload was erased or has expired, so that it cannot be sent")
@@ -81,7 +81,7 @@ async def resend(call: Call, changes: Changes) -> Answer:
 async def recover(call: Call, changes: Changes) -> Answer:
     """Resend all messages of a time that failed, or that the endpoint missed while it was disabled."""
     body = call.content(RecoverIn)
-    found = await _enabled_endpoint(call)
+    found = await enabled_endpoint(call)
     document = await _range(call, body, JobDocument(task=Task.RECOVER, endpoint=found.id))
     if await _now(call) - body.since > FURTHEST_BACK:
         raise invalid(["body", "since"], f"recovering reaches back {FURTHEST_BACK.days} days; a replay reaches further")
@@ -91,7 +91,7 @@ async def recover(call: Call, changes: Changes) -> Answer:
 async def replay_missing(call: Call, changes: Changes) -> Answer:
     """Send the messages of a time that were never sent to the endpoint."""
     body = call.content(RecoverIn)
-    found = await _enabled_endpoint(call)
+    found = await enabled_endpoint(call)
     document = JobDocument(task=Task.REPLAY_MISSING, endpoint=found.id)
     return await _begin(call, changes, await _range(call, body, document))
 
@@ -99,7 +99,7 @@ async def replay_missing(call: Call, changes: Changes) -> Answer:
 async def replay(call: Call, changes: Changes) -> Answer:
     """Send a part of the history to the endpoint, each message with its schedule anew."""
     body = call.content(ReplayIn)
-    found = await _enabled_endpoint(call)
+    found = await enabled_endpoint(call)
     document = JobDocument(
         task=Task.REPLAY, endpoint=found.id, event_types=body.event_types, only_failed=body.only_failed
     )
@@ -150,13 +150,6 @@ async def cancel(call: Call, changes: Changes) -> Answer:
 async def _job(call: Call) -> RegistryObject:
     app = await objects.application(call)
     return await objects.require(call, Kind.JOB, call.named("job"), app=app.id)
-
-
-async def _enabled_endpoint(call: Call) -> RegistryObject:
-    found = await endpoint(call)
-    if cast("EndpointDocument", found.document).disabled:
-        raise conflict("the endpoint is disabled: enable it first")
-    return found
 
 
 async def _range(call: Call, body: RecoverIn, document: JobDocument) -> JobDocument:
