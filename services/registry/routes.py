@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from libs.common.contracts.messages import MessageOut
 from libs.common.contracts.operations import ANYONE, Operation
 from services.registry import (
     app_tokens,
@@ -40,7 +41,6 @@ from services.registry.endpoint_stats import EndpointStatsOut
 from services.registry.endpoints import EndpointIn, EndpointOut, EndpointPatch
 from services.registry.event_types import EventTypeIn, EventTypeOut, EventTypePatch, EventTypeUpdate
 from services.registry.keys import ApiKeyIn, ApiKeyOut, ApiKeyPatch, ApiKeyRotateIn
-from services.registry.messages import MessageOut
 from services.registry.organisation_settings import SettingsIn, SettingsOut, SettingsPatch
 from services.registry.paging import PageOut
 from services.registry.parameters import ORDERED_PAGE, PAGE
