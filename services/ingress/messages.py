@@ -12,10 +12,10 @@ from libs.common.domain.facts import Origin
 from libs.common.domain.message import MAX_BODY_BYTES
 from libs.common.postgres.key_use import KeyUse
 from libs.common.runtime.http import ApiError, invalid, json_response
-from services.ingress import message_in
+from services.ingress import message_in, schemas
 from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.body import continue_unless_too_large, read_body
-from services.ingress.candidate import Accepted, Candidate, Claim, Duplicate, Forbidden, KeyKind, claim
+from services.ingress.candidate import Accepted, Candidate, Claim, Duplicate, Forbidden, KeyKind, Violating, claim
 from services.ingress.directory import Directory
 from services.ingress.inbound import REPLAYED
 from services.ingress.message_in import MessageIn
@@ -119,6 +119,8 @@ class Messages:
                 raise ApiError(409, "a message with this eventId was accepted already")
             case Forbidden(error=forbidden):
                 raise forbidden
+            case Violating(violations=violations):
+                raise schemas.refusal(violations, "body", "payload")
 
     def _repetition(self, request: web.Request, key_hash: str, app: RegistryObject, body: bytes) -> Claim | None:
         """The claim of the request's `Idempotency-Key`, of that API key and path."""

@@ -14,6 +14,8 @@ from libs.common.contracts.registry import Scope
 _READ: Final = Access(scope=Scope.READ)
 _ADMIN: Final = Access(scope=Scope.ADMIN)
 _VIEW: Final = Access(scope=Scope.READ, capability=Capability.VIEW)
+_ATTEMPT: Final = Access(scope=Scope.ADMIN, capability=Capability.CREATE_ATTEMPTS)
+_TRANSFORM: Final = Access(scope=Scope.ADMIN, capability=Capability.MANAGE_TRANSFORMATIONS)
 _MANAGE: Final = Access(scope=Scope.ADMIN, capability=Capability.MANAGE_ENDPOINT)
 
 _APP: Final = "/app/{app}"
@@ -64,6 +66,24 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = MappingProxyType(
         ("GET", "/app/{app}/delivery/{delivery}"): _VIEW,
         ("GET", "/app/{app}/delivery/{delivery}/ledger"): _VIEW,
         ("GET", "/app/{app}/rejected"): _READ,
+        ("GET", f"{_ENDPOINT}/transformation"): _VIEW,
+        ("PATCH", f"{_ENDPOINT}/transformation"): _TRANSFORM,
+        ("POST", f"{_ENDPOINT}/transformation/preview"): _TRANSFORM,
+        ("POST", "/event-type/import/openapi"): _ADMIN,
+        ("GET", f"{_ENDPOINT}/headers"): _VIEW,
+        ("PUT", f"{_ENDPOINT}/headers"): _MANAGE,
+        ("PATCH", f"{_ENDPOINT}/headers"): _MANAGE,
+        ("POST", f"{_ENDPOINT}/recover"): _ATTEMPT,
+        ("POST", f"{_ENDPOINT}/replay-missing"): _ATTEMPT,
+        ("POST", f"{_ENDPOINT}/replay"): _ATTEMPT,
+        ("POST", f"{_ENDPOINT}/send-example"): _ATTEMPT,
+        ("POST", f"{_MESSAGE}/endpoint/{{endpoint}}/resend"): _ATTEMPT,
+        ("DELETE", f"{_MESSAGE}/content"): _ADMIN,
+        ("DELETE", f"{_MESSAGE}/attempt/{{attempt}}/content"): _ADMIN,
+        ("GET", "/app/{app}/job"): _VIEW,
+        ("GET", "/app/{app}/job/{job}"): _VIEW,
+        ("POST", "/app/{app}/job/{job}/cancel"): _ATTEMPT,
+        ("GET", "/background-task/{job}"): _READ,
         ("GET", "/key"): _ADMIN,
         ("POST", "/key"): _ADMIN,
         ("GET", "/key/{key}"): _ADMIN,

@@ -1,6 +1,5 @@
 """The change history: each fact of the registry with its actor and what it changed, the newest first."""
 
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,6 +8,7 @@ import msgspec
 
 from libs.common.contracts import history
 from libs.common.contracts import registry as documents
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import AnyDocument, Kind
 from libs.common.domain import ids
 from libs.common.domain.differences import Difference, differences
@@ -29,6 +29,8 @@ PREFIXES: Final = {
     Kind.SOURCE: Prefix.SOURCE,
     Kind.EVENT_TYPE: Prefix.EVENT_TYPE,
     Kind.API_KEY: Prefix.API_KEY,
+    Kind.JOB: Prefix.JOB,
+    Kind.ERASURE: Prefix.ERASURE,
     None: Prefix.APP_TOKEN,
 }
 _ACTORS: Final = {"key": Prefix.API_KEY, "token": Prefix.APP_TOKEN}
@@ -75,7 +77,7 @@ class AuditEntryOut(Out):
 
     id: str
     kind: str
-    at: datetime
+    at: Time
     actor: ActorOut
     object_id: str
     uid: str | None

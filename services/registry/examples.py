@@ -1,57 +1,110 @@
-"""What the document says beyond the types: examples of bodies, and what the words in paths and tags mean."""
+"""Sending an example of an event type to one endpoint: a message like any other, that goes nowhere else."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+import hashlib
+from typing import Final, cast
 
-from libs.common.contracts.messages import MessageIn
-from services.registry.applications import ApplicationIn, ApplicationPatch
-from services.registry.endpoint_secrets import EndpointSecretRotateIn
-from services.registry.endpoints import EndpointIn, EndpointPatch
-from services.registry.event_types import EventTypeIn, EventTypePatch, EventTypeUpdate
-from services.registry.sources import SourceIn, SourcePatch, SourceSecretRotateIn
+import msgspec
+import orjson
 
-TAGS: Final[Mapping[str, str]] = {
-    "Application": "The tenants of an organisation: each owns endpoints, sources and messages.",
-    "Delivery": "A message at an endpoint, with all that the ledger has on it.",
-    "Endpoint": "Where an application's messages are sent.",
-    "Event Type": "The dotted names that messages carry.",
-    "Health": "Whether the API answers.",
-    "Inbound": "What providers send, each to an address of its own.",
-    "Message": "What was accepted, with its exact bytes.",
-    "Message Attempt": "Each HTTP try of a delivery, and how it went.",
-    "Rejected": "Inbound requests and broker messages that could not be accepted.",
-    "Source": "The providers whose webhooks an application receives.",
-}
-PATH_PARAMETERS: Final[Mapping[str, str]] = {
-    "app": "The application's id or uid.",
-    "attempt": "The attempt's id.",
-    "delivery": "The delivery's id.",
-    "endpoint": "The endpoint's id or uid.",
-    "msg": "The message's id, or the event id that its sender gave it.",
-    "name": "The event type's name.",
-    "source": "The source's id or uid; in `/in/{source}` its id.",
-}
-_ORDER: Final = {
-    "type": "object",
-    "properties": {"id": {"type": "integer"}, "total": {"type": "number"}},
-    "required": ["id"],
-}
-EXAMPLES: Final[Mapping[type, Any]] = {
-    ApplicationIn: {"name": "Acme", "uid": "acme", "metadata": {"plan": "gold"}},
-    ApplicationPatch: {"throttleRate": 50},
-    EndpointIn: {
-        "url": "https://example.com/webhooks",
-        "description": "Orders to the warehouse",
-        "eventTypes": ["order.completed"],
-        "retrySchedule": [5, 300, 1800],
-    },
-    EndpointPatch: {"disabled": True},
-    EndpointSecretRotateIn: {"gracePeriodSeconds": 3600},
-    EventTypeIn: {"name": "order.completed", "description": "An order was paid for", "schemas": {"1": _ORDER}},
-    EventTypeUpdate: {"description": "An order was paid for", "deprecated": True},
-    EventTypePatch: {"archived": True},
-    MessageIn: {"eventType": "order.completed", "payload": {"id": 7, "total": 12.5}, "eventId": "order-7"},
-    SourceIn: {"name": "Payments", "provider": "stripe", "secret": "whsec_from_the_providers_own_page"},
-    SourcePatch: {"name": "Payments in euros"},
-    SourceSecretRotateIn: {"secret": "whsec_the_providers_new_one", "gracePeriodSeconds": 3600},
-}
+from libs.common.contracts import ledger
+from libs.common.contracts.messages import MessageOut
+from libs.common.contracts.registry import EventTypeDocument, JobDocument, Kind
+from libs.common.domain import ids
+from libs.common.domain.facts import MessageAccepted, Origin
+from libs.common.domain.ids import Prefix
+from libs.common.domain.job import Task
+from libs.common.domain.message import JSON
+from libs.common.postgres.jobs import begin_job
+from libs.common.postgres.registry import Changes
+from libs.common.runtime.clock import random_bytes
+from libs.common.runtime.http import ApiError
+from services.registry import objects
+from services.registry.answers import Answer, ok
+from services.registry.calls import Call
+from services.registry.endpoints import enabled_endpoint
+from services.registry.example_payloads import payload_of
+from services.registry.fields import EventTypeName, In
+
+PING: Final = "svix.ping"
+_SALT_BYTES: Final = 16
+
+
+class EventExampleIn(In, frozen=True):
+    """The type of which an example is sent."""
+
+    event_type: EventTypeName
+
+
+async def send(call: Call, changes: Changes) -> Answer:
+    """Send an example of an event type to an endpoint, and to no other."""
+    body = call.content(EventExampleIn)
+    found = await enabled_endpoint(call)
+    payload = orjson.dumps(await _payload(call, body.event_type))
+    assert found.app is not None
+    at = await call.connection.fetchval("SELECT clock_timestamp()")
+    message = ids.time_ordered(int(at.timestamp() * 1000), random_bytes(10))
+    job = await begin_job(
+        changes,
+        JobDocument(task=Task.EXAMPLE, endpoint=found.id, message=message),
+        org=call.caller.org,
+        app=found.app,
+    )
+    fact = MessageAccepted(
+        at=at,
+        event_type=body.event_type,
+        origin=Origin.EXAMPLE,
+        source=None,
+        registry_version=job.registry_version,
+        publish=False,
+    )
+    kind, schema, data = ledger.encode(fact)
+    salt = random_bytes(_SALT_BYTES)
+    await call.connection.execute(
+        """
+        WITH message AS (
+            INSERT INTO hookledger.message (id, org, app, event_type, channels, origin, content_type, body_hash,
+                body_bytes, publish, registry_version, accepted_at)
+            VALUES ($1, $2, $3, $4, '{}', $5, $6, $7, $8, false, $9, $10)
+        ), body AS (
+            INSERT INTO hookledger.message_body (message, salt, body) VALUES ($1, $11, $12)
+        )
+        INSERT INTO hookledger.fact (stream, version, epoch, app, kind, schema, at, data)
+        SELECT $1, 1, max(epoch), $3, $13, $14, $10, $15 FROM hookledger.ledger_epoch
+        """,
+        message,
+        call.caller.org,
+        found.app,
+        body.event_type,
+        Origin.EXAMPLE,
+        JSON,
+        hashlib.sha256(salt + payload).digest(),
+        len(payload),
+        job.registry_version,
+        at,
+        salt,
+        payload,
+        kind,
+        schema,
+        data,
+    )
+    return ok(
+        MessageOut(
+            id=ids.encode(Prefix.MESSAGE, message),
+            event_id=None,
+            event_type=body.event_type,
+            payload=msgspec.Raw(payload),
+            channels=None,
+            tags=None,
+            schema_violations=None,
+            timestamp=at,
+        )
+    )
+
+
+async def _payload(call: Call, name: str) -> object:
+    if name == PING:
+        return {"success": True}
+    found = await objects.find(call, Kind.EVENT_TYPE, name)
+    if found is None:
+        raise ApiError(404, "there is no such event type")
+    return payload_of(cast("EventTypeDocument", found.document).schemas or {})

@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 import orjson
 
-from libs.common.contracts.messages import MessageOut
+from libs.common.contracts.messages import MessageOut, SchemaViolationOut
 from libs.common.domain import ids
 from libs.common.domain.ids import BadIdError, Prefix
 from services.registry import objects
@@ -29,6 +29,9 @@ WITH_CONTENT: Final = flag("with_content", "Whether payloads and responses are s
 FILTER: Final = (*PAGE, EVENT_TYPES, CHANNEL, BEFORE, AFTER, WITH_CONTENT)
 
 EXPIRED: Final = {"expired": True}
+
+
+_VIOLATIONS: Final = msgspec.json.Decoder(list[SchemaViolationOut] | None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +70,7 @@ async def list_all(call: Call) -> Answer:
     rows = await call.connection.fetch(
         page.directed(
             """
-            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at,
+            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at, m.schema_violations,
                 b.message IS NOT NULL AS kept, CASE WHEN $8 THEN b.body END AS body
             FROM hookledger.message m LEFT JOIN hookledger.message_body b ON b.message = m.id
             WHERE m.app = $1 AND m.id :beyond $2
@@ -96,7 +99,7 @@ async def get(call: Call) -> Answer:
     identity = await message_id(call, app.id)
     row = await call.connection.fetchrow(
         """
-        SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at,
+        SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at, m.schema_violations,
             b.message IS NOT NULL AS kept, b.body
         FROM hookledger.message m LEFT JOIN hookledger.message_body b ON b.message = m.id
         WHERE m.app = $1 AND m.id = $2
@@ -144,6 +147,7 @@ def out(row: asyncpg.Record, *, content: bool) -> MessageOut:
         channels=sorted(row["channels"]) or None,
         tags=None,
         timestamp=row["accepted_at"],
+        schema_violations=_VIOLATIONS.decode(row["schema_violations"] or "null"),
     )
 
 

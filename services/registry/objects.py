@@ -23,6 +23,7 @@ PREFIXES: Final = {
     Kind.ENDPOINT: Prefix.ENDPOINT,
     Kind.SOURCE: Prefix.SOURCE,
     Kind.API_KEY: Prefix.API_KEY,
+    Kind.JOB: Prefix.JOB,
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from libs.common.contracts.operations import ErrorOut, Operation, QueryParameter, ValidationErrorOut
-from services.registry.examples import EXAMPLES, PATH_PARAMETERS, TAGS
+from services.registry.document_examples import EXAMPLES, PATH_PARAMETERS, TAGS
 
 _PAGE: Final = re.compile(r"\bPageOut_(\w+)_$")
 _REF: Final = "#/components/schemas/{name}"

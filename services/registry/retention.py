@@ -1,6 +1,7 @@
 """Erasing payloads: the bodies and the receivers' answers of messages older than their organisation keeps them.
 
-The facts stay. A message that is still on its way keeps its body until its deliveries are over.
+The facts stay, and so does that an answer was erased by hand. A message that is still on its way, or to be sent once
+more, keeps its body until that is over.
 """
 
 from datetime import datetime
@@ -62,7 +63,8 @@ async def _erase(pool: Pool, bounds: asyncpg.Record, at_once: int) -> int:
                 """
                 SELECT m.id, EXISTS (SELECT FROM hookledger.outbox o WHERE o.message = m.id) OR EXISTS (
                     SELECT FROM projection_1.delivery_state d
-                    WHERE d.message = m.id AND d.status IN ('waiting', 'sending')
+                    WHERE d.message = m.id
+                        AND (d.status IN ('waiting', 'sending') OR d.resend_at IS NOT NULL)
                 ) AS open
                 FROM hookledger.message m
                 WHERE m.app = $1 AND m.id >= $2 AND m.id < $3 ORDER BY m.id LIMIT $4
@@ -87,7 +89,7 @@ async def _erase_messages(connection: Connection, messages: list[UUID]) -> None:
     await connection.execute(
         """
         DELETE FROM hookledger.attempt_content c USING projection_1.delivery_state d
-        WHERE d.message = ANY($1) AND c.delivery = d.delivery
+        WHERE d.message = ANY($1) AND c.delivery = d.delivery AND NOT c.erased
         """,
         messages,
     )

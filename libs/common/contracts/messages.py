@@ -36,6 +36,13 @@ class MessageIn(msgspec.Struct, rename="camel"):
     application: _Application | UnsetType = UNSET
 
 
+class SchemaViolationOut(msgspec.Struct, rename="camel"):
+    """Where in a payload something is wrong, and what."""
+
+    path: list[str | int]
+    message: str
+
+
 class MessageOut(msgspec.Struct, rename="camel", kw_only=True):
     """A message as the API shows it. `payload` is the slice of bytes that came, where that is a JSON object."""
 
@@ -46,3 +53,4 @@ class MessageOut(msgspec.Struct, rename="camel", kw_only=True):
     channels: list[str] | None
     tags: list[str] | None
     timestamp: Time
+    schema_violations: list[SchemaViolationOut] | UnsetType | None = UNSET

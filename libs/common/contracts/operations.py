@@ -27,7 +27,6 @@ class Capability(StrEnum):
     MANAGE_ENDPOINT = "ManageEndpoint"
     CREATE_ATTEMPTS = "CreateAttempts"
     MANAGE_TRANSFORMATIONS = "ManageTransformations"
-    """Known, so that it can be asked for; no route needs it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

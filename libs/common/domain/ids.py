@@ -35,6 +35,8 @@ class Prefix(StrEnum):
     APP_TOKEN = "tok"  # noqa: S105  a prefix
     CHANGE = "chg"
     REJECTED = "rej"
+    JOB = "job"
+    ERASURE = "ers"
 
 
 class BadIdError(ValueError):

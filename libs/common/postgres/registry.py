@@ -29,6 +29,8 @@ _NOUNS: Final[Mapping[Kind, str]] = {
     Kind.SOURCE: "Source",
     Kind.EVENT_TYPE: "EventType",
     Kind.API_KEY: "ApiKey",
+    Kind.JOB: "Job",
+    Kind.ERASURE: "Erasure",
 }
 
 
@@ -39,6 +41,7 @@ class Verb(StrEnum):
     UPDATED = "Updated"
     DISABLED = "Disabled"
     SECRET_ROTATED = "SecretRotated"  # noqa: S105  the name of a fact
+    CANCELLED = "Cancelled"
     DELETED = "Deleted"
 
 

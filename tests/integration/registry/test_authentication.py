@@ -27,7 +27,8 @@ HEADERS = {
 }
 BODY = {
     "name": "x", "description": "", "url": "http://localhost", "provider": "github", "scopes": ["read"],
-    "secretReveal": "always",
+    "secretReveal": "always", "headers": {}, "since": "2026-01-01T00:00:00Z", "eventType": "x",
+    "expression": "@", "payload": {},
 }  # fmt: skip
 """What each route can read something from, or says is missing in."""
 
@@ -40,9 +41,12 @@ async def furnished(owner: Client) -> dict[str, str]:
     app = await owner.create_application()
     name = f"type-{app}"
     await owner.post("/event-type", {"name": name, "description": ""})
+    endpoint = (await owner.post(f"/app/{app}/endpoint", {"url": "http://localhost"}))["id"]
+    yesterday = (now() - timedelta(days=1)).isoformat()
     return {
         "app": app,
-        "endpoint": (await owner.post(f"/app/{app}/endpoint", {"url": "http://localhost"}))["id"],
+        "endpoint": endpoint,
+        "job": (await owner.post(f"/app/{app}/endpoint/{endpoint}/recover", {"since": yesterday}))["id"],
         "source": (await owner.create_source(app, "github", "secret")).id,
         "name": name,
         "key": (await owner.post("/key", {"name": "a key", "scopes": ["read"]}))["id"],

@@ -248,9 +248,15 @@ async def test_payloads_are_erased_after_the_days_that_the_setting_says(
     )
     place = Place(org=org, app=ids.decode(Prefix.APPLICATION, app))
     endpoint = (await own.post(f"/app/{app}/endpoint", {"url": "https://a.example"}))["id"]
-    messages = [await accept(sql, place, b'{"n": 1}') for _ in range(3)]
+    messages = [await accept(sql, place, b'{"n": 1}') for _ in range(4)]
     await deliver(sql, place, messages[0], ids.decode(Prefix.ENDPOINT, endpoint), [200], response=b"ok")
     await deliver(sql, place, messages[1], ids.decode(Prefix.ENDPOINT, endpoint), [500])  # waits for its retry
+    await deliver(sql, place, messages[2], ids.decode(Prefix.ENDPOINT, endpoint), [200], response=b"ok")
+    await deliver(sql, place, messages[3], ids.decode(Prefix.ENDPOINT, endpoint), [200])
+    await sql.execute("UPDATE projection_1.delivery_state SET resend_at = now() WHERE message = $1", messages[3])
+    attempts = f"/app/{app}/attempt/msg/{ids.encode(Prefix.MESSAGE, messages[2])}"
+    [attempt] = (await own.get(attempts))["data"]
+    await own.delete(f"/app/{app}/msg/{attempt['msgId']}/attempt/{attempt['id']}/content")
 
     async def left() -> list[bool]:
         found = [await own.get(f"/app/{app}/msg/{ids.encode(Prefix.MESSAGE, message)}") for message in messages]
@@ -258,9 +264,10 @@ async def test_payloads_are_erased_after_the_days_that_the_setting_says(
 
     await own.patch("/settings", {"payloadRetentionDays": 2})
     await erase_old_payloads(pool, now() + timedelta(days=2) - timedelta(minutes=1))
-    assert await left() == [True, True, True]
+    assert await left() == [True, True, True, True]
     await erase_old_payloads(pool, now() + timedelta(days=2), at_once=1)
-    assert await left() == [False, True, False]
+    assert await left() == [False, True, False, True], "what is still to be sent is kept"
+    assert (await own.get(attempts))["data"][0]["response"] == "EXPUNGED"
     assert await sql.fetchval(
         "SELECT count(*) FROM hookledger.attempt_content c JOIN projection_1.delivery_state d USING (delivery)"
         " WHERE d.message = $1",
@@ -350,12 +357,13 @@ async def test_to_a_token_flagged_event_types_are_there_with_their_flag_only(own
     app = await own.create_application()
     await own.post("/event-type", {"name": "plain", "description": ""})
     await own.post("/event-type", {"name": "beta", "description": "", "featureFlag": "beta-users"})
-    for flags, names in (([], ["plain"]), (["beta-users"], ["beta", "plain"])):
+    await own.post("/event-type", {"name": "both", "description": "", "featureFlags": ["beta-users", "staff"]})
+    for flags, names in (([], ["plain"]), (["beta-users"], ["beta", "both", "plain"]), (["staff"], ["both", "plain"])):
         token = (await own.post(f"/auth/app-portal-access/{app}", {"featureFlags": flags}))["token"]
         listed = (await send(own, "GET", "/event-type", key=token)).json["data"]
         assert [item["name"] for item in listed] == names
-        assert (await send(own, "GET", "/event-type/beta", key=token)).status == (200 if flags else 404)
-    assert len((await own.get("/event-type"))["data"]) == 2
+        assert (await send(own, "GET", "/event-type/both", key=token)).status == (200 if flags else 404)
+    assert len((await own.get("/event-type"))["data"]) == 3
 
 
 # The history of changes

@@ -11,7 +11,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from libs.common.contracts import front_door
 from services.ingress.inbound import Inbound
 from services.ingress.messages import Messages
-from services.registry.examples import EXAMPLES, PATH_PARAMETERS, TAGS
+from services.registry.document_examples import EXAMPLES, PATH_PARAMETERS, TAGS
 from services.registry.routes import ROUTES, add_routes
 from tests.support.documented import document
 
@@ -44,7 +44,7 @@ def test_each_route_of_the_registry_is_in_the_document_and_the_other_way_round()
 def test_each_route_that_ingress_answers_itself_is_in_the_document_and_the_other_way_round() -> None:
     app = web.Application()
     nothing = cast("Any", None)
-    Messages(nothing, nothing, nothing, body_seconds=1).add_routes(app)
+    Messages(nothing, nothing, nothing, nothing, body_seconds=1).add_routes(app)
     Inbound(nothing, nothing, nothing, body_seconds=1).add_routes(app)
     by_wildcard = {("GET", front_door.CHALLENGE.full_path)}
     assert routed(app) | by_wildcard == {(operation.method, operation.full_path) for operation in front_door.OPERATIONS}
