@@ -166,6 +166,7 @@ class Dispatcher:
             settings.amqp_url,
             names,
             "hookledger-dispatcher",
+            service="dispatcher",
             consumers=(
                 Consumer(handle=self._fan_outs.on_envelope, queue=names.messages_queue, prefetch=ENVELOPES_IN_HAND),
                 Consumer(handle=self._on_change, exchange=names.registry),

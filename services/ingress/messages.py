@@ -9,7 +9,7 @@ from aiohttp import web
 from libs.common.contracts.registry import RegistryObject
 from libs.common.domain.facts import Origin
 from libs.common.domain.message import MAX_BODY_BYTES
-from libs.common.runtime.http import ApiError, invalid, json_response
+from libs.common.runtime.http import REQUEST_ID_KEY, ApiError, invalid, json_response
 from services.ingress import message_in
 from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.body import continue_unless_too_large, read_body
@@ -132,7 +132,7 @@ class Messages:
             raise _no_application()
         document = _application(message.application, named)
         await self._registry.create_application(
-            document, authorization=request.headers["Authorization"], request_id=request["request_id"]
+            document, authorization=request.headers["Authorization"], request_id=request[REQUEST_ID_KEY]
         )
         app = await self._directory.fresh_application(org, named)
         if app is None:

@@ -15,6 +15,8 @@ from libs.common.runtime.logs import logger
 
 _LOG: Final = logger("http")
 REQUEST_ID: Final = "X-Request-Id"
+REQUEST_ID_KEY: Final = web.RequestKey("request_id", str)
+"""Where a request keeps its id."""
 _LONGEST_REQUEST_ID: Final = 128
 
 _CODES: Final = {
@@ -96,7 +98,7 @@ def middlewares(unavailable_on: tuple[type[BaseException], ...] = ()) -> list[An
         given = request.headers.get(REQUEST_ID, "")
         usable = 0 < len(given) <= _LONGEST_REQUEST_ID and given.isascii() and given.isprintable()
         request_id = given if usable else str(new_id())
-        request["request_id"] = request_id
+        request[REQUEST_ID_KEY] = request_id
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             response = await handler(request)
         if not response.prepared:
