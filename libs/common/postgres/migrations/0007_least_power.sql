@@ -10,5 +10,3 @@ REVOKE SELECT ON TABLE hookledger.attempt_content FROM hookledger_dispatcher;
 REVOKE DELETE ON TABLE hookledger.checkpoint FROM hookledger_dispatcher;
 REVOKE DELETE ON TABLE hookledger.lane FROM hookledger_dispatcher;
 REVOKE SELECT ON TABLE projection_1.attempt FROM hookledger_dispatcher;
-
-REVOKE SELECT ON TABLE hookledger.outbox FROM hookledger_registry;
