@@ -11,7 +11,7 @@ from libs.common.domain.facts import Origin
 from libs.common.domain.message import MAX_BODY_BYTES
 from libs.common.postgres.key_use import KeyUse
 from libs.common.runtime.http import REQUEST_ID_KEY, ApiError, invalid, json_response
-from services.ingress import message_in, schemas
+from services.ingress import message_in, metrics, schemas
 from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.body import continue_unless_too_large, read_body
 from services.ingress.candidate import Accepted, Candidate, Claim, Duplicate, Forbidden, KeyKind, Violating, claim
@@ -48,6 +48,13 @@ class Messages:
 
     async def create(self, request: web.Request) -> web.Response:
         """Accept one message."""
+        try:
+            return await self._create(request)
+        except ApiError as refusal:
+            metrics.REJECTED.labels(str(Origin.API), refusal.code).inc()
+            raise
+
+    async def _create(self, request: web.Request) -> web.Response:
         key_hash = await self._directory.key_hash(request.headers.get("Authorization"))
         with_content = _flag(request, "with_content", default=True)
         if "Content-Encoding" in request.headers:

@@ -16,6 +16,8 @@ from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel
 from pamqp.common import FieldTable
 
+from libs.common.runtime.metrics import DEAD_LETTERS
+
 DELIVERY_LIMIT: Final = 20
 # Who looks through the dead letters takes them and gives them back, which counts as a delivery. RabbitMQ 3 has no limit
 # unless it is told one; 4 drops after 20, unless it is told -1, which 3 refuses. Both take a number that is never met.
@@ -105,6 +107,7 @@ async def _declare_dead(channel: AbstractChannel, names: Names) -> None:
     unlimited: FieldTable = {"x-queue-type": "quorum", "x-delivery-limit": NO_DELIVERY_LIMIT}
     dead = await channel.declare_queue(names.dead, durable=True, arguments=unlimited)
     await dead.bind(names.dead)
+    DEAD_LETTERS.set(dead.declaration_result.message_count or 0)
 
 
 async def _declare_way_in(channel: AbstractChannel, names: Names) -> None:
