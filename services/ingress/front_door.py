@@ -11,7 +11,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from libs.common.runtime.http import REQUEST_ID, ApiError
+from libs.common.runtime.http import REQUEST_ID, REQUEST_ID_KEY, ApiError
 from libs.common.runtime.logs import logger
 from services.ingress import metrics
 from services.ingress.body import BodyError, body_chunks, continue_unless_too_large
@@ -118,13 +118,13 @@ def _forwarded(request: web.Request) -> CIMultiDict[str]:
     headers["X-Forwarded-For"] = request.remote or "unknown"
     headers["X-Forwarded-Host"] = request.host
     headers["X-Forwarded-Proto"] = request.scheme
-    headers[REQUEST_ID] = request["request_id"]
+    headers[REQUEST_ID] = request[REQUEST_ID_KEY]
     return headers
 
 
 def _response(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
     headers = _end_to_end(answer.headers)
-    headers.setdefault(REQUEST_ID, request["request_id"])
+    headers.setdefault(REQUEST_ID, request[REQUEST_ID_KEY])
     return web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
 
 

@@ -11,8 +11,8 @@ from libs.common.contracts.registry import RegistryObject
 from libs.common.domain.facts import Origin
 from libs.common.domain.message import MAX_BODY_BYTES
 from libs.common.postgres.key_use import KeyUse
-from libs.common.runtime.http import ApiError, invalid, json_response
-from services.ingress import message_in, schemas
+from libs.common.runtime.http import REQUEST_ID_KEY, ApiError, invalid, json_response
+from services.ingress import message_in, metrics, schemas
 from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.body import continue_unless_too_large, read_body
 from services.ingress.candidate import Accepted, Candidate, Claim, Duplicate, Forbidden, KeyKind, Violating, claim
@@ -49,6 +49,13 @@ class Messages:
 
     async def create(self, request: web.Request) -> web.Response:
         """Accept one message."""
+        try:
+            return await self._create(request)
+        except ApiError as refusal:
+            metrics.REJECTED.labels(str(Origin.API), refusal.code).inc()
+            raise
+
+    async def _create(self, request: web.Request) -> web.Response:
         key_hash = await self._directory.key_hash(request.headers.get("Authorization"))
         with_content = _flag(request, "with_content", default=True)
         if "Content-Encoding" in request.headers:
@@ -141,7 +148,7 @@ class Messages:
             raise _no_application()
         document = _application(message.application, named)
         await self._registry.create_application(
-            document, authorization=request.headers["Authorization"], request_id=request["request_id"]
+            document, authorization=request.headers["Authorization"], request_id=request[REQUEST_ID_KEY]
         )
         app = await self._directory.fresh_application(org, named)
         if app is None:

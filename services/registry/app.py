@@ -91,7 +91,7 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
     names = Names(settings.amqp_prefix)
     gone = GoneEndpoints(registry.pool, registry.announcer)
     consumer = Consumer(queue=names.deliveries_queue, handle=gone.handle, limited=True)
-    broker = Broker(settings.amqp_url, names, "hookledger-registry", consumers=(consumer,))
+    broker = Broker(settings.amqp_url, names, "hookledger-registry", service="registry", consumers=(consumer,))
     try:
         await broker.check()
     except (BrokerUnavailableError, BrokerRefusedError) as error:
