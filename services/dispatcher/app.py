@@ -11,6 +11,7 @@ from aiohttp import web
 
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.delivery import Delivery
+from libs.common.postgres import health, statistics
 from libs.common.postgres.migrate import epoch as ledger_epoch
 from libs.common.postgres.pool import (
     CONNECTION_ERRORS,
@@ -31,7 +32,7 @@ from libs.common.runtime.logs import logger
 from libs.common.runtime.service import StartError
 from libs.common.runtime.settings import parse_master_keys, parse_networks
 from libs.common.runtime.waiting import set_within
-from services.dispatcher import metrics, reclaim, statistics
+from services.dispatcher import metrics, projecting, reclaim
 from services.dispatcher.attempts import Attempts
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
@@ -49,6 +50,7 @@ ENVELOPES_IN_HAND: Final = 8
 SNAPSHOT_POLL_SECONDS: Final = 5.0
 PARTITION_SECONDS: Final = 3600.0
 CLOSE_SECONDS: Final = 5.0
+_PROJECTIONS: Final[tuple[projecting.Projection, ...]] = (statistics, health)
 
 
 async def serve(settings: DispatcherSettings, stopping: asyncio.Event) -> None:
@@ -124,7 +126,10 @@ class Dispatcher:
                 group.create_task(self._lease.run(self._ended)),
                 group.create_task(reclaim.run(self._pool, epoch, self._ended)),
                 group.create_task(self._follower.run(self._ended)),
-                group.create_task(statistics.run(self._pool, self._lease.process, self._ended)),
+                *(
+                    group.create_task(projecting.run(self._pool, self._lease.process, projection, self._ended))
+                    for projection in _PROJECTIONS
+                ),
             ]
             working = [
                 group.create_task(self._fan_outs.sweep()),

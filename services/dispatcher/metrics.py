@@ -16,4 +16,4 @@ CLAIMED: Final = Counter("hookledger_deliveries_claimed", "Waiting deliveries cl
 RECLAIMED: Final = Counter("hookledger_deliveries_reclaimed", "Deliveries taken over from dead processes")
 IN_FLIGHT: Final = Gauge("hookledger_attempts_in_flight", "Attempts under way")
 FOLLOWED: Final = Counter("hookledger_events_published", "CloudEvents published, by exchange", ["exchange"])
-COUNTED: Final = Counter("hookledger_facts_counted", "Ledger events that the statistics have taken in")
+COUNTED: Final = Counter("hookledger_facts_counted", "Ledger events that projections have taken in", ["projection"])
