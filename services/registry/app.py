@@ -13,7 +13,6 @@ from libs.common.postgres import pool as postgres
 from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, DatabaseUnavailableError, open_pool
 from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
-from libs.common.rabbitmq.consuming import Consumer
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.http import add_health, middlewares
 from libs.common.runtime.listening import listening
@@ -24,13 +23,13 @@ from services.registry.announcing import Announcer
 from services.registry.answers import forget_old
 from services.registry.authentication import Authentication
 from services.registry.calls import MAX_BODY_BYTES, REGISTRY, Registry
-from services.registry.gone import GoneEndpoints
 from services.registry.routes import add_routes
 from services.registry.settings import RegistrySettings
+from services.registry.verdicts import Verdicts
 
 _LOG: Final = logger("registry")
 POOL_SIZE: Final = 16
-SWEEP_SECONDS: Final = 30.0
+JUDGE_SECONDS: Final = 1.0
 CLOCK_SECONDS: Final = 10.0
 FORGET_SECONDS: Final = 600.0
 CLOSE_SECONDS: Final = 5.0
@@ -68,9 +67,8 @@ async def serve(settings: RegistrySettings, stopping: asyncio.Event) -> None:
 
 async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: Registry) -> None:
     names = Names(settings.amqp_prefix)
-    gone = GoneEndpoints(registry.pool, registry.announcer)
-    consumer = Consumer(queue=names.deliveries_queue, handle=gone.handle, limited=True)
-    broker = Broker(settings.amqp_url, names, "hookledger-registry", consumers=(consumer,))
+    verdicts = Verdicts(registry.pool, registry.announcer, settings.limits)
+    broker = Broker(settings.amqp_url, names, "hookledger-registry")
     try:
         await broker.check()
     except (BrokerUnavailableError, BrokerRefusedError) as error:
@@ -82,14 +80,13 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
             group.create_task(broker.run())
             announcing = group.create_task(registry.announcer.run(broker))
             repeating = [
-                group.create_task(_repeat("sweep", gone.sweep, SWEEP_SECONDS)),
+                group.create_task(_repeat("verdicts", verdicts.sweep, JUDGE_SECONDS)),
                 group.create_task(_repeat("clock", lambda: postgres.follow_clock(registry.pool), CLOCK_SECONDS)),
                 group.create_task(_repeat("forget", lambda: forget_old(registry.pool), FORGET_SECONDS)),
             ]
             await stopping.wait()
             for task in repeating:
                 task.cancel()
-            await broker.stop_consuming()
             # The requests in hand end here; what they changed is still announced.
             await door.aclose()
             registry.announcer.stop()

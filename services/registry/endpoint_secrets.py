@@ -69,7 +69,7 @@ async def rotate(call: Call, changes: Changes) -> Answer:
         grace=timedelta(seconds=seconds),
         most_old=MOST_OLD_KEYS,
     )
-    await changes.update(found, replace(document, keys=keys), uid=found.uid, verb=Verb.SECRET_ROTATED)
+    await changes.update(found, replace(document, keys=keys, failing=None), uid=found.uid, verb=Verb.SECRET_ROTATED)
     only_now = text is None and organisation.secret_reveal is SecretReveal.ONCE
     sdk = _SDK.match(call.request.headers.get("User-Agent", ""))
     if only_now or (sdk is not None and int(sdk[1]) >= _SDK_READS_SECRET):

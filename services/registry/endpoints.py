@@ -12,7 +12,7 @@ from libs.common.domain import ids
 from libs.common.domain.endpoint import Profile
 from libs.common.domain.ids import Prefix
 from libs.common.domain.urls import UrlRefusal, parse_target
-from libs.common.postgres.registry import Changes
+from libs.common.postgres.registry import Changes, Verb
 from libs.common.runtime.clock import new_id
 from libs.common.runtime.http import invalid
 from services.registry import objects, secrets
@@ -147,7 +147,8 @@ async def put(call: Call, changes: Changes) -> Answer:
         return await _create(call, changes, app.id, body, body.uid or uid)
     keys = cast("EndpointDocument", found.document).keys
     uid = objects.put_uid(found, path, body.uid)
-    return ok(out(await changes.update(found, await _document(call, body, keys), uid=uid)))
+    document = await _document(call, body, keys)
+    return ok(out(await changes.update(found, document, uid=uid, verb=_verb(found, document))))
 
 
 async def patch(call: Call, changes: Changes) -> Answer:
@@ -170,7 +171,8 @@ async def patch(call: Call, changes: Changes) -> Answer:
         timeout_ms=given(body.timeout_ms, old.timeout_ms),
         keys=old.keys,
     )
-    return ok(out(await changes.update(found, document, uid=given(body.uid, found.uid))))
+    uid = given(body.uid, found.uid)
+    return ok(out(await changes.update(found, document, uid=uid, verb=_verb(found, document))))
 
 
 async def delete(call: Call, changes: Changes) -> Answer:
@@ -179,6 +181,12 @@ async def delete(call: Call, changes: Changes) -> Answer:
     await changes.delete(found)
     await secrets.erase(call.connection, found.id)
     return NO_CONTENT
+
+
+def _verb(found: RegistryObject, document: EndpointDocument) -> Verb:
+    if cast("EndpointDocument", found.document).disabled == document.disabled:
+        return Verb.UPDATED
+    return Verb.DISABLED if document.disabled else Verb.ENABLED
 
 
 async def _create(call: Call, changes: Changes, app: UUID, body: EndpointIn, uid: str | None) -> Answer:

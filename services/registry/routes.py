@@ -14,6 +14,7 @@ from services.registry import (
     attempts,
     deliveries,
     destinations,
+    endpoint_health,
     endpoint_secrets,
     endpoint_stats,
     endpoints,
@@ -27,6 +28,7 @@ from services.registry.attempts import AttemptOut
 from services.registry.calls import Route, read, write
 from services.registry.deliveries import DeliveryOut, LedgerEventOut
 from services.registry.destinations import EndpointMessageOut, MessageEndpointOut
+from services.registry.endpoint_health import EndpointHealthOut
 from services.registry.endpoint_secrets import EndpointSecretOut, EndpointSecretRotateIn
 from services.registry.endpoint_stats import EndpointStatsOut
 from services.registry.endpoints import EndpointIn, EndpointOut, EndpointPatch
@@ -82,6 +84,7 @@ ROUTES: Final = (
           {200: EndpointSecretOut, 204: None}, body=EndpointSecretRotateIn, body_required=False, refusals=(400,)),
     read(f"{_ENDPOINT}/stats", endpoint_stats.get, "v1.endpoint.get-stats", EndpointStatsOut,
          query=(endpoint_stats.SINCE, endpoint_stats.UNTIL), refusals=(400,)),
+    read(f"{_ENDPOINT}/health", endpoint_health.get, "v1.endpoint.get-health", EndpointHealthOut),
 
     read(f"{_APP}/source", sources.list_all, "v1.source.list", PageOut[SourceOut], query=ORDERED_PAGE),
     write("POST", f"{_APP}/source", sources.create, "v1.source.create", {201: SourceOut}, body=SourceIn),

@@ -1,8 +1,8 @@
 """How an endpoint fares: the fold of its attempts in the ledger's order, and what follows from it for the endpoint.
 
 A run is the failures in a row that one configuration met with. What an earlier configuration met with says nothing of
-the present one: a failure under a newer configuration begins a run of its own, one under an older adds to none. Attempts
-whose outcome nobody knows, and those that sent nothing, say nothing of the endpoint.
+the present one: a failure under a newer configuration begins a run of its own, one under an older adds to none.
+Attempts whose outcome nobody knows, and those that sent nothing, say nothing of the endpoint.
 """
 
 from bisect import bisect_left
@@ -15,7 +15,7 @@ from itertools import accumulate
 from typing import Final, TypeAlias, assert_never
 
 BOUNDS_US: Final = tuple(round(1000 * 2 ** (step / 4)) for step in range(63))
-"""Upper bounds of the buckets in microseconds, the last one's left out: a quarter of an octave each, from 1 ms to 46 s."""
+"""Upper bounds of the buckets but the last, in microseconds: a quarter of an octave each, from 1 ms to 46 s."""
 
 BUCKETS: Final = len(BOUNDS_US) + 1
 Counts: TypeAlias = tuple[int, ...]
@@ -47,7 +47,10 @@ Ended: TypeAlias = Succeeded | Failed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """A row of the projection. `latencies` count the answers of `latency_day` (UTC), `latencies_before` the day's before."""
+    """A row of the projection.
+
+    `latencies` count the answers of `latency_day` (UTC), `latencies_before` those of the day before.
+    """
 
     config_version: int = 0
     failures: int = 0
@@ -154,13 +157,14 @@ def _timed(health: Health, attempt: Ended) -> Health:
     """Count the time of an answer in its day; what is older than the day before is counted no more."""
     if attempt.latency is None:
         return health
-    day = attempt.at.date()
-    if health.latency_day is None or day > health.latency_day:
-        before = health.latencies if health.latency_day == day - _DAY else NONE
-        health = replace(health, latency_day=day, latencies=NONE, latencies_before=before)
-    if day == health.latency_day:
+    day, last = attempt.at.date(), health.latency_day
+    if last is None or day > last:
+        before = health.latencies if last == day - _DAY else NONE
+        counts = _counted(NONE, attempt.latency)
+        return replace(health, latency_day=day, latencies=counts, latencies_before=before)
+    if day == last:
         return replace(health, latencies=_counted(health.latencies, attempt.latency))
-    if day == health.latency_day - _DAY:
+    if day == last - _DAY:
         return replace(health, latencies_before=_counted(health.latencies_before, attempt.latency))
     return health
 

@@ -3,6 +3,8 @@
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
+
 from libs.common.domain.health import Health
 from libs.common.postgres import health
 from libs.common.postgres.checkpoint import Checkpoint
@@ -38,12 +40,16 @@ async def test_failures_in_a_row_belong_to_the_configuration_that_met_with_them(
     assert sum(up.latencies) + sum(up.latencies_before) == 5
 
 
-async def test_nothing_follows_from_health_while_the_next_fact_is_of_the_past(world: World) -> None:
+async def test_nothing_follows_from_health_while_the_next_fact_is_of_the_past(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = await world.application()
     async with await open_pool(world.url, "registry", size=1) as pool:
         await fold_all(world)
         assert await health.current(pool)
-        await world.waiting(app, new_id(), 1, age=timedelta(minutes=2))
+        await world.accept(app)
+        assert await health.current(pool)
+        monkeypatch.setattr(health, "BEHIND", timedelta(0))
         assert not await health.current(pool)
         await fold_all(world)
         assert await health.current(pool)

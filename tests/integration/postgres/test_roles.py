@@ -12,7 +12,7 @@ SERVICES: tuple[Service, ...] = get_args(Service)
 WRITERS = {"hookledger.fact": {"ingress", "dispatcher"}, "hookledger.registry_fact": {"registry"}}
 READERS = {
     "hookledger.fact": {"ingress", "dispatcher", "registry"},
-    "hookledger.registry_fact": {"registry", "dispatcher"},
+    "hookledger.registry_fact": {"registry"},
 }
 CHANGES = {
     "UPDATE": "UPDATE {} SET kind = 'Other'",

@@ -18,23 +18,8 @@ CREATE INDEX registry_object_failing ON hookledger.registry_object (id)
     WHERE kind = 'endpoint' AND deleted_at IS NULL AND data ? 'failing';
 DROP INDEX projection_1.attempt_gone; -- health has the 410s
 
--- Circuit breakers of the endpoints that no attempt reaches. Runtime state of delivering, as lanes are: no row is a
--- closed one.
-CREATE TABLE hookledger.breaker (
-    endpoint  uuid PRIMARY KEY,
-    opened_at timestamptz NOT NULL,
-    "interval" interval NOT NULL,      -- between two probes
-    allowed   integer NOT NULL,        -- attempts that may begin at `probe_at`
-    probe_at  timestamptz NOT NULL
-) WITH (fillfactor = 50);
-
 -- What lanes count: `hookledger rebuild` counts it again, lane by lane.
 CREATE INDEX queue_counted ON hookledger.queue (lane) WHERE counted;
 
 GRANT SELECT, INSERT, UPDATE ON projection_1.endpoint_health TO hookledger_dispatcher;
-GRANT SELECT, INSERT, UPDATE, DELETE ON hookledger.breaker TO hookledger_dispatcher;
-GRANT SELECT ON projection_1.endpoint_health, hookledger.breaker TO hookledger_registry;
-
--- Operational messages: a dispatcher follows both ledgers, and accepts what it has to say of them.
-GRANT SELECT ON hookledger.registry_fact TO hookledger_dispatcher;
-GRANT INSERT ON hookledger.message, hookledger.message_body TO hookledger_dispatcher;
+GRANT SELECT ON projection_1.endpoint_health TO hookledger_registry;
