@@ -26,7 +26,7 @@ from services.registry import (
 from services.registry.applications import ApplicationIn, ApplicationOut, ApplicationPatch
 from services.registry.attempts import AttemptOut
 from services.registry.calls import Route, read, write
-from services.registry.deliveries import DeliveryOut, LedgerEventOut
+from services.registry.deliveries import DeliveryInDetailOut, DeliveryOut, LedgerEventOut
 from services.registry.destinations import EndpointMessageOut, MessageEndpointOut
 from services.registry.endpoint_health import EndpointHealthOut
 from services.registry.endpoint_secrets import EndpointSecretOut, EndpointSecretRotateIn
@@ -119,7 +119,7 @@ ROUTES: Final = (
          "v1.message-attempt.list-attempted-destinations", PageOut[MessageEndpointOut], query=PAGE),
 
     read(f"{_APP}/delivery", deliveries.list_all, "v1.delivery.list", PageOut[DeliveryOut], query=deliveries.FILTER),
-    read(_DELIVERY, deliveries.get, "v1.delivery.get", DeliveryOut),
+    read(_DELIVERY, deliveries.get, "v1.delivery.get", DeliveryInDetailOut),
     read(f"{_DELIVERY}/ledger", deliveries.ledger, "v1.delivery.ledger", PageOut[LedgerEventOut]),
 
     read(f"{_APP}/rejected", rejected.list_all, "v1.rejected.list", PageOut[RejectedOut], query=ORDERED_PAGE),

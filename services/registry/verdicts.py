@@ -23,6 +23,20 @@ _LOG: Final = logger("verdicts")
 LOOK_BACK: Final = timedelta(minutes=5)
 """More than a failure may take from its time to its being seen, which is `health.BEHIND` and a batch."""
 
+NEWS: Final = """
+    SELECT h.endpoint
+    FROM projection_1.endpoint_health h JOIN hookledger.registry_object e ON e.id = h.endpoint
+    WHERE h.failing_since IS NOT NULL AND h.last_failure_at > $1
+        AND (h.gone_at IS NOT NULL OR h.last_failure_at - h.failing_since >= $2)
+        AND e.kind = 'endpoint' AND e.deleted_at IS NULL
+        AND NOT coalesce((e.data ->> 'disabled')::boolean, false)
+    UNION ALL
+    SELECT e.id
+    FROM hookledger.registry_object e JOIN projection_1.endpoint_health h ON h.endpoint = e.id
+    WHERE e.kind = 'endpoint' AND e.deleted_at IS NULL AND e.data ? 'failing' AND h.failing_since IS NULL
+"""
+"""Enabled endpoints that fail, and have since $1, for $2 or with a 410; and those called failing that fail no more."""
+
 _LONG_AGO: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
@@ -48,18 +62,7 @@ class Verdicts:
             return
         shortest = min(self._limits.failing_after or timedelta.max, self._limits.disabled_after or timedelta.max)
         rows = await self._pool.fetch(
-            """
-            SELECT h.endpoint
-            FROM projection_1.endpoint_health h JOIN hookledger.registry_object e ON e.id = h.endpoint
-            WHERE h.failing_since IS NOT NULL AND h.last_failure_at > $1
-                AND (h.gone_at IS NOT NULL OR h.last_failure_at - h.failing_since >= $2)
-                AND e.kind = 'endpoint' AND e.deleted_at IS NULL
-                AND NOT coalesce((e.data ->> 'disabled')::boolean, false)
-            UNION ALL
-            SELECT e.id
-            FROM hookledger.registry_object e JOIN projection_1.endpoint_health h ON h.endpoint = e.id
-            WHERE e.kind = 'endpoint' AND e.deleted_at IS NULL AND e.data ? 'failing' AND h.failing_since IS NULL
-            """,
+            NEWS,
             self._seen_until,
             shortest,
         )
