@@ -34,6 +34,7 @@ from libs.common.runtime.settings import parse_master_keys, parse_networks
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import metrics, projecting, reclaim
 from services.dispatcher.attempts import Attempts
+from services.dispatcher.cancelling import Cancelling
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
 from services.dispatcher.fanout import FanOuts
@@ -135,6 +136,7 @@ class Dispatcher:
             working = [
                 group.create_task(self._fan_outs.sweep()),
                 group.create_task(self._claims.run(stopping)),
+                group.create_task(self._cancelling.run(stopping)),
                 group.create_task(self._jobs.run(stopping)),
                 group.create_task(self._keep_current(stopping)),
                 group.create_task(self._keep_partitions(stopping)),
@@ -159,6 +161,7 @@ class Dispatcher:
             capacity=self._capacity,
             attempts=self._attempts,
         )
+        self._cancelling = Cancelling(pool=pool, epoch=epoch, lease=self._lease, snapshot=self._snapshot)
         self._jobs = Jobs(pool=pool, epoch=epoch, lease=self._lease, snapshot=self._snapshot, requested=self._note)
         self._fan_outs = FanOuts(
             pool=pool,
@@ -188,8 +191,7 @@ class Dispatcher:
         """Take no new work, let sends under way end, record, and leave nothing in flight."""
         await self._broker.stop_consuming()
         self._fan_outs.stop()
-        self._claims.note([])
-        self._jobs.wake()
+        self._look_now()
         self._unheard.set()
         await asyncio.gather(*working)
         await batchers[0]
@@ -223,8 +225,7 @@ class Dispatcher:
                 _LOG.warning("registry.announcement_malformed")
                 return
             await self._snapshot.catch_up(version)
-            self._claims.note([])
-            self._jobs.wake()
+            self._look_now()
 
     async def _catch_up_soon(self) -> None:
         """Announcements may have gone unheard: look at once, apart from the broker, whose state is not Postgres's."""
@@ -239,7 +240,7 @@ class Dispatcher:
                 before = self._snapshot.version
                 await self._snapshot.catch_up()
                 if self._snapshot.version != before:
-                    self._claims.note([])
+                    self._look_now()
             except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 _LOG.warning("snapshot.interrupted", reason=str(error) or type(error).__name__)
 
@@ -255,6 +256,13 @@ class Dispatcher:
 
     def _note(self, waiting: Sequence[Delivery]) -> None:
         self._claims.note(waiting)
+        self._cancelling.note(waiting)
+
+    def _look_now(self) -> None:
+        """The registry has changed, or it is time to stop."""
+        self._claims.note([])
+        self._cancelling.wake()
+        self._jobs.wake()
 
     def _web(self) -> web.Application:
         async def database() -> bool:

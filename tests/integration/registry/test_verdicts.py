@@ -99,27 +99,25 @@ async def test_nobody_is_judged_by_what_an_earlier_url_answered(
         assert [kind for kind, _ in await history(sql, endpoint)] == ["EndpointCreated", "EndpointUpdated"]
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
+async def test_whatever_its_owner_changes_of_a_failing_endpoint_it_begins_anew(
+    registry: Registry, api: Client, database: str, pool: Pool, sql: Sql
+) -> None:
+    app = await api.create_application()
+    for method, path, body in (
         ("PATCH", "", {"description": "mended"}),
         ("PUT", "", {"url": "http://localhost"}),
         ("POST", "/secret/rotate", None),
         ("PATCH", "/headers", {"headers": {"x-token": "mended"}}),
         ("PATCH", "/transformation", {"expression": "@"}),
-    ],
-)
-async def test_whatever_its_owner_changes_of_a_failing_endpoint_it_begins_anew(
-    registry: Registry, api: Client, database: str, pool: Pool, sql: Sql, method: str, path: str, body: Any
-) -> None:
-    app = await api.create_application()
-    text = (await api.post(f"/app/{app}/endpoint", {"url": "http://localhost"}))["id"]
-    url = f"/api/v1/app/{app}/endpoint/{text}"
-    await attempt(sql, Place.of(registry.organisation, app), ids.decode(Prefix.ENDPOINT, text), [500, 500], database)
-    await sweep(pool, Limits(failing_after=timedelta(microseconds=1), disabled_after=None))
-    assert (await api.request("GET", f"{url}/health")).json["state"] == "failing"
-    assert (await api.request(method, url + path, json=body)).status < 300
-    assert (await api.request("GET", f"{url}/health")).json["state"] == "healthy"
+    ):
+        text = (await api.post(f"/app/{app}/endpoint", {"url": "http://localhost"}))["id"]
+        endpoint = f"/app/{app}/endpoint/{text}"
+        place = Place.of(registry.organisation, app)
+        await attempt(sql, place, ids.decode(Prefix.ENDPOINT, text), [500, 500], database)
+        await sweep(pool, Limits(failing_after=timedelta(microseconds=1), disabled_after=None))
+        assert (await api.get(f"{endpoint}/health"))["state"] == "failing"
+        assert (await api.request(method, f"/api/v1{endpoint}{path}", json=body)).status < 300
+        assert (await api.get(f"{endpoint}/health"))["state"] == "healthy", path
 
 
 async def test_nothing_follows_while_health_is_made_anew(
