@@ -11,7 +11,6 @@ from aiohttp import web
 
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.delivery import Delivery
-from libs.common.postgres import health, statistics
 from libs.common.postgres.migrate import epoch as ledger_epoch
 from libs.common.postgres.pool import (
     CONNECTION_ERRORS,
@@ -32,7 +31,7 @@ from libs.common.runtime.logs import logger
 from libs.common.runtime.service import StartError
 from libs.common.runtime.settings import parse_master_keys, parse_networks
 from libs.common.runtime.waiting import set_within
-from services.dispatcher import metrics, projecting, reclaim
+from services.dispatcher import backlog, metrics, projecting, reclaim, transitions
 from services.dispatcher.attempts import Attempts
 from services.dispatcher.cancelling import Cancelling
 from services.dispatcher.capacity import Capacity
@@ -52,7 +51,6 @@ ENVELOPES_IN_HAND: Final = 8
 SNAPSHOT_POLL_SECONDS: Final = 5.0
 PARTITION_SECONDS: Final = 3600.0
 CLOSE_SECONDS: Final = 5.0
-_PROJECTIONS: Final[tuple[projecting.Projection, ...]] = (statistics, health)
 
 
 async def serve(settings: DispatcherSettings, stopping: asyncio.Event) -> None:
@@ -130,8 +128,9 @@ class Dispatcher:
                 group.create_task(self._follower.run(self._ended)),
                 *(
                     group.create_task(projecting.run(self._pool, self._lease.process, projection, self._ended))
-                    for projection in _PROJECTIONS
+                    for projection in projecting.PROJECTIONS
                 ),
+                group.create_task(backlog.run(self._pool, self._ended)),
             ]
             working = [
                 group.create_task(self._fan_outs.sweep()),
@@ -177,6 +176,7 @@ class Dispatcher:
             settings.amqp_url,
             names,
             "hookledger-dispatcher",
+            service="dispatcher",
             consumers=(
                 Consumer(handle=self._fan_outs.on_envelope, queue=names.messages_queue, prefetch=ENVELOPES_IN_HAND),
                 Consumer(handle=self._on_change, exchange=names.registry),
@@ -201,8 +201,9 @@ class Dispatcher:
         try:
             async with transaction(self._pool) as connection:
                 left = await reclaim.take_over(connection, epoch, self._lease.process)
+            transitions.count_ended(left)
             if left:
-                _LOG.warning("dispatcher.unknown_at_stop", deliveries=left)
+                _LOG.warning("dispatcher.unknown_at_stop", deliveries=len(left))
             await self._lease.end()
         except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
             _LOG.warning("dispatcher.left_to_others", reason=str(error))

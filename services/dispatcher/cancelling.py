@@ -82,15 +82,17 @@ class Cancelling:
         for identity in unwanted:
             if not stopping.is_set():
                 async with transaction(self._pool) as connection:
-                    cancelled += await self._cancel_some(connection, identity)
+                    changed = await self._cancel_some(connection, identity)
+                transitions.count_ended(changed)
+                cancelled += len(changed)
         return cancelled
 
-    async def _cancel_some(self, connection: Connection, identity: UUID) -> int:
+    async def _cancel_some(self, connection: Connection, identity: UUID) -> list[Transition]:
         now = await self._lease.fence(connection)
         changes, deliveries = await lanes.take_waiting(connection, identity, most=CHUNK)
         states = await projection.lock(connection, sorted(deliveries))
         if not await self._snapshot.is_current(connection) or self._wanted(identity):
-            return 0  # what was taken may be meant for an endpoint that is wanted again
+            return []  # what was taken may be meant for an endpoint that is wanted again
         endpoint = self._snapshot.endpoint(identity)
         changed: list[Transition] = []
         for delivery, state in states.items():
@@ -102,7 +104,7 @@ class Cancelling:
         await transitions.write_facts(connection, self._epoch, changed)
         await lanes.finish(connection, [change.delivery for change in changed])
         await lanes.refresh(connection, changes, now, served=False)
-        return len(changed)
+        return changed
 
     def _wanted(self, identity: UUID) -> bool:
         endpoint = self._snapshot.endpoint(identity)

@@ -1,6 +1,5 @@
 """Deliveries: a message at an endpoint, as a list, one by one, and with all that the ledger has on it."""
 
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -8,6 +7,7 @@ import asyncpg
 import msgspec
 import orjson
 
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import Kind
 from libs.common.domain import ids
 from libs.common.domain.delivery import Status
@@ -44,10 +44,10 @@ class DeliveryOut(Out):
     failures: int
     last_status: int | None
     attempt_id: str | None
-    next_attempt: datetime | None
+    next_attempt: Time | None
     version: int
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
 
 
 class DeliveryInDetailOut(DeliveryOut):
@@ -61,7 +61,7 @@ class LedgerEventOut(Out):
 
     version: int
     kind: str
-    at: datetime
+    at: Time
     schema: int
     endpoint_id: str | None
     data: dict[str, Any]
