@@ -1,0 +1,102 @@
+"""The portal's routes, and what each of its answers carries."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import aiohttp_jinja2
+import jinja2
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from services.registry.portal import actions, pages, visits
+from services.registry.portal.api import SESSION
+from services.registry.portal.visits import visiting
+
+_FOLDER: Final = Path(__file__).parent
+_CONNECTIONS: Final = 32
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "same-origin",
+}
+# fmt: off
+_PAGES: Final = {
+    "/endpoints": pages.endpoints,
+    "/endpoints/new": actions.new_endpoint,
+    "/endpoints/{endpoint}": pages.endpoint,
+    "/endpoints/{endpoint}/edit": actions.edit_endpoint,
+    "/endpoints/{endpoint}/deliveries": pages.deliveries,
+    "/deliveries/{delivery}": pages.delivery,
+    "/deliveries/{delivery}/progress": pages.progress,
+    "/messages": pages.messages,
+    "/messages/{message}": pages.message,
+}
+_ACTIONS: Final = {
+    "/endpoints/new": actions.add_endpoint,
+    "/endpoints/{endpoint}/edit": actions.save_endpoint,
+    "/endpoints/{endpoint}/enable": actions.switching(disabled=False),
+    "/endpoints/{endpoint}/disable": actions.switching(disabled=True),
+    "/endpoints/{endpoint}/delete": actions.delete_endpoint,
+    "/endpoints/{endpoint}/test": actions.test_endpoint,
+    "/deliveries/{delivery}/resend": actions.resend,
+}
+# fmt: on
+
+
+def add_portal(app: web.Application) -> None:
+    """Add the portal under /portal/."""
+    portal = web.Application(middlewares=[_guarded])
+    aiohttp_jinja2.setup(
+        portal,
+        loader=jinja2.FileSystemLoader(_FOLDER / "templates"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        filters={"moment": _moment},
+        context_processors=[_defaults],
+    )
+    portal.cleanup_ctx.append(_session)
+    portal.router.add_get("/", visits.door)
+    portal.router.add_post("/session", visits.sign_in)
+    portal.router.add_post("/sign-out", visits.sign_out)
+    portal.router.add_static("/static", _FOLDER / "static")
+    for path, page in _PAGES.items():
+        portal.router.add_get(path, visiting(page))
+    for path, action in _ACTIONS.items():
+        portal.router.add_post(path, visiting(action))
+    app.add_subapp("/portal/", portal)
+    app.router.add_get("/portal", _to_the_door)
+
+
+async def _to_the_door(_: web.Request) -> web.Response:
+    return web.Response(status=308, headers={"Location": "/portal/"})
+
+
+@web.middleware
+async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
+    response = await handler(request)
+    response.headers.update(_HEADERS)
+    if request.path.startswith("/portal/static/"):
+        response.headers["Cache-Control"] = "public, max-age=300"
+    return response
+
+
+async def _session(app: web.Application) -> AsyncIterator[None]:
+    connector = aiohttp.TCPConnector(limit=_CONNECTIONS)
+    async with aiohttp.ClientSession(connector=connector, trust_env=False, cookie_jar=aiohttp.DummyCookieJar()) as it:
+        app[SESSION] = it
+        yield
+
+
+async def _defaults(_: web.Request) -> dict[str, object]:
+    return {"application": None, "place": None, "notice": None}
+
+
+def _moment(text: str) -> str:
+    """A time of the API as people read it, to the second, in UTC."""
+    return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M:%S UTC")
