@@ -25,7 +25,7 @@ ENDPOINT: Final = text("endpointId", "Only deliveries to this endpoint, by id or
 STATUS: Final = texts("status", "Only deliveries that have one of these statuses.", list(Status))
 FILTER: Final = (*ORDERED_PAGE, MESSAGE, ENDPOINT, STATUS)
 
-_IDS: Final = {"attempt": Prefix.ATTEMPT, "message": Prefix.MESSAGE, "source": Prefix.SOURCE}
+_IDS: Final = {"attempt": Prefix.ATTEMPT, "message": Prefix.MESSAGE, "source": Prefix.SOURCE, "job": Prefix.JOB}
 _NAMES: Final = {name: f"{name}Id" for name in _IDS}
 
 
