@@ -1,4 +1,7 @@
-"""The front door: an `/api/v1` request that is not the ingress's own goes on to the registry, its answer back."""
+"""The front door: an `/api/v1` request that is not the ingress's own goes on to the registry, its answer back.
+
+So do requests for the portal.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Final
@@ -46,6 +49,8 @@ class FrontDoor:
         app.router.add_get("/api/v1/health", self.health)
         app.router.add_get("/api/v1/health/", self.health)
         app.router.add_route("*", "/api/v1/{rest:.*}", self.forward, expect_handler=expect)
+        app.router.add_route("*", "/portal", self.forward, expect_handler=expect)
+        app.router.add_route("*", "/portal/{rest:.*}", self.forward, expect_handler=expect)
 
     async def health(self, _: web.Request) -> web.Response:
         """Say that the front door is open."""

@@ -1,16 +1,19 @@
 """The HTTP API as the portal asks it: over this service's own door, under the visitor's token."""
 
 from typing import Any, Final
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
 from aiohttp import web
 from yarl import URL
 
+from libs.common.contracts.operations import API
+from libs.common.runtime.http import REQUEST_ID
+
 TIMEOUT: Final = aiohttp.ClientTimeout(total=20, connect=2)
 SESSION: Final = web.AppKey("portal_session", aiohttp.ClientSession)
-
-
+BUSY: Final = "The server is busy. Try again in a moment."
 SHOWN_CHARACTERS: Final = 64 * 1024
 """How much of a payload a page shows."""
 
@@ -49,12 +52,9 @@ class Api:
     def __init__(self, request: web.Request, token: str) -> None:
         assert request.transport is not None
         host, port = request.transport.get_extra_info("sockname")[:2]
-        self._root = URL.build(scheme="http", host=host, port=port) / "api" / "v1"
+        self._root = URL.build(scheme="http", host=host, port=port)
         self._session = request.config_dict[SESSION]
-        # As the first request says who asks, so does this one.
-        self._headers = {"Authorization": f"Bearer {token}"} | {
-            name: request.headers[name] for name in ("X-Request-Id",) if name in request.headers
-        }
+        self._headers = {"Authorization": f"Bearer {token}", REQUEST_ID: request["request_id"]}
 
     async def get(self, *path: str, **query: str | None) -> Any:
         """The document at `path`.
@@ -90,13 +90,14 @@ class Api:
         return msgspec.json.decode(content) if content else None
 
     async def _content(self, method: str, path: tuple[str, ...], query: dict[str, str], body: Any) -> bytes:
-        url = self._root.joinpath(*path).with_query(query)
+        below = "/".join(quote(part, safe="") for part in path)
+        url = self._root.with_path(f"{API}/{below}", encoded=True).with_query(query)
         data = None if body is None else msgspec.json.encode(body)
         try:
             async with self._session.request(method, url, data=data, headers=self._headers, timeout=TIMEOUT) as answer:
                 content = await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise RefusedError(503, {"": "The server is busy. Try again in a moment."}) from error
+            raise RefusedError(503, {"": BUSY}) from error
         if answer.status >= 400:  # noqa: PLR2004  HTTP's line between answers and refusals
             raise RefusedError(answer.status, _problems(content))
         return content

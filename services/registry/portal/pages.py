@@ -1,23 +1,26 @@
 """The pages that show something."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Final
 
 from aiohttp import web
 
+from libs.common.runtime.clock import now
 from services.registry.portal.api import RefusedError
 from services.registry.portal.visits import Visit
 
 PAGE_SIZE: Final = "20"
-MOST_EVENT_TYPES: Final = "250"
-MOST_ENDPOINTS: Final = "250"
-_UNDER_WAY: Final = ("waiting", "sending")
-_FAILED: Final = ("exhausted", "refused", "gone", "expired", "cancelled")
+MOST: Final = "250"
+"""How much of what the API lists by pages is looked through for names."""
+PING: Final = "svix.ping"
+"""An example that there is whatever event types there are."""
+STATISTICS: Final = timedelta(days=7)
 _STATES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "": ("All", ()),
-    "under-way": ("Under way", _UNDER_WAY),
+    "under-way": ("Under way", ("waiting", "sending")),
     "succeeded": ("Succeeded", ("succeeded",)),
-    "failed": ("Failed", _FAILED),
+    "failed": ("Failed", ("exhausted", "refused", "gone", "expired", "cancelled")),
 }
 _NOTICES: Final = {
     "saved": "Saved.",
@@ -34,52 +37,66 @@ async def endpoints(visit: Visit) -> web.StreamResponse:
     iterator = visit.request.query.get("iterator")
     found = await visit.api.get("app", visit.app, "endpoint", limit=PAGE_SIZE, iterator=iterator)
     return visit.page(
-        "endpoints.html", endpoints=found["data"], page=_around(found, iterator), place="endpoints", notice=notice(visit)
+        "endpoints.html",
+        endpoints=found["data"],
+        page=_around(found, iterator),
+        place="endpoints",
+        notice=_notice(visit),
     )
 
 
 async def endpoint(visit: Visit) -> web.StreamResponse:
     """One endpoint, with its deliveries."""
-    return await show_endpoint(visit, {}, {})
+    return await show_endpoint(visit)
 
 
-async def show_endpoint(visit: Visit, problems: Mapping[str, str], values: Mapping[str, str]) -> web.StreamResponse:
-    """The page of the endpoint in the path; `problems` and `values` are of its form for a test message."""
-    name = visit.request.match_info["endpoint"]
-    found = await visit.api.get("app", visit.app, "endpoint", name)
-    context = await _deliveries(visit, found)
+async def show_endpoint(visit: Visit, *, test_problem: str | None = None, tested: str = "") -> web.StreamResponse:
+    """The page of the endpoint in the path.
+
+    Args:
+        visit: whose.
+        test_problem: why the test message that was asked for is not sent.
+        tested: its event type.
+    """
+    found = await visit.api.get(*visit.endpoint)
     return visit.page(
         "endpoint.html",
-        status=422 if problems else 200,
-        stats=await visit.api.get("app", visit.app, "endpoint", name, "stats"),
+        status=422 if test_problem else 200,
+        statistics=await _statistics(visit),
         states=[(state, label) for state, (label, _) in _STATES.items()],
-        event_types=await event_types(visit),
-        problems=problems,
-        values=values,
+        event_types=[*await event_types(visit), PING],
+        test_problem=test_problem,
+        tested=tested,
         place="endpoints",
-        notice=notice(visit),
-        **context,
+        notice=_notice(visit),
+        **await _deliveries(visit, found),
     )
+
+
+async def secret(visit: Visit) -> web.StreamResponse:
+    """The signing secret of an endpoint."""
+    found = await visit.api.get(*visit.endpoint)
+    key = (await visit.api.get(*visit.endpoint, "secret"))["key"]
+    return visit.page("secret.html", endpoint=found, secret=key, created=False, place="endpoints")
 
 
 async def deliveries(visit: Visit) -> web.StreamResponse:
     """The list of an endpoint's deliveries alone, for a page that keeps it current."""
-    found = await visit.api.get("app", visit.app, "endpoint", visit.request.match_info["endpoint"])
-    return visit.page("deliveries.html", **await _deliveries(visit, found))
+    return visit.page("deliveries.html", **await _deliveries(visit, await visit.api.get(*visit.endpoint)))
 
 
 async def delivery(visit: Visit) -> web.StreamResponse:
-    """One delivery: its message, its attempts, and all facts about it."""
+    """One delivery: how it fares, and its message."""
     context = await _progress(visit)
     found = context["delivery"]
-    try:
-        context["endpoint"] = await visit.api.get("app", visit.app, "endpoint", found["endpointId"])
-    except RefusedError as refusal:
-        if refusal.status != web.HTTPNotFound.status_code:
-            raise
-        context["endpoint"] = None
-    context["message"] = await visit.api.message(visit.app, found["messageId"])
-    return visit.page("delivery.html", place="endpoints", notice=notice(visit), **context)
+    return visit.page(
+        "delivery.html",
+        endpoint=await _endpoint_if_any(visit, found["endpointId"]),
+        message=await visit.api.message(visit.app, found["messageId"]),
+        place="endpoints",
+        notice=_notice(visit),
+        **context,
+    )
 
 
 async def progress(visit: Visit) -> web.StreamResponse:
@@ -87,44 +104,71 @@ async def progress(visit: Visit) -> web.StreamResponse:
     return visit.page("progress.html", **await _progress(visit))
 
 
+async def ledger(visit: Visit) -> web.StreamResponse:
+    """Every fact of a delivery, for who opens that part of its page."""
+    return visit.page("ledger.html", facts=(await visit.api.get(*visit.delivery, "ledger"))["data"])
+
+
 async def messages(visit: Visit) -> web.StreamResponse:
     """All messages, the newest first."""
     iterator = visit.request.query.get("iterator")
-    found = await visit.api.get(
-        "app", visit.app, "msg", limit=PAGE_SIZE, iterator=iterator, with_content="false"
-    )  # fmt: skip
+    found = await visit.api.get("app", visit.app, "msg", limit=PAGE_SIZE, iterator=iterator, with_content="false")
     return visit.page("messages.html", messages=found["data"], page=_around(found, iterator), place="messages")
 
 
 async def message(visit: Visit) -> web.StreamResponse:
     """One message, and where it went."""
     found = await visit.api.message(visit.app, visit.request.match_info["message"])
-    sent = await visit.api.get("app", visit.app, "delivery", messageId=found["id"], limit=MOST_ENDPOINTS)
-    known = await visit.api.get("app", visit.app, "endpoint", limit=MOST_ENDPOINTS)
+    sent = await visit.api.get("app", visit.app, "delivery", messageId=found["id"], limit=MOST)
+    known = await visit.api.get("app", visit.app, "endpoint", limit=MOST)
     urls = {each["id"]: each["url"] for each in known["data"]}
     return visit.page("message.html", message=found, deliveries=sent["data"], urls=urls, place="messages")
 
 
 async def event_types(visit: Visit) -> list[str]:
     """The names of the event types that a user may choose from."""
-    found = await visit.api.get("event-type", limit=MOST_EVENT_TYPES)
+    found = await visit.api.get("event-type", limit=MOST)
     return [each["name"] for each in found["data"]]
 
 
-def notice(visit: Visit) -> str | None:
+def _notice(visit: Visit) -> str | None:
     """What was just done, after a redirect."""
     return _NOTICES.get(visit.request.query.get("done", ""))
 
 
+async def _statistics(visit: Visit) -> Any:
+    """How the endpoint fared; None where that takes too long to count."""
+    try:
+        return await visit.api.get(*visit.endpoint, "stats", since=(now() - STATISTICS).isoformat())
+    except RefusedError as refusal:
+        if refusal.status != web.HTTPServiceUnavailable.status_code:
+            raise
+        return None
+
+
+async def _endpoint_if_any(visit: Visit, name: str) -> Any:
+    """An endpoint; None where it was deleted."""
+    try:
+        return await visit.api.get("app", visit.app, "endpoint", name)
+    except RefusedError as refusal:
+        if refusal.status != web.HTTPNotFound.status_code:
+            raise
+        return None
+
+
 async def _deliveries(visit: Visit, endpoint: Mapping[str, Any]) -> dict[str, Any]:
-    state = visit.request.query.get("state", "")
+    asked = visit.request.query.get("state", "")
+    state = asked if asked in _STATES else ""
     iterator = visit.request.query.get("iterator")
-    if state not in _STATES:
-        state = ""
     found = await visit.api.get(
-        "app", visit.app, "delivery", limit=PAGE_SIZE, iterator=iterator, endpointId=endpoint["id"],
+        "app",
+        visit.app,
+        "delivery",
+        limit=PAGE_SIZE,
+        iterator=iterator,
+        endpointId=endpoint["id"],
         status=",".join(_STATES[state][1]) or None,
-    )  # fmt: skip
+    )
     return {
         "endpoint": endpoint,
         "deliveries": found["data"],
@@ -135,19 +179,12 @@ async def _deliveries(visit: Visit, endpoint: Mapping[str, Any]) -> dict[str, An
 
 
 async def _progress(visit: Visit) -> dict[str, Any]:
-    path = ("app", visit.app, "delivery", visit.request.match_info["delivery"])
-    found = await visit.api.get(*path)
-    ledger = await visit.api.get(*path, "ledger")
+    found = await visit.api.get(*visit.delivery)
     attempts = await visit.api.get(
         "app", visit.app, "attempt", "msg", found["messageId"], endpoint_id=found["endpointId"]
     )
-    under_way = found["status"] == "sending" or any(each["statusText"] == "sending" for each in attempts["data"])
-    return {
-        "delivery": found,
-        "attempts": attempts["data"],
-        "ledger": ledger["data"],
-        "under_way": under_way or "done" in visit.request.query,
-    }
+    moving = found["status"] == "sending" or "done" in visit.request.query
+    return {"delivery": found, "attempts": attempts["data"], "seconds": 1 if moving else 10}
 
 
 def _around(found: Mapping[str, Any], iterator: str | None) -> dict[str, str | None]:

@@ -11,10 +11,13 @@ import jinja2
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS
+from libs.common.runtime.http import ApiError
 from services.registry.portal import actions, pages, visits
-from services.registry.portal.api import SESSION
+from services.registry.portal.api import BUSY, SESSION, RefusedError
 from services.registry.portal.visits import visiting
 
+UNAVAILABLE: Final = (*CONNECTION_ERRORS, *RETRYABLE_ERRORS)
 _FOLDER: Final = Path(__file__).parent
 _CONNECTIONS: Final = 32
 _HEADERS: Final = {
@@ -28,22 +31,24 @@ _HEADERS: Final = {
 _PAGES: Final = {
     "/endpoints": pages.endpoints,
     "/endpoints/new": actions.new_endpoint,
-    "/endpoints/{endpoint}": pages.endpoint,
-    "/endpoints/{endpoint}/edit": actions.edit_endpoint,
-    "/endpoints/{endpoint}/deliveries": pages.deliveries,
-    "/deliveries/{delivery}": pages.delivery,
-    "/deliveries/{delivery}/progress": pages.progress,
+    r"/endpoints/{endpoint:ep_\w+}": pages.endpoint,
+    r"/endpoints/{endpoint:ep_\w+}/edit": actions.edit_endpoint,
+    r"/endpoints/{endpoint:ep_\w+}/secret": pages.secret,
+    r"/endpoints/{endpoint:ep_\w+}/deliveries": pages.deliveries,
+    r"/deliveries/{delivery:dlv_\w+}": pages.delivery,
+    r"/deliveries/{delivery:dlv_\w+}/progress": pages.progress,
+    r"/deliveries/{delivery:dlv_\w+}/ledger": pages.ledger,
     "/messages": pages.messages,
-    "/messages/{message}": pages.message,
+    r"/messages/{message:msg_\w+}": pages.message,
 }
 _ACTIONS: Final = {
     "/endpoints/new": actions.add_endpoint,
-    "/endpoints/{endpoint}/edit": actions.save_endpoint,
-    "/endpoints/{endpoint}/enable": actions.switching(disabled=False),
-    "/endpoints/{endpoint}/disable": actions.switching(disabled=True),
-    "/endpoints/{endpoint}/delete": actions.delete_endpoint,
-    "/endpoints/{endpoint}/test": actions.test_endpoint,
-    "/deliveries/{delivery}/resend": actions.resend,
+    r"/endpoints/{endpoint:ep_\w+}/edit": actions.save_endpoint,
+    r"/endpoints/{endpoint:ep_\w+}/enable": actions.switching(disabled=False),
+    r"/endpoints/{endpoint:ep_\w+}/disable": actions.switching(disabled=True),
+    r"/endpoints/{endpoint:ep_\w+}/delete": actions.delete_endpoint,
+    r"/endpoints/{endpoint:ep_\w+}/test": actions.test_endpoint,
+    r"/deliveries/{delivery:dlv_\w+}/resend": actions.resend,
 }
 # fmt: on
 
@@ -79,7 +84,15 @@ async def _to_the_door(_: web.Request) -> web.Response:
 
 @web.middleware
 async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
-    response = await handler(request)
+    try:
+        response = await handler(request)
+    except (ApiError, RefusedError) as refusal:
+        response = visits.problem(request, str(refusal.detail), status=refusal.status)
+    except web.HTTPException as refusal:
+        response = visits.problem(request, f"{refusal.reason}.", status=refusal.status)
+        response.headers.update({"Allow": refusal.headers["Allow"]} if "Allow" in refusal.headers else {})
+    except UNAVAILABLE:
+        response = visits.problem(request, BUSY, status=web.HTTPServiceUnavailable.status_code)
     response.headers.update(_HEADERS)
     if request.path.startswith("/portal/static/"):
         response.headers["Cache-Control"] = "public, max-age=300"

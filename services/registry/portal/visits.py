@@ -1,6 +1,7 @@
 """Who visits: the session cookie, signing in and out, and which requests may change something."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -10,11 +11,10 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from libs.common.contracts.operations import Access
+from libs.common.contracts.operations import Access, Capability
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
 from libs.common.runtime.http import ApiError
-from services.registry.access import Capability
 from services.registry.authentication import AppToken
 from services.registry.calls import REGISTRY
 from services.registry.portal.api import Api, RefusedError
@@ -44,6 +44,16 @@ class Visit:
         """The application's id, as paths have it."""
         return ids.encode(Prefix.APPLICATION, self.token.app)
 
+    @property
+    def endpoint(self) -> tuple[str, ...]:
+        """The API's path of the endpoint in the page's path."""
+        return "app", self.app, "endpoint", self.request.match_info["endpoint"]
+
+    @property
+    def delivery(self) -> tuple[str, ...]:
+        """The API's path of the delivery in the page's path."""
+        return "app", self.app, "delivery", self.request.match_info["delivery"]
+
     def may(self, capability: Capability) -> bool:
         """Whether the token allows it."""
         return capability in self.token.capabilities
@@ -53,7 +63,8 @@ class Visit:
         common = {
             "application": self.application["name"],
             "may_change": self.may(Capability.MANAGE_ENDPOINT),
-            "may_resend": self.may(Capability.CREATE_ATTEMPTS),
+            "may_send": self.may(Capability.CREATE_ATTEMPTS),
+            "may_see_secret": self.may(Capability.VIEW_SECRET),
         }
         return aiohttp_jinja2.render_template(template, self.request, common | context, status=status)
 
@@ -71,14 +82,11 @@ def visiting(page: Page) -> Handler:
             visit = await _visit(request)
         except ApiError:
             return signed_out(request, _EXPIRED, status=401)
-        except RefusedError as refusal:
-            return problem(request, "Something went wrong", refusal.detail, status=refusal.status)
         try:
             return await page(visit)
         except RefusedError as refusal:
-            title = "Not found" if refusal.status == web.HTTPNotFound.status_code else "That did not work"
-            context = {"title": title, "detail": refusal.detail}
-            return visit.page("problem.html", status=refusal.status, **context)
+            detail = {"title": title_of(refusal.status), "detail": refusal.detail}
+            return visit.page("problem.html", status=refusal.status, **detail)
 
     return handle
 
@@ -118,13 +126,8 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
 async def sign_out(request: web.Request) -> web.StreamResponse:
     """POST /portal/sign-out: ends the token, and the cookie with it."""
     refuse_other_sites(request)
-    token = request.cookies.get(COOKIE)
-    if token is not None:
-        try:
-            await Api(request, token).send("POST", "auth", "logout")
-        except RefusedError as refusal:
-            if refusal.status != web.HTTPUnauthorized.status_code:
-                return problem(request, "You are still signed in", refusal.detail, status=refusal.status)
+    with suppress(ApiError):  # whose token has ended already
+        await (await _visit(request)).api.send("POST", "auth", "logout")
     response = web.Response(status=303, headers={"Location": "/portal/?signed-out"})
     response.del_cookie(COOKIE, path="/portal")
     return response
@@ -139,9 +142,10 @@ def refuse_other_sites(request: web.Request) -> None:
     Raises:
         ApiError: 403.
     """
-    origin = request.headers.get("Origin", "")
     host = request.headers.get("X-Forwarded-Host", request.host)
-    if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin" or urlsplit(origin).netloc != host:
+    ours = {host, urlsplit(request.config_dict[REGISTRY].public_url).netloc}
+    origin = urlsplit(request.headers.get("Origin", "")).netloc
+    if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin" or not origin or origin not in ours:
         raise ApiError(403, "the request does not come from a page of the portal")
 
 
@@ -152,9 +156,15 @@ def signed_out(request: web.Request, message: str, *, status: int = 200, onward:
     )
 
 
-def problem(request: web.Request, title: str, detail: str, *, status: int) -> web.Response:
+def problem(request: web.Request, detail: str, *, status: int) -> web.Response:
     """A page that says what went wrong."""
-    return aiohttp_jinja2.render_template("problem.html", request, {"title": title, "detail": detail}, status=status)
+    context = {"title": title_of(status), "detail": detail}
+    return aiohttp_jinja2.render_template("problem.html", request, context, status=status)
+
+
+def title_of(status: int) -> str:
+    """What a page about a refusal is called."""
+    return "Not found" if status == web.HTTPNotFound.status_code else "That did not work"
 
 
 async def _visit(request: web.Request) -> Visit:
