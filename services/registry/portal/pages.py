@@ -106,7 +106,10 @@ async def progress(visit: Visit) -> web.StreamResponse:
 
 async def ledger(visit: Visit) -> web.StreamResponse:
     """Every fact of a delivery, for who opens that part of its page."""
-    return visit.page("ledger.html", facts=(await visit.api.get(*visit.delivery, "ledger"))["data"])
+    facts = (await visit.api.get(*visit.delivery, "ledger"))["data"]
+    for fact in facts:
+        fact["data"] = {name: value for name, value in fact["data"].items() if value is not None}
+    return visit.page("ledger.html", facts=facts)
 
 
 async def messages(visit: Visit) -> web.StreamResponse:

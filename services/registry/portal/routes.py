@@ -10,6 +10,7 @@ import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from markupsafe import Markup, escape
 
 from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS
 from libs.common.runtime.http import ApiError
@@ -28,7 +29,7 @@ _HEADERS: Final = {
     "Referrer-Policy": "same-origin",
 }
 # fmt: off
-_PAGES: Final = {
+PAGES: Final = {
     "/endpoints": pages.endpoints,
     "/endpoints/new": actions.new_endpoint,
     r"/endpoints/{endpoint:ep_\w+}": pages.endpoint,
@@ -41,7 +42,7 @@ _PAGES: Final = {
     "/messages": pages.messages,
     r"/messages/{message:msg_\w+}": pages.message,
 }
-_ACTIONS: Final = {
+ACTIONS: Final = {
     "/endpoints/new": actions.add_endpoint,
     r"/endpoints/{endpoint:ep_\w+}/edit": actions.save_endpoint,
     r"/endpoints/{endpoint:ep_\w+}/enable": actions.switching(disabled=False),
@@ -62,7 +63,7 @@ def add_portal(app: web.Application) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        filters={"moment": _moment},
+        filters={"moment": _moment, "breakable": _breakable},
         context_processors=[_defaults],
     )
     portal.cleanup_ctx.append(_session)
@@ -70,12 +71,12 @@ def add_portal(app: web.Application) -> None:
     portal.router.add_post("/session", visits.sign_in)
     portal.router.add_post("/sign-out", visits.sign_out)
     portal.router.add_static("/static", _FOLDER / "static")
-    for path, page in _PAGES.items():
+    for path, page in PAGES.items():
         portal.router.add_get(path, visiting(page))
-    for path, action in _ACTIONS.items():
+    for path, action in ACTIONS.items():
         portal.router.add_post(path, visiting(action))
-    app.add_subapp("/portal/", portal)
     app.router.add_get("/portal", _to_the_door)
+    app.add_subapp("/portal/", portal)
 
 
 async def _to_the_door(_: web.Request) -> web.Response:
@@ -88,6 +89,8 @@ async def _guarded(request: web.Request, handler: Handler) -> web.StreamResponse
         response = await handler(request)
     except (ApiError, RefusedError) as refusal:
         response = visits.problem(request, str(refusal.detail), status=refusal.status)
+    except web.HTTPNotFound as refusal:
+        response = visits.problem(request, "There is no such page.", status=refusal.status)
     except web.HTTPException as refusal:
         response = visits.problem(request, f"{refusal.reason}.", status=refusal.status)
         response.headers.update({"Allow": refusal.headers["Allow"]} if "Allow" in refusal.headers else {})
@@ -113,3 +116,8 @@ async def _defaults(_: web.Request) -> dict[str, object]:
 def _moment(text: str) -> str:
     """A time of the API as people read it, to the second, in UTC."""
     return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _breakable(url: str) -> Markup:
+    """A URL that may go on in the next line after each slash."""
+    return escape(url).replace("/", Markup("/<wbr>"))

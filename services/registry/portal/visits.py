@@ -107,7 +107,7 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
     refuse_other_sites(request)
     try:
         body = msgspec.json.decode(await request.read(), type=_SignIn)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise ApiError(422, "the body is an object with the member `token`, a text") from None
     await request.config_dict[REGISTRY].authentication.caller(f"Bearer {body.token}", _VISIT)
     response = web.Response(status=204)
