@@ -7,10 +7,9 @@ import pytest
 from playwright.async_api import BrowserContext, Page, expect
 
 from tests.support.client import Client
-from tests.support.patience import eventually
 from tests.support.receiver import Receiver
 
-PHONE = {"width": 360, "height": 740}
+PHONE = {"width": 390, "height": 740}
 
 Entering = Callable[..., Awaitable[str]]
 
@@ -73,16 +72,31 @@ async def test_a_user_adds_tests_and_edits_an_endpoint_and_sees_its_deliveries(
     await expect(page.get_by_text("order.paid, order.refunded")).to_be_visible()
 
 
+async def test_an_endpoint_is_disabled_and_enabled_again_and_deleted(
+    page: Page, entering: Entering, client: Client, app: str, receiver: Receiver
+) -> None:
+    await client.create_endpoint(app, receiver.url("/hooks"))
+    await entering()
+    await page.get_by_role("link", name=receiver.url("/hooks")).click()
+    await page.get_by_role("button", name="Disable").click()
+    await expect(page.get_by_role("status")).to_have_text("Disabled: nothing is sent to it.")
+    await page.get_by_role("button", name="Send example").click()
+    await expect(page.get_by_role("alert")).to_contain_text("disabled")
+    await page.get_by_role("button", name="Enable").click()
+    await expect(page.get_by_role("status")).to_have_text("Enabled: messages are sent to it again.")
+    await page.get_by_text("Delete…").click()
+    await page.get_by_role("button", name="Delete this endpoint").click()
+    await expect(page.get_by_role("status")).to_have_text("The endpoint was deleted.")
+    assert (await client.get(f"/app/{app}/endpoint"))["data"] == []
+
+
 async def test_a_failed_delivery_is_sent_again_by_hand(
     page: Page, entering: Entering, client: Client, app: str, receiver: Receiver
 ) -> None:
     url = receiver.script("/flaky", 400, 200)
-    endpoint = await client.post(f"/app/{app}/endpoint", {"url": url})
-    await client.post(f"/app/{app}/msg", {"eventType": "order.paid", "payload": {"order": 7}})
-    deliveries = f"/app/{app}/delivery"
-    await eventually(
-        lambda: client.get(deliveries), lambda found: found["data"] and found["data"][0]["status"] == "refused"
-    )
+    await client.create_endpoint(app, url)
+    await client.send(app, "order.paid", {"order": 7})
+    await client.settled(app, 1)
 
     await entering()
     await page.get_by_role("link", name=url).click()
@@ -91,7 +105,8 @@ async def test_a_failed_delivery_is_sent_again_by_hand(
     await page.get_by_role("button", name="Send again").click()
     await receiver.wait_for(2)
     await expect(page.get_by_role("listitem").filter(has_text="by hand")).to_contain_text("success")
-    assert endpoint["id"].startswith("ep_")
+    await page.get_by_text("All facts about this delivery").click()
+    await expect(page.get_by_role("row").filter(has_text="AttemptEnded")).to_have_count(2)
 
 
 async def test_what_is_to_be_mended_stands_beside_its_field(page: Page, entering: Entering) -> None:
@@ -133,6 +148,28 @@ async def test_a_reader_is_shown_nothing_that_changes_something(
     await page.get_by_role("link", name=receiver.url("/hooks")).click()
     await expect(page.get_by_role("heading", name="Deliveries")).to_be_visible()
     assert await page.get_by_role("button", name="Disable").count() == 0
+
+
+async def test_a_list_that_renews_itself_leaves_the_focus_where_it_is(
+    page: Page, entering: Entering, client: Client, app: str, receiver: Receiver
+) -> None:
+    await client.create_endpoint(app, receiver.url("/hooks"))
+    await client.send(app, "order.paid", {})
+    await client.settled(app, 1)
+    await entering()
+    await page.get_by_role("link", name=receiver.url("/hooks")).click()
+    first = page.get_by_role("row").filter(has_text="order.paid").get_by_role("link")
+    await first.focus()
+    await client.send(app, "order.refunded", {})
+    await expect(page.get_by_role("row").filter(has_text="order.refunded")).to_be_visible()
+    await expect(first).to_be_focused()
+
+
+@pytest.mark.parametrize("token", ["hlt_unknown", "", "%"], ids=["unknown", "empty", "cut"])
+async def test_a_link_that_does_not_open_the_portal_says_so(page: Page, client: Client, token: str) -> None:
+    await page.goto(f"{client.url}/portal/#token={token}")
+    await expect(page.get_by_role("status")).to_contain_text("link")
+    assert "hlt_" not in page.url
 
 
 async def test_names_are_text_and_never_markup(page: Page, entering: Entering) -> None:

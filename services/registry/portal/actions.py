@@ -48,9 +48,10 @@ async def new_endpoint(visit: Visit) -> web.StreamResponse:
 
 async def add_endpoint(visit: Visit) -> web.StreamResponse:
     """Adds it, and shows its secret: perhaps the only time."""
-    fields = _Fields.of(await read_form(visit.request))
+    form = await read_form(visit.request)
+    fields = _Fields.of(form)
     try:
-        created = await visit.api.send("POST", "app", visit.app, "endpoint", body=fields.document())
+        created = await visit.api.send("POST", "app", visit.app, "endpoint", body=fields.document(), once=form.once)
     except RefusedError as refusal:
         return await _form_again(visit, None, fields, refusal)
     return visit.page("secret.html", endpoint=created, secret=created["secret"], created=True, place="endpoints")
@@ -97,9 +98,10 @@ async def delete_endpoint(visit: Visit) -> web.StreamResponse:
 
 async def test_endpoint(visit: Visit) -> web.StreamResponse:
     """Sends it an example of an event type."""
-    name = (await read_form(visit.request)).text("eventType")
+    form = await read_form(visit.request)
+    name = form.text("eventType")
     try:
-        await visit.api.send("POST", *visit.endpoint, "send-example", body={"eventType": name})
+        await visit.api.send("POST", *visit.endpoint, "send-example", body={"eventType": name}, once=form.once)
     except RefusedError as refusal:
         if refusal.status == web.HTTPUnauthorized.status_code:
             raise
@@ -109,9 +111,10 @@ async def test_endpoint(visit: Visit) -> web.StreamResponse:
 
 async def resend(visit: Visit) -> web.StreamResponse:
     """Sends a delivery once more."""
+    form = await read_form(visit.request)
     found = await visit.api.get(*visit.delivery)
     message = ("app", visit.app, "msg", found["messageId"])
-    await visit.api.send("POST", *message, "endpoint", found["endpointId"], "resend")
+    await visit.api.send("POST", *message, "endpoint", found["endpointId"], "resend", once=form.once)
     return _onward(f"/deliveries/{found['id']}", done="resent")
 
 

@@ -62,7 +62,8 @@ class Api:
         Raises:
             RefusedError: the API refuses, or does not answer.
         """
-        return await self._ask("GET", path, {name: text for name, text in query.items() if text is not None}, None)
+        asked = {name: text for name, text in query.items() if text is not None}
+        return await self._ask("GET", path, asked, None, {})
 
     async def message(self, app: str, message: str) -> dict[str, Any]:
         """A message whose `payload` is the text that came, character by character.
@@ -70,31 +71,44 @@ class Api:
         Raises:
             RefusedError: see `get`.
         """
-        content = await self._content("GET", ("app", app, "msg", message), {}, None)
+        content = await self._content("GET", ("app", app, "msg", message), {}, None, {})
         found: dict[str, Any] = msgspec.json.decode(content)
         payload = bytes(msgspec.json.decode(content, type=_Payload).payload).decode("utf-8", "replace")
         cut = len(payload) - SHOWN_CHARACTERS
         found["payload"] = payload if cut <= 0 else f"{payload[:SHOWN_CHARACTERS]}\n… and {cut} characters more"
         return found
 
-    async def send(self, method: str, *path: str, body: Any = None) -> Any:
+    async def send(self, method: str, *path: str, body: Any = None, once: str = "") -> Any:
         """Change something; the document that the API answers with, if it does.
+
+        Args:
+            method: of HTTP.
+            path: below the API's root, unquoted.
+            body: the document to send.
+            once: under which name to do it once, however often it is asked; empty: each time.
 
         Raises:
             RefusedError: see `get`.
         """
-        return await self._ask(method, path, {}, {} if body is None and method != "DELETE" else body)
+        document = {} if body is None and method != "DELETE" else body
+        return await self._ask(method, path, {}, document, {"Idempotency-Key": once} if once else {})
 
-    async def _ask(self, method: str, path: tuple[str, ...], query: dict[str, str], body: Any) -> Any:
-        content = await self._content(method, path, query, body)
+    async def _ask(
+        self, method: str, path: tuple[str, ...], query: dict[str, str], body: Any, headers: dict[str, str]
+    ) -> Any:
+        content = await self._content(method, path, query, body, headers)
         return msgspec.json.decode(content) if content else None
 
-    async def _content(self, method: str, path: tuple[str, ...], query: dict[str, str], body: Any) -> bytes:
+    async def _content(
+        self, method: str, path: tuple[str, ...], query: dict[str, str], body: Any, headers: dict[str, str]
+    ) -> bytes:
         below = "/".join(quote(part, safe="") for part in path)
         url = self._root.with_path(f"{API}/{below}", encoded=True).with_query(query)
         data = None if body is None else msgspec.json.encode(body)
         try:
-            async with self._session.request(method, url, data=data, headers=self._headers, timeout=TIMEOUT) as answer:
+            async with self._session.request(
+                method, url, data=data, headers=self._headers | headers, timeout=TIMEOUT
+            ) as answer:
                 content = await answer.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise RefusedError(503, {"": BUSY}) from error

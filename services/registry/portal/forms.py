@@ -22,6 +22,12 @@ class Form:
         """The field's text."""
         return self.fields.get(name, ("",))[0].strip()
 
+    @property
+    def once(self) -> str:
+        """The name under which the page that held the form asks for its effect: two clicks are one order."""
+        text = self.text("once")
+        return text if text.isascii() and text.isalnum() else ""
+
     def words(self, name: str) -> list[str]:
         """The words of all fields of that name, each once, as they came first."""
         return list(dict.fromkeys(" ".join(self.fields.get(name, ())).split()))

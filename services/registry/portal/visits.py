@@ -14,6 +14,7 @@ from aiohttp.typedefs import Handler
 from libs.common.contracts.operations import Access, Capability
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
+from libs.common.runtime.clock import new_id
 from libs.common.runtime.http import ApiError
 from services.registry.authentication import AppToken
 from services.registry.calls import REGISTRY
@@ -62,6 +63,7 @@ class Visit:
         """A page of the portal."""
         common = {
             "application": self.application["name"],
+            "once": new_id().hex,
             "may_change": self.may(Capability.MANAGE_ENDPOINT),
             "may_send": self.may(Capability.CREATE_ATTEMPTS),
             "may_see_secret": self.may(Capability.VIEW_SECRET),

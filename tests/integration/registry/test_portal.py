@@ -198,3 +198,11 @@ async def test_rubbish_in_forms_and_addresses_is_refused_in_words(api: Client, a
 async def test_an_address_without_its_slash_leads_to_the_door(anyone: Client) -> None:
     answer = await anyone.request("GET", "/portal", headers={"Authorization": ""})
     assert (answer.status, answer.headers["Location"]) == (308, "/portal/")
+
+
+async def test_two_clicks_are_one_order(api: Client, anyone: Client, app: str) -> None:
+    visit = await visitor(api, anyone, app)
+    form = b"once=0123456789abcdef&url=http://localhost/once"
+    answers = [await visit.post("/endpoints/new", form) for _ in range(2)]
+    assert [answer.status for answer in answers] == [200, 200]
+    assert len((await api.get(f"/app/{app}/endpoint"))["data"]) == 1
