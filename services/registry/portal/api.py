@@ -9,7 +9,7 @@ from aiohttp import web
 from yarl import URL
 
 from libs.common.contracts.operations import API
-from libs.common.runtime.http import REQUEST_ID
+from libs.common.runtime.http import REQUEST_ID, REQUEST_ID_KEY
 
 TIMEOUT: Final = aiohttp.ClientTimeout(total=20, connect=2)
 SESSION: Final = web.AppKey("portal_session", aiohttp.ClientSession)
@@ -54,7 +54,7 @@ class Api:
         host, port = request.transport.get_extra_info("sockname")[:2]
         self._root = URL.build(scheme="http", host=host, port=port)
         self._session = request.config_dict[SESSION]
-        self._headers = {"Authorization": f"Bearer {token}", REQUEST_ID: request["request_id"]}
+        self._headers = {"Authorization": f"Bearer {token}", REQUEST_ID: request[REQUEST_ID_KEY]}
 
     async def get(self, *path: str, **query: str | None) -> Any:
         """The document at `path`.
