@@ -146,7 +146,7 @@ def refuse_other_sites(request: web.Request) -> None:
     """
     host = request.headers.get("X-Forwarded-Host", request.host)
     ours = {host, urlsplit(request.config_dict[REGISTRY].public_url).netloc}
-    origin = urlsplit(request.headers.get("Origin", "")).netloc
+    origin = request.headers.get("Origin", "").partition("://")[2]
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin" or not origin or origin not in ours:
         raise ApiError(403, "the request does not come from a page of the portal")
 

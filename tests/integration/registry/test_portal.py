@@ -98,8 +98,14 @@ async def test_signed_out_every_page_and_action_is_401(anyone: Client, registry:
 
 @pytest.mark.parametrize(
     "headers",
-    [{"Origin": ""}, {"Origin": "null"}, {"Origin": "https://elsewhere.example"}, {"Sec-Fetch-Site": "same-site"}],
-    ids=["none", "null", "elsewhere", "a neighbour"],
+    [
+        {"Origin": ""},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": "https://elsewhere.example"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+    ids=["none", "null", "rubbish", "elsewhere", "a neighbour"],
 )
 async def test_what_no_page_of_ours_sent_changes_nothing(
     api: Client, anyone: Client, app: str, headers: dict[str, str]
