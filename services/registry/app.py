@@ -28,6 +28,7 @@ from services.registry.app_tokens import forget_expired
 from services.registry.authentication import Authentication
 from services.registry.calls import MAX_BODY_BYTES, REGISTRY, Registry
 from services.registry.documentation import add_documentation, add_templates
+from services.registry.portal.routes import add_portal
 from services.registry.retention import erase_old_payloads
 from services.registry.routes import ROUTES, add_routes
 from services.registry.settings import RegistrySettings
@@ -127,6 +128,7 @@ def build(registry: Registry, broker: Broker) -> web.Application:
     add_routes(app)
     add_templates(app)
     add_documentation(app, [route.operation for route in ROUTES])
+    add_portal(app)
     add_health(app, {"postgres": lambda: postgres.answers(registry.pool), "rabbitmq": lambda: _is_ready(broker)})
     return app
 
