@@ -1,4 +1,7 @@
-"""The front door: an `/api/v1` request that is not the ingress's own goes on to the registry, its answer back."""
+"""The front door: an `/api/v1` request that is not the ingress's own goes on to the registry, its answer back.
+
+So do requests for the API's documentation.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Final
@@ -30,6 +33,9 @@ _REPLACED: Final = frozenset(
 )
 
 
+_DOCUMENTATION: Final = ("/openapi.json", "/docs", "/docs/")
+
+
 class FrontDoor:
     """The handler that forwards."""
 
@@ -46,6 +52,8 @@ class FrontDoor:
         app.router.add_get("/api/v1/health", self.health)
         app.router.add_get("/api/v1/health/", self.health)
         app.router.add_route("*", "/api/v1/{rest:.*}", self.forward, expect_handler=expect)
+        for path in _DOCUMENTATION:
+            app.router.add_get(path, self.forward)
 
     async def health(self, _: web.Request) -> web.Response:
         """Say that the front door is open."""

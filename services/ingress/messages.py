@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from libs.common.contracts.front_door import CREATE_MESSAGE
 from libs.common.contracts.registry import RegistryObject
 from libs.common.domain.facts import Origin
 from libs.common.domain.message import MAX_BODY_BYTES
@@ -43,8 +44,8 @@ class Messages:
         async def expect(request: web.Request) -> None:
             await continue_unless_too_large(request, MAX_BODY_BYTES)
 
-        app.router.add_post("/api/v1/app/{app}/msg", self.create, expect_handler=expect)
-        app.router.add_post("/api/v1/app/{app}/msg/", self.create, expect_handler=expect)
+        for path in (CREATE_MESSAGE.full_path, f"{CREATE_MESSAGE.full_path}/"):
+            app.router.add_post(path, self.create, expect_handler=expect)
 
     async def create(self, request: web.Request) -> web.Response:
         """Accept one message."""
