@@ -37,7 +37,8 @@ from tests.support.manifests import (
 )
 
 VERSION: Final[str] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
-OLDEST_KUBERNETES: Final = "1.30"
+KUBERNETES: Final = ("1.30", "1.37")
+"""The oldest and the newest version that the manifests are for."""
 CLOSING_SECONDS: Final = 10
 WRITABLE: Final = {"rabbitmq"}
 Check = Callable[[list[Resource]], Iterator[str]]
@@ -46,11 +47,12 @@ Check = Callable[[list[Resource]], Iterator[str]]
 def schema(resources: list[Resource]) -> Iterator[str]:
     """Strictly: an unknown field is an error too."""
     for resource in resources:
-        try:
-            kubernetes_validate.validate(resource, OLDEST_KUBERNETES, strict=True)
-        except kubernetes_validate.ValidationError as error:
-            place = ".".join(str(part) for part in error.path)
-            yield f"{resource['kind']} {resource['metadata']['name']}: {place}: {error.message}"
+        for version in KUBERNETES:
+            try:
+                kubernetes_validate.validate(resource, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                place = ".".join(str(part) for part in error.path)
+                yield f"{resource['kind']} {resource['metadata']['name']}: {place}: {error.message}"
 
 
 def images(resources: list[Resource]) -> Iterator[str]:
