@@ -20,6 +20,7 @@ from libs.common.domain.delivery import (
 )
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.facts import AttemptStarted, CancelReason
+from libs.common.domain.message import Message
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime import clock
@@ -147,7 +148,7 @@ class Claims:
                 continue
             endpoint = self._snapshot.endpoint(state.endpoint)
             try:
-                facts = decide(state, self._command(state, endpoint, now))
+                facts = decide(state, self._command(state, endpoint, bodies[state.message], now))
             except NotWaitingError as error:
                 _LOG.error("claims.not_waiting", delivery=str(item.delivery), status=str(error))
                 continue
@@ -172,12 +173,13 @@ class Claims:
         await lanes.count(connection, started)
         return flights
 
-    def _command(self, state: Delivery, endpoint: Endpoint | None, now: datetime) -> Command:
+    def _command(self, state: Delivery, endpoint: Endpoint | None, message: Message, now: datetime) -> Command:
         if endpoint is None:
             return Cancel(at=now, reason=CancelReason.ENDPOINT_DELETED)
         if not endpoint.enabled:
             return Cancel(at=now, reason=CancelReason.ENDPOINT_DISABLED)
-        if now - state.created_at > LONGEST_LIFE:
+        wanted_from = state.created_at if message.deliver_at is None else max(state.created_at, message.deliver_at)
+        if now - wanted_from > LONGEST_LIFE:
             return Expire(at=now)
         return attempt_command(endpoint, now, self._lease.process)
 

@@ -255,6 +255,7 @@ class FanOuts:
 
     def _plan_delivery(self, plan: _Plan, message: Message, endpoint: Endpoint, rule: Rule, at: datetime) -> None:
         delivery = delivery_id(message.id, endpoint.id)
+        due_at = at if message.deliver_at is None else max(at, message.deliver_at)
         first = DeliveryScheduled(
             at=at,
             app=message.app,
@@ -262,11 +263,11 @@ class FanOuts:
             endpoint=endpoint.id,
             config_version=endpoint.version,
             rule=rule,
-            due_at=at,
+            due_at=due_at,
         )
         facts: list[DeliveryScheduled | AttemptStarted] = [first]
         state = scheduled(first)
-        if self._capacity.take_direct(endpoint, self._lease.dispatchers):
+        if due_at == at and self._capacity.take_direct(endpoint, self._lease.dispatchers):
             started = start(state, attempt_command(endpoint, at, self._lease.process))
             facts.append(started)
             state = evolve(state, started)
@@ -281,7 +282,7 @@ class FanOuts:
                 )
             )
         else:
-            plan.waiting.append((delivery, endpoint.id, at))
+            plan.waiting.append((delivery, endpoint.id, due_at))
             plan.lanes[endpoint.id] = lanes.LaneChange(
                 app=message.app, endpoint=endpoint.id, max_inflight=endpoint.max_inflight
             )

@@ -68,23 +68,30 @@ async def settle(
     return settled
 
 
-async def look_up(pool: Pool, claim: Claim, *, lifetime: timedelta) -> Duplicate | None:
-    """The message that holds a claim now."""
+async def look_up(pool: Pool, claims: Sequence[Claim], *, lifetime: timedelta) -> Duplicate | None:
+    """The message that holds one of these claims now, rather one of another request's.
+
+    Args:
+        pool: of the role `ingress`.
+        claims: of one request.
+        lifetime: older holders have lost their keys.
+    """
     row = await pool.fetchrow(
         """
         SELECT message, request_hash, created_at
         FROM hookledger.idempotency
-        WHERE app = $1 AND kind = $2 AND key = $3 AND created_at >= clock_timestamp() - $4::interval
+        WHERE (app, kind, key) IN (SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[]))
+          AND created_at >= clock_timestamp() - $4::interval
+        ORDER BY request_hash = $5 LIMIT 1
         """,
-        claim.app,
-        claim.kind,
-        claim.key,
+        *_columns(claims),
         lifetime,
+        claims[0].request_hash,
     )
     if row is None:
         return None
     holder = Holder(message=row["message"], request_hash=row["request_hash"], since=row["created_at"])
-    return _repetition(claim, holder)
+    return _repetition(claims[0], holder)
 
 
 async def forget_expired(pool: Pool, *, lifetime: timedelta, most: int) -> int:

@@ -26,6 +26,7 @@ class ApplicationIn(In, frozen=True):
     metadata: Metadata | None = None
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
+    accept_rate: Rate | None = None
     publish_accepted: bool = False
 
 
@@ -37,6 +38,7 @@ class ApplicationPatch(In, frozen=True):
     metadata: Metadata | UnsetType | None = UNSET
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
+    accept_rate: Rate | UnsetType | None = UNSET
     publish_accepted: bool | UnsetType = UNSET
 
 
@@ -49,6 +51,7 @@ class ApplicationOut(Out):
     metadata: dict[str, str]
     rate_limit: int | None
     throttle_rate: int | None
+    accept_rate: int | None
     publish_accepted: bool
     created_at: datetime
     updated_at: datetime
@@ -106,6 +109,7 @@ async def patch(call: Call, changes: Changes) -> Answer:
         name=given(body.name, old.name),
         metadata=checked_metadata(given(body.metadata, old.metadata)),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), old.throttle_rate),
+        accept_rate=given(body.accept_rate, old.accept_rate),
         publish_accepted=given(body.publish_accepted, old.publish_accepted),
     )
     return ok(_out(await changes.update(found, document, uid=given(body.uid, found.uid))))
@@ -122,6 +126,7 @@ def _document(body: ApplicationIn) -> ApplicationDocument:
         name=body.name,
         metadata=checked_metadata(body.metadata),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), None),
+        accept_rate=body.accept_rate,
         publish_accepted=body.publish_accepted,
     )
 
@@ -135,6 +140,7 @@ def _out(item: RegistryObject) -> ApplicationOut:
         metadata=document.metadata,
         rate_limit=document.throttle_rate,
         throttle_rate=document.throttle_rate,
+        accept_rate=document.accept_rate,
         publish_accepted=document.publish_accepted,
         created_at=item.created_at,
         updated_at=item.updated_at,

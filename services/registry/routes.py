@@ -48,6 +48,7 @@ READS: Final[dict[str, Read]] = {
     "/app/{app}/delivery/{delivery}": deliveries.get,
     "/app/{app}/delivery/{delivery}/ledger": deliveries.ledger,
     "/app/{app}/rejected": rejected.list_all,
+    "/app/{app}/rejected/{rejected}": rejected.get,
 }
 
 WRITES: Final[dict[tuple[str, str], Write]] = {

@@ -16,7 +16,14 @@ CONTENT_TYPE: Final = re.compile(r"[!-~]+/[ -~]{1,255}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One accepted event. `body` is what came, byte for byte; `registry_version` is the fence for its fan-out."""
+    """One accepted event. `body` is what came, byte for byte; `registry_version` is the fence for its fan-out.
+
+    Attributes:
+        tags: by which its producer finds it again.
+        ordering_key: messages of an application with the same one go to an endpoint one after the other.
+        deliver_at: before which nothing of it is sent.
+        erase_body_at: from which on its body is erased, where its producer said so.
+    """
 
     id: UUID
     org: UUID
@@ -30,5 +37,8 @@ class Message:
     channels: frozenset[str] = frozenset()
     event_id: str | None = None
     source: UUID | None = None
+    tags: frozenset[str] = frozenset()
     ordering_key: str | None = None
+    deliver_at: datetime | None = None
+    erase_body_at: datetime | None = None
     publish: bool = False

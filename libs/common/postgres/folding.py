@@ -97,10 +97,11 @@ async def fold_registry(connection: Connection, chunk: Chunk) -> Folded[Registry
     rows = await connection.fetch(
         """
         SELECT stream, version, org, app, kind, at, registry_version, data
-        FROM hookledger.registry_fact WHERE stream > $1 AND stream <= $2 ORDER BY stream, version
+        FROM hookledger.registry_fact WHERE stream > $1 AND stream <= $2 AND kind <> ALL($3) ORDER BY stream, version
         """,
         chunk.after,
         chunk.last,
+        list(registry.ACTS),
     )
     folded = Folded[RegistryObject](facts=len(rows))
     for stream, facts in _streams(rows):

@@ -22,6 +22,12 @@ SCHEMA: Final = 1
 OPERATOR: Final = "operator"
 SYSTEM: Final = "system"
 
+REJECTED_REVERIFIED: Final = "RejectedReverified"
+REJECTED_ADMITTED: Final = "RejectedAdmitted"
+ACTS: Final = frozenset({REJECTED_REVERIFIED, REJECTED_ADMITTED})
+"""Facts of what an operator did that changed no object: part of the trail, and of no fold. Their streams are rejected
+requests'."""
+
 _NOUNS: Final[Mapping[Kind, str]] = {
     Kind.ORGANISATION: "Organisation",
     Kind.APPLICATION: "Application",

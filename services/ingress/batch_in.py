@@ -1,0 +1,113 @@
+"""A batch of the publish API: `{"messages": […]}`, each as in a request of its own, each with its own result.
+
+What is wrong with one message is that message's result; the others are accepted. What is no list of messages at all is
+refused whole.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from libs.common.domain.message import MAX_BODY_BYTES
+from libs.common.runtime.http import ApiError, invalid
+from services.ingress import message_in
+from services.ingress.candidate import Acceptance, Accepted, Duplicate, Forbidden, KeyKind
+from services.ingress.message_in import MessageIn
+
+MAX_BATCH_MESSAGES: Final = 1000
+MAX_BATCH_BYTES: Final = 5 * 1024 * 1024
+
+
+class _BatchIn(msgspec.Struct):
+    messages: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH_MESSAGES)]
+
+
+class _ResultOut(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One message's result: the status that a request of its own would have got, and the message or the error."""
+
+    status: int
+    message: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    replayed: bool = False
+    code: str | None = None
+    detail: Any = None
+
+
+class _ResultsOut(msgspec.Struct):
+    data: list[_ResultOut]
+
+
+_DECODER: Final = msgspec.json.Decoder(_BatchIn)
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def read_items(data: bytes) -> list[msgspec.Raw]:
+    """The messages of a batch, each as its exact bytes.
+
+    Raises:
+        ApiError: 422.
+    """
+    try:
+        return _DECODER.decode(data).messages
+    except msgspec.ValidationError as error:
+        raise invalid(["body", "messages"], str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid(["body"], f"not valid JSON: {error}", "value_error.jsondecode") from None
+
+
+class Batch:
+    """The messages of a batch by their places, and what is wrong with the others."""
+
+    def __init__(self, items: Sequence[msgspec.Raw], at: datetime) -> None:
+        self.messages: dict[int, MessageIn] = {}
+        self._refused: dict[int, ApiError] = {}
+        for place, item in enumerate(items):
+            try:
+                self.messages[place] = _read(item, at)
+            except ApiError as error:
+                self._refused[place] = error
+
+    @property
+    def application(self) -> bytes | None:
+        """The first application that a message brings along."""
+        return next((each.application for each in self.messages.values() if each.application is not None), None)
+
+    def answer(self, acceptances: Iterable[Acceptance], *, with_content: bool) -> bytes:
+        """The JSON of the results, in the order of the request.
+
+        Args:
+            acceptances: of `messages`, in their order.
+            with_content: whether payloads are shown.
+        """
+        results = {place: _error(error) for place, error in self._refused.items()}
+        for (place, message), acceptance in zip(self.messages.items(), acceptances, strict=True):
+            results[place] = _result(message, acceptance, with_content=with_content)
+        return _ENCODER.encode(_ResultsOut(data=[results[place] for place in sorted(results)]))
+
+
+def _read(item: msgspec.Raw, at: datetime) -> MessageIn:
+    if memoryview(item).nbytes > MAX_BODY_BYTES:
+        raise ApiError(413, f"the message is larger than {MAX_BODY_BYTES} bytes")
+    return message_in.parse(bytes(item), at)
+
+
+def _result(message: MessageIn, acceptance: Acceptance, *, with_content: bool) -> _ResultOut:
+    match acceptance:
+        case Accepted(message=accepted):
+            answer = message.answer(accepted.id, accepted.accepted_at, with_content=with_content)
+            return _ResultOut(status=202, message=msgspec.Raw(answer))
+        case Duplicate(kind=KeyKind.IDEMPOTENCY_KEY, same_request=True):
+            answer = message.answer(acceptance.first, acceptance.accepted_at, with_content=with_content)
+            return _ResultOut(status=202, message=msgspec.Raw(answer), replayed=True)
+        case Duplicate(kind=KeyKind.IDEMPOTENCY_KEY):
+            return _error(ApiError(409, "this Idempotency-Key was used for another request"))
+        case Duplicate():
+            return _error(ApiError(409, "a message with this eventId was accepted already"))
+        case Forbidden(error=error):
+            return _error(error)
+
+
+def _error(error: ApiError) -> _ResultOut:
+    return _ResultOut(status=error.status, code=error.code, detail=error.detail)
