@@ -7,6 +7,9 @@ unexport PYTHONHOME
 unexport PYTHONPATH
 unexport VIRTUAL_ENV
 
+# Half of every start would go into compiling again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Every tool's cache goes where all that we write goes.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.hookledger/cache/python
 export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.hookledger/cache/hypothesis

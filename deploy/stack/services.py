@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.stack.errors import StackError
-from deploy.stack.places import CHECKOUT, make_folder, read_record, tail, write_record
+from deploy.stack.places import CHECKOUT, HOME, make_folder, read_record, tail, write_record
 from deploy.stack.processes import Process, recall, remember, spawn
 
 PREFIX = "HOOKLEDGER_"
@@ -158,9 +158,17 @@ def stop_services(folder: Path, *, grace_s: float = _STOP_S) -> list[str]:
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Our environment with exactly these settings of Hookledger: a service refuses those it does not know."""
-    others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    return others | {"PYTHONUNBUFFERED": "1"} | {f"{PREFIX}{name}": value for name, value in settings.items()}
+    """Our environment with exactly these settings of Hookledger: a service refuses those it does not know.
+
+    Bytecode is kept, whatever the caller's environment says: half of a service's start would go into compiling.
+    """
+    python = {"PYTHONUNBUFFERED": "1", "PYTHONPYCACHEPREFIX": str(HOME / "cache" / "python")}
+    others = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(PREFIX) and name != "PYTHONDONTWRITEBYTECODE"
+    }
+    return others | python | {f"{PREFIX}{name}": value for name, value in settings.items()}
 
 
 def _status(url: str) -> int | None:

@@ -37,6 +37,7 @@ from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
 from services.dispatcher.fanout import FanOuts
 from services.dispatcher.follower import Follower
+from services.dispatcher.jobs import Jobs
 from services.dispatcher.lease import Lease
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.sender import Sender
@@ -129,6 +130,7 @@ class Dispatcher:
             working = [
                 group.create_task(self._fan_outs.sweep()),
                 group.create_task(self._claims.run(stopping)),
+                group.create_task(self._jobs.run(stopping)),
                 group.create_task(self._keep_current(stopping)),
                 group.create_task(self._keep_partitions(stopping)),
             ]
@@ -152,6 +154,7 @@ class Dispatcher:
             capacity=self._capacity,
             attempts=self._attempts,
         )
+        self._jobs = Jobs(pool=pool, epoch=epoch, lease=self._lease, snapshot=self._snapshot, requested=self._note)
         self._fan_outs = FanOuts(
             pool=pool,
             epoch=epoch,
@@ -181,6 +184,7 @@ class Dispatcher:
         await self._broker.stop_consuming()
         self._fan_outs.stop()
         self._claims.note([])
+        self._jobs.wake()
         self._unheard.set()
         await asyncio.gather(*working)
         await batchers[0]
@@ -215,6 +219,7 @@ class Dispatcher:
                 return
             await self._snapshot.catch_up(version)
             self._claims.note([])
+            self._jobs.wake()
 
     async def _catch_up_soon(self) -> None:
         """Announcements may have gone unheard: look at once, apart from the broker, whose state is not Postgres's."""

@@ -9,17 +9,10 @@ from uuid import UUID
 
 import asyncpg
 
-from libs.common.domain.delivery import (
-    LONGEST_LIFE,
-    Cancel,
-    Command,
-    Delivery,
-    Expire,
-    NotWaitingError,
-    decide,
-)
+from libs.common.domain.commands import Cancel, Command, DropResend, Expire
+from libs.common.domain.delivery import LONGEST_LIFE, Delivery, NotWaitingError, decide
 from libs.common.domain.endpoint import Endpoint
-from libs.common.domain.facts import AttemptStarted, CancelReason
+from libs.common.domain.facts import AttemptStarted, CancelReason, DropReason
 from libs.common.domain.message import Message
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
 from libs.common.postgres.snapshot import RegistrySnapshot
@@ -69,8 +62,8 @@ class Claims:
     def note(self, waiting: Sequence[Delivery]) -> None:
         """These deliveries wait now, or lanes have room again: look in time."""
         for state in waiting:
-            if state.due_at is not None and (self._next_due is None or state.due_at < self._next_due):
-                self._next_due = state.due_at
+            if state.next_at is not None and (self._next_due is None or state.next_at < self._next_due):
+                self._next_due = state.next_at
             if not self._wanted(state.endpoint):
                 # It was in flight when the others that wait for its endpoint were hastened.
                 self._unwanted_as_of = -1
@@ -148,7 +141,7 @@ class Claims:
                 continue
             endpoint = self._snapshot.endpoint(state.endpoint)
             try:
-                facts = decide(state, self._command(state, endpoint, bodies[state.message], now))
+                facts = decide(state, self._command(state, endpoint, bodies.get(state.message), now))
             except NotWaitingError as error:
                 _LOG.error("claims.not_waiting", delivery=str(item.delivery), status=str(error))
                 continue
@@ -169,17 +162,19 @@ class Claims:
                 case _:
                     pass
         await transitions.write_facts(connection, self._epoch, changed)
-        await lanes.finish(connection, [change.delivery for change in changed if change.after.status.terminal])
+        await lanes.finish(connection, [change.delivery for change in changed if not change.after.open])
         await lanes.count(connection, started)
         return flights
 
-    def _command(self, state: Delivery, endpoint: Endpoint | None, message: Message, now: datetime) -> Command:
+    def _command(self, state: Delivery, endpoint: Endpoint | None, message: Message | None, now: datetime) -> Command:
         if endpoint is None:
-            return Cancel(at=now, reason=CancelReason.ENDPOINT_DELETED)
+            return _unwanted(state, now, CancelReason.ENDPOINT_DELETED, DropReason.ENDPOINT_DELETED)
         if not endpoint.enabled:
-            return Cancel(at=now, reason=CancelReason.ENDPOINT_DISABLED)
-        wanted_from = state.created_at if message.deliver_at is None else max(state.created_at, message.deliver_at)
-        if now - wanted_from > LONGEST_LIFE:
+            return _unwanted(state, now, CancelReason.ENDPOINT_DISABLED, DropReason.ENDPOINT_DISABLED)
+        if message is None or message.erased:
+            return _unwanted(state, now, CancelReason.CONTENT_ERASED, DropReason.CONTENT_ERASED)
+        wanted_from = state.begun_at if message.deliver_at is None else max(state.begun_at, message.deliver_at)
+        if state.resend_at is None and now - wanted_from > LONGEST_LIFE:
             return Expire(at=now)
         return attempt_command(endpoint, now, self._lease.process)
 
@@ -204,3 +199,8 @@ class Claims:
             until_due = (self._next_due - clock.now() + _SOON).total_seconds()
             seconds = min(seconds, max(0.005, until_due))
         await set_within(self._wake, seconds)
+
+
+def _unwanted(state: Delivery, now: datetime, cancel: CancelReason, drop: DropReason) -> Command:
+    """Nothing can be sent: what waits is cancelled; of what is over, only the manual attempt is given up."""
+    return DropResend(at=now, reason=drop) if state.status.terminal else Cancel(at=now, reason=cancel)

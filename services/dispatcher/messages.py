@@ -34,6 +34,7 @@ def message_of(row: asyncpg.Record) -> Message:
         ordering_key=row["ordering_key"],
         deliver_at=row["deliver_at"],
         publish=row["publish"],
+        erased=row["body"] is None,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from libs.common.domain.attempts import AttemptRow, ended
-from libs.common.domain.delivery import Delivery, Status, evolve
+from libs.common.domain.delivery import Delivery, evolve
 from libs.common.domain.endpoint import DEFAULT_MAX_INFLIGHT
 from libs.common.domain.facts import (
     AttemptAbandoned,
@@ -60,15 +60,15 @@ async def write(connection: Connection, epoch: int, transitions: Sequence[Transi
         now: the database's time.
     """
     await write_facts(connection, epoch, transitions)
-    over = [transition.delivery for transition in transitions if transition.after.status.terminal]
+    over = [transition.delivery for transition in transitions if not transition.after.open]
     waiting = [
-        (transition.delivery, transition.after.due_at)
+        (transition.delivery, transition.after.next_at)
         for transition in transitions
-        if transition.after.status is Status.WAITING and transition.after.due_at is not None
+        if transition.after.next_at is not None
     ]
     changes: dict[UUID, lanes.LaneChange] = {}
     for transition in transitions:
-        if transition.counted or transition.after.status is Status.WAITING:
+        if transition.counted or transition.after.open:
             endpoint = transition.before.endpoint
             before = changes.get(endpoint)
             changes[endpoint] = lanes.LaneChange(

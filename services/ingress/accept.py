@@ -5,8 +5,10 @@ message, body, fact and outbox row in one statement. What waits is bounded in nu
 that takes less than comes in makes answers of 503, not a heap and long waits.
 """
 
+import asyncio
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -20,7 +22,17 @@ from libs.common.runtime.clock import monotonic
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from services.ingress import admission, claims, insertion, metrics
-from services.ingress.candidate import Acceptance, Accepted, Candidate, Claim, Duplicate, Forbidden
+from services.ingress.candidate import (
+    FAULTLESS,
+    Acceptance,
+    Accepted,
+    Candidate,
+    Claim,
+    Duplicate,
+    Forbidden,
+    Violating,
+)
+from services.ingress.schemas import Schemas
 
 _LOG: Final = logger("accept")
 MAX_BATCH_MESSAGES: Final = 256
@@ -71,6 +83,7 @@ class Acceptor:
         self._epoch = epoch
         self._lifetime = lifetime
         self._committed = committed
+        self._schemas = Schemas(snapshot)
         self._waiting = 0
         self._waiting_bytes = 0
         self.batcher: Batcher[Sequence[Candidate], list[Acceptance]] = Batcher(
@@ -110,7 +123,7 @@ class Acceptor:
         self._waiting_bytes += size
         metrics.WAITING_BYTES.set(self._waiting_bytes)
         try:
-            acceptances = await self.batcher.submit(group)
+            acceptances = await self.batcher.submit(await self._checked(group))
         except StoppedError as error:
             raise UnavailableError("this replica is stopping") from error
         except OverdueError as error:
@@ -130,14 +143,42 @@ class Acceptor:
             metrics.WAITING_BYTES.set(self._waiting_bytes)
         for candidate, acceptance in zip(group, acceptances, strict=True):
             _count(candidate, acceptance)
+        return await self._prefer_first_answers(group, acceptances)
+
+    async def _checked(self, group: Sequence[Candidate]) -> list[Candidate]:
+        """The group, with what the schemas find in each."""
+        checked: list[Candidate] = []
+        for candidate in group:
+            finding = self._schemas.check(candidate)
+            checked.append(candidate if finding is FAULTLESS else replace(candidate, finding=finding))
+            if len(group) > 1:
+                await asyncio.sleep(0)  # a batch keeps everything else waiting for one check at most
+        return checked
+
+    async def _prefer_first_answers(
+        self, group: Sequence[Candidate], acceptances: list[Acceptance]
+    ) -> list[Acceptance]:
+        """A key is judged before the content: under one that was used, the first answer is given again."""
+        keyed = [
+            (place, claim)
+            for place, (candidate, acceptance) in enumerate(zip(group, acceptances, strict=True))
+            if isinstance(acceptance, Violating)
+            for claim in candidate.claims
+        ]
+        held = await self.holders([claim for _, claim in keyed])
+        for (place, _), first in zip(keyed, held, strict=True):
+            if first is not None and isinstance(acceptances[place], Violating):
+                acceptances[place] = first
         return acceptances
 
-    async def holder(self, wanted: Sequence[Claim]) -> Duplicate | None:
-        """A message that has the key of one of these claims already, rather one of another request's.
+    async def holders(self, wanted: Sequence[Claim]) -> list[Duplicate | None]:
+        """For each of these claims the message that has its key already.
 
         Raises:
             UnavailableError: Postgres does not answer.
         """
+        if not wanted:
+            return []
         try:
             return await claims.look_up(self._pool, wanted, lifetime=self._lifetime)
         except _DATABASE_ERRORS as error:
@@ -179,7 +220,7 @@ class Acceptor:
             )
             verdicts = iter(settled)
             acceptances = [(next(verdicts) or each) if isinstance(each, Accepted) else each for each in acceptances]
-            accepted = [each.message for each in acceptances if isinstance(each, Accepted)]
+            accepted = [each for each in acceptances if isinstance(each, Accepted)]
             if accepted:
                 await insertion.insert(connection, accepted, epoch=self._epoch)
             await admission.record(connection, candidates, acceptances)
@@ -187,15 +228,19 @@ class Acceptor:
         return acceptances
 
     async def _judge(self, candidates: Sequence[Candidate], version: int, at: datetime) -> list[Acceptance]:
-        """The messages to be, or why not: what was authorised by an older registry is authorised again."""
+        """The messages to be, or why not: what an older registry was asked about is asked again."""
         await self._snapshot.catch_up(version)
         judged: list[Acceptance] = []
         for candidate in candidates:
             error = candidate.authorise() if candidate.registry_version < version else None
+            finding = self._schemas.check(candidate) if candidate.registry_version < version else candidate.finding
             if error is not None:
                 judged.append(Forbidden(error=error))
+            elif finding.enforced:
+                judged.append(Violating(violations=finding.violations))
             else:
-                judged.append(Accepted(message=insertion.message_of(candidate, version, at)))
+                message = insertion.message_of(candidate, version, at)
+                judged.append(Accepted(message=message, violations=finding.violations))
         return judged
 
 
@@ -209,5 +254,5 @@ def _count(candidate: Candidate, acceptance: Acceptance) -> None:
             metrics.ACCEPTED.labels(str(candidate.origin)).inc()
         case Duplicate(kind=kind):
             metrics.DUPLICATES.labels(str(kind)).inc()
-        case Forbidden():
+        case Forbidden() | Violating():
             pass

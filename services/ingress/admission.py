@@ -13,7 +13,7 @@ import msgspec
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
 from libs.common.postgres.pool import Connection
-from libs.common.postgres.registry import REJECTED_ADMITTED
+from libs.common.postgres.registry import FactData, RejectedFact
 from services.ingress.candidate import Acceptance, Accepted, Admission, Candidate, Duplicate, KeyKind
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -43,7 +43,7 @@ async def _record(
     )
     await record_act(
         connection,
-        REJECTED_ADMITTED,
+        RejectedFact.ADMITTED,
         rejected=admission.rejected,
         org=candidate.org,
         app=candidate.app,
@@ -57,7 +57,7 @@ async def _record(
 
 
 async def record_act(
-    connection: Connection, kind: str, *, rejected: UUID, org: UUID, app: UUID, actor: str,
+    connection: Connection, kind: RejectedFact, *, rejected: UUID, org: UUID, app: UUID, actor: str,
     said: dict[str, str | bool | datetime],
 ) -> None:  # fmt: skip
     """Append what `actor` did with a rejected request to the registry's ledger."""
@@ -68,5 +68,5 @@ async def record_act(
         app,
         kind,
         actor,
-        _ENCODER.encode(said),
+        _ENCODER.encode(FactData(document=msgspec.Raw(_ENCODER.encode(said)))),
     )

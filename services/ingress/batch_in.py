@@ -13,8 +13,8 @@ from msgspec import Meta
 
 from libs.common.domain.message import MAX_BODY_BYTES
 from libs.common.runtime.http import ApiError, invalid
-from services.ingress import message_in
-from services.ingress.candidate import Acceptance, Accepted, Duplicate, Forbidden, KeyKind
+from services.ingress import message_in, schemas
+from services.ingress.candidate import Acceptance, Accepted, Duplicate, Forbidden, KeyKind, Violating
 from services.ingress.message_in import MessageIn
 
 MAX_BATCH_MESSAGES: Final = 1000
@@ -107,6 +107,8 @@ def _result(message: MessageIn, acceptance: Acceptance, *, with_content: bool) -
             return _error(ApiError(409, "a message with this eventId was accepted already"))
         case Forbidden(error=error):
             return _error(error)
+        case Violating(violations=violations):
+            return _error(schemas.refusal(violations, "body", "payload"))
 
 
 def _error(error: ApiError) -> _ResultOut:

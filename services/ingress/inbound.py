@@ -17,16 +17,17 @@ from libs.common.domain.providers.scheme import Challenge, Identity, Request, Sc
 from libs.common.domain.signatures.verdict import RefusalReason
 from libs.common.runtime.clock import now
 from libs.common.runtime.http import ApiError, json_response
-from services.ingress import metrics, sender
+from services.ingress import metrics, schemas, sender
 from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.body import BodyError, continue_unless_too_large, read_body
-from services.ingress.candidate import Accepted, Candidate, Duplicate, Forbidden
+from services.ingress.candidate import Acceptance, Accepted, Candidate, Duplicate, Forbidden, Violating
 from services.ingress.directory import Directory
 from services.ingress.rejections import Rejection, Rejections, kept_headers
 from services.ingress.sender import RejectedError, document_of, scheme_of
 from services.ingress.throttle import Throttle
 
 REPLAYED: Final = "Idempotent-Replayed"
+_LONGEST_REASON: Final = 500
 
 
 class Inbound:
@@ -108,10 +109,13 @@ class Inbound:
                 return _answer(scheme, first, bare=bare, headers={REPLAYED: "true"})
             case Forbidden(error=error):
                 raise error
+            case Violating(violations=violations):
+                detail = schemas.refusal(violations, "body").detail
+                raise RejectedError(422, f"schema: {schemas.told(violations)}"[:_LONGEST_REASON], detail)
 
     async def _commit(
         self, source: RegistryObject, arrived: Request, identity: Identity, content_type: str
-    ) -> Accepted | Duplicate | Forbidden:
+    ) -> Acceptance:
         assert source.app is not None, "a source belongs to an application"
         candidate = Candidate(
             org=source.org,

@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
+import msgspec
+
 from libs.common.contracts import ledger
 from libs.common.domain import ids
 from libs.common.domain.facts import MessageAccepted
 from libs.common.domain.message import Message
 from libs.common.postgres.pool import Connection
 from libs.common.runtime.clock import random_bytes
-from services.ingress.candidate import Candidate
+from libs.common.runtime.schemas.payload import Violation
+from services.ingress.candidate import Accepted, Candidate
 
 _SALT_BYTES: Final = 16
 
@@ -47,8 +50,9 @@ def _erase_at(candidate: Candidate, at: datetime) -> datetime | None:
     return max(at, candidate.deliver_at or at) + candidate.keep_body
 
 
-async def insert(connection: Connection, messages: Sequence[Message], *, epoch: int) -> None:
+async def insert(connection: Connection, accepted: Sequence[Accepted], *, epoch: int) -> None:
     """Write messages of one moment and one registry version, in the transaction that accepts them."""
+    messages = [each.message for each in accepted]
     salts = [random_bytes(_SALT_BYTES) for _ in messages]
     facts = [ledger.encode(_fact(message)) for message in messages]
     first = messages[0]  # version and time are the batch's
@@ -56,14 +60,16 @@ async def insert(connection: Connection, messages: Sequence[Message], *, epoch: 
         """
         WITH message AS (
             INSERT INTO hookledger.message (id, org, app, event_type, channels, tags, event_id, origin, source,
-                content_type, body_hash, body_bytes, publish, ordering_key, deliver_at, registry_version, accepted_at)
+                content_type, body_hash, body_bytes, publish, ordering_key, deliver_at, registry_version, accepted_at,
+                schema_violations)
             SELECT u.id, u.org, u.app, u.event_type, string_to_array(u.channels, ','), string_to_array(u.tags, ','),
                 u.event_id, u.origin, u.source, u.content_type, u.body_hash, u.body_bytes, u.publish, u.ordering_key,
-                u.deliver_at, $18, $19
+                u.deliver_at, $18, $19, u.schema_violations::jsonb
             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[],
-                $9::text[], $10::bytea[], $11::int[], $12::bool[], $21::text[], $22::text[], $23::timestamptz[])
+                $9::text[], $10::bytea[], $11::int[], $12::bool[], $21::text[], $22::text[], $23::timestamptz[],
+                $24::text[])
                 AS u (id, org, app, event_type, channels, event_id, origin, source, content_type, body_hash, body_bytes,
-                    publish, tags, ordering_key, deliver_at)
+                    publish, tags, ordering_key, deliver_at, schema_violations)
         ), body AS (
             INSERT INTO hookledger.message_body (message, salt, body)
             SELECT u.id, u.salt, u.body
@@ -100,10 +106,16 @@ async def insert(connection: Connection, messages: Sequence[Message], *, epoch: 
         [",".join(sorted(message.tags)) for message in messages],
         [message.ordering_key for message in messages],
         [message.deliver_at for message in messages],
+        [_violations_text(each.violations) for each in accepted],
     )
     expiring = [(message.id, message.erase_body_at) for message in messages if message.erase_body_at is not None]
     if expiring:
         await connection.executemany("INSERT INTO hookledger.body_expiry (message, erase_at) VALUES ($1, $2)", expiring)
+
+
+def _violations_text(violations: tuple[Violation, ...]) -> str | None:
+    # PostgreSQL's jsonb holds no NUL.
+    return msgspec.json.encode(violations).decode().replace("\\u0000", "") if violations else None
 
 
 def _fact(message: Message) -> MessageAccepted:

@@ -8,13 +8,14 @@ from aiohttp import web
 
 from libs.common.contracts.registry import RegistryObject
 from libs.common.domain.message import MAX_BODY_BYTES
+from libs.common.postgres.key_use import KeyUse
 from libs.common.runtime.clock import now
 from libs.common.runtime.http import ApiError, invalid, json_response
-from services.ingress import message_in
+from services.ingress import message_in, schemas
 from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.batch_in import MAX_BATCH_BYTES, Batch, read_items
 from services.ingress.body import continue_unless_too_large, read_body
-from services.ingress.candidate import Accepted, Claim, Duplicate, Forbidden, KeyKind
+from services.ingress.candidate import Acceptance, Accepted, Claim, Duplicate, Forbidden, KeyKind, Violating
 from services.ingress.directory import Directory
 from services.ingress.inbound import REPLAYED
 from services.ingress.message_in import MessageIn
@@ -31,12 +32,20 @@ class Messages:
     """The handlers of message creation."""
 
     def __init__(
-        self, acceptor: Acceptor, directory: Directory, registry: Registry, throttle: Throttle, *, body_seconds: float
+        self,
+        acceptor: Acceptor,
+        directory: Directory,
+        registry: Registry,
+        throttle: Throttle,
+        key_use: KeyUse,
+        *,
+        body_seconds: float,
     ) -> None:
         self._acceptor = acceptor
         self._directory = directory
         self._registry = registry
         self._throttle = throttle
+        self._key_use = key_use
         self._body_seconds = body_seconds
 
     def add_routes(self, app: web.Application) -> None:
@@ -58,6 +67,7 @@ class Messages:
         with_content = _flag(request, "with_content", default=True)
         body = await self._read(request, MAX_BODY_BYTES)
         key = self._directory.known_key(key_hash)
+        self._key_use.note(key.id)
         await self._throttle.spend_key(key)
         named = request.match_info["app"]
         app = await self._directory.fresh_application(key.org, named)
@@ -66,7 +76,7 @@ class Messages:
             message = message_in.parse(body, now())
         except ApiError:
             # The key is judged before the content: under a key that was used, this is another request.
-            if claims and await self._acceptor.holder(claims) is not None:
+            if any(await self._acceptor.holders(claims)):
                 raise _other_request() from None
             raise
         if app is None:
@@ -82,6 +92,7 @@ class Messages:
         with_content = _flag(request, "with_content", default=False)
         body = await self._read(request, MAX_BATCH_BYTES)
         key = self._directory.known_key(key_hash)
+        self._key_use.note(key.id)
         items = read_items(body)
         await self._throttle.spend_key(key, len(items))
         batch = Batch(items, now())
@@ -90,10 +101,8 @@ class Messages:
         if app is None:
             app = await self._create_application(request, key.org, named, batch.application)
         claims = _claims(request, key.id, app, body, places=len(items))
-        if claims:
-            first = await self._acceptor.holder(claims)
-            if first is not None and not first.same_request:
-                raise _other_request()
+        if any(first is not None and not first.same_request for first in await self._acceptor.holders(claims)):
+            raise _other_request()
         await self._throttle.spend_application(app, len(items))
         publication = Publication(directory=self._directory, key_hash=key_hash, app=app)
         refusal = publication.authorise()
@@ -132,6 +141,8 @@ class Messages:
                 raise ApiError(409, "a message with this eventId was accepted already")
             case Forbidden(error=forbidden):
                 raise forbidden
+            case Violating(violations=violations):
+                raise schemas.refusal(violations, "body", "payload")
 
     async def _read(self, request: web.Request, most: int) -> bytes:
         if "Content-Encoding" in request.headers:
@@ -183,7 +194,7 @@ def _application(data: bytes, named: str) -> bytes:
     return msgspec.json.encode(document)
 
 
-def _all_replayed(acceptances: list[Accepted | Duplicate | Forbidden]) -> bool:
+def _all_replayed(acceptances: list[Acceptance]) -> bool:
     return bool(acceptances) and all(
         isinstance(each, Duplicate) and each.kind is KeyKind.IDEMPOTENCY_KEY and each.same_request
         for each in acceptances

@@ -22,13 +22,13 @@ from libs.common.domain.facts import Origin
 from libs.common.domain.ids import BadIdError, Prefix
 from libs.common.domain.providers.scheme import Challenge, Request
 from libs.common.postgres.pool import CONNECTION_ERRORS, Pool
-from libs.common.postgres.registry import REJECTED_REVERIFIED
+from libs.common.postgres.registry import RejectedFact
 from libs.common.runtime.http import ApiError, invalid, json_response
-from services.ingress import sender
+from services.ingress import schemas, sender
 from services.ingress.accept import Acceptor, UnavailableError, UnstorableError
 from services.ingress.admission import record_act
 from services.ingress.body import read_body
-from services.ingress.candidate import Accepted, Admission, Candidate, Duplicate, Forbidden, KeyKind, claim
+from services.ingress.candidate import Accepted, Admission, Candidate, Duplicate, Forbidden, KeyKind, Violating, claim
 from services.ingress.directory import Directory
 from services.ingress.inbound import REPLAYED
 from services.ingress.publication import no_application
@@ -119,6 +119,8 @@ class SecondLooks:
                 return _admitted(kept, first, repeated=True)
             case Forbidden(error=forbidden):
                 raise forbidden
+            case Violating(violations=violations):
+                raise schemas.refusal(violations, "payload")
 
     def _candidate(self, kept: _Kept, key: RegistryObject, key_hash: str) -> Candidate:
         source = kept.source
@@ -197,7 +199,7 @@ class SecondLooks:
             async with self._pool.acquire() as connection:
                 await record_act(
                     connection,
-                    REJECTED_REVERIFIED,
+                    RejectedFact.REVERIFIED,
                     rejected=kept.id,
                     org=kept.source.org,
                     app=kept.source.app,

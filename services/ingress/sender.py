@@ -1,7 +1,7 @@
 """What a source's request is taken for: believed or not, by the source's scheme and secrets, then read."""
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from libs.common.contracts import registry as documents
 from libs.common.contracts import strictjson
@@ -36,7 +36,7 @@ class RejectedError(ApiError):
         detail: for the sender.
     """
 
-    def __init__(self, status: int, reason: str, detail: str) -> None:
+    def __init__(self, status: int, reason: str, detail: str | list[dict[str, Any]]) -> None:
         super().__init__(status, detail)
         self.reason = reason
 

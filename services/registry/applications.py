@@ -1,7 +1,7 @@
 """Applications: the tenants of an organisation."""
 
 from datetime import datetime
-from typing import cast
+from typing import Final, cast
 
 from msgspec import UNSET, UnsetType
 
@@ -15,7 +15,10 @@ from services.registry.answers import NO_CONTENT, Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import In, Metadata, Out, Rate, Title, Uid, checked_metadata, either, given
 from services.registry.paging import read_page
-from services.registry.parsing import conflict, not_found, parse_body, read_flag
+from services.registry.parameters import flag
+from services.registry.parsing import conflict, not_found
+
+GET_IF_EXISTS: Final = flag("get_if_exists", "Answer with the application that has the uid already.", default=False)
 
 
 class ApplicationIn(In, frozen=True):
@@ -58,51 +61,51 @@ class ApplicationOut(Out):
 
 
 async def list_all(call: Call) -> Answer:
-    """GET /app."""
-    page = read_page(call.request.query, descending=False)
+    """List the applications."""
+    page = read_page(call, descending=False)
     found = await objects.list_objects(call, Kind.APPLICATION, page, app=None)
     return ok(page.of([_out(item) for item in found], lambda item: item.id))
 
 
 async def create(call: Call, changes: Changes) -> Answer:
-    """POST /app, with `get_if_exists` the one that has the uid already."""
-    body = parse_body(call.body, ApplicationIn)
-    reuse = read_flag(call.request.query, "get_if_exists", default=False)
+    """Create an application."""
+    body = call.content(ApplicationIn)
+    reuse = call.asked(GET_IF_EXISTS)
     if body.uid is not None:
         existing = await objects.find(call, Kind.APPLICATION, body.uid)
         if existing is not None and existing.uid == body.uid:
             if reuse:
                 return ok(_out(existing))
             raise conflict("an application with this uid exists already")
-    created = await changes.create(Kind.APPLICATION, new_id(), _document(body), org=call.caller.org, uid=body.uid)
+    created = await changes.create(Kind.APPLICATION, new_id(), document_of(body), org=call.caller.org, uid=body.uid)
     return ok(_out(created), 201)
 
 
 async def get(call: Call) -> Answer:
-    """GET /app/{app}."""
+    """Get an application."""
     return ok(_out(await objects.application(call)))
 
 
 async def put(call: Call, changes: Changes) -> Answer:
-    """PUT /app/{app}: replaces, or creates under the uid in the path."""
-    body = parse_body(call.body, ApplicationIn)
+    """Replace an application, or create it under the uid in the path."""
+    body = call.content(ApplicationIn)
     path = call.named("app")
     found = await objects.find(call, Kind.APPLICATION, path)
     if found is not None:
         uid = objects.put_uid(found, path, body.uid)
-        return ok(_out(await changes.update(found, _document(body), uid=uid)))
+        return ok(_out(await changes.update(found, document_of(body), uid=uid)))
     uid = objects.new_uid(Kind.APPLICATION, path)
     if uid is None:
         raise not_found("application")
     created = await changes.create(
-        Kind.APPLICATION, new_id(), _document(body), org=call.caller.org, uid=body.uid or uid
+        Kind.APPLICATION, new_id(), document_of(body), org=call.caller.org, uid=body.uid or uid
     )
     return ok(_out(created), 201)
 
 
 async def patch(call: Call, changes: Changes) -> Answer:
-    """PATCH /app/{app}."""
-    body = parse_body(call.body, ApplicationPatch)
+    """Change an application."""
+    body = call.content(ApplicationPatch)
     found = await objects.application(call)
     old = cast("ApplicationDocument", found.document)
     document = ApplicationDocument(
@@ -116,12 +119,20 @@ async def patch(call: Call, changes: Changes) -> Answer:
 
 
 async def delete(call: Call, changes: Changes) -> Answer:
-    """DELETE /app/{app}. Its endpoints and sources go with it: nobody finds them without it."""
+    """Delete an application.
+
+    Its endpoints and sources go with it: nobody finds them without it.
+    """
     await changes.delete(await objects.application(call))
     return NO_CONTENT
 
 
-def _document(body: ApplicationIn) -> ApplicationDocument:
+def document_of(body: ApplicationIn) -> ApplicationDocument:
+    """The document of an application that is created or replaced.
+
+    Raises:
+        ApiError: 422.
+    """
     return ApplicationDocument(
         name=body.name,
         metadata=checked_metadata(body.metadata),

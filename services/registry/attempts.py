@@ -19,12 +19,21 @@ from services.registry import objects, statuses
 from services.registry.answers import Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import Out
-from services.registry.messages import MessageFilter, message_id, read_filter
+from services.registry.messages import FILTER, MessageFilter, message_id, read_filter
 from services.registry.paging import read_page
-from services.registry.parsing import not_found, read_choice
+from services.registry.parameters import choice, text
+from services.registry.parsing import not_found
 
 _TRIGGERS: Final = {Trigger.SCHEDULED: 0, Trigger.MANUAL: 1}
-_CLASSES: Final = ("0", "100", "200", "300", "400", "500")
+STATUS_CODE_CLASS: Final = choice(
+    "status_code_class",
+    "Only attempts answered with a status of this class; 0 for no answer.",
+    ("0", "100", "200", "300", "400", "500"),
+)
+ENDPOINT: Final = text("endpoint_id", "Only attempts at this endpoint.")
+FILTER_BY_ENDPOINT: Final = (*FILTER, statuses.STATUS, STATUS_CODE_CLASS)
+FILTER_BY_MESSAGE: Final = (*FILTER_BY_ENDPOINT, ENDPOINT)
+EXPUNGED: Final = "EXPUNGED"
 _WITHOUT_ANSWER: Final = {
     ABANDONED: "not sent: the dispatcher was stopping",
     UNKNOWN: "the outcome is not known: the dispatcher died meanwhile",
@@ -62,8 +71,8 @@ class _Wanted:
 
 
 async def list_by_endpoint(call: Call) -> Answer:
-    """GET /app/{app}/attempt/endpoint/{endpoint}."""
-    page = read_page(call.request.query, descending=True, ordered=False)
+    """List the attempts at an endpoint."""
+    page = read_page(call, descending=True)
     wanted = _read_wanted(call, endpoint=None)
     app = await objects.application(call)
     endpoint = await objects.require(call, Kind.ENDPOINT, call.named("endpoint"), app=app.id)
@@ -72,7 +81,8 @@ async def list_by_endpoint(call: Call) -> Answer:
             # In flight: looked for among the endpoint's newest deliveries only, because there is no index of those in
             # flight, which would cost each attempt a write; another attempt shows when it has ended.
             """
-            SELECT t.*, CASE WHEN $11 THEN c.response END AS response, c.url_query, e.data ->> 'url' AS endpoint_url
+            SELECT t.*, CASE WHEN $11 THEN c.response END AS response, c.erased, c.url_query,
+                e.data ->> 'url' AS endpoint_url
             FROM (
                 (SELECT a.attempt, a.delivery, a.app, a.message, a.endpoint, a.result, a.status, a.failure, a.url,
                     a.total_us, a.trigger, a.started_at
@@ -86,7 +96,7 @@ async def list_by_endpoint(call: Call) -> Answer:
                 ORDER BY a.attempt :direction LIMIT $4)
                 UNION ALL
                 (SELECT s.attempt, s.delivery, s.app, s.message, s.endpoint, 'sending', NULL, NULL, NULL,
-                    NULL, 'scheduled', s.updated_at
+                    NULL, CASE WHEN s.beside IS NULL THEN 'scheduled' ELSE 'manual' END, s.updated_at
                 FROM (SELECT * FROM projection_1.delivery_state WHERE endpoint = $1 ORDER BY delivery DESC LIMIT 500) s
                 JOIN hookledger.message m ON m.id = s.message
                 WHERE s.status = 'sending' AND s.app = $2 AND s.attempt :beyond $3
@@ -116,22 +126,23 @@ async def list_by_endpoint(call: Call) -> Answer:
 
 
 async def list_by_message(call: Call) -> Answer:
-    """GET /app/{app}/attempt/msg/{msg}."""
-    page = read_page(call.request.query, descending=True, ordered=False)
+    """List the attempts of a message."""
+    page = read_page(call, descending=True)
     app = await objects.application(call)
     message = await message_id(call, app.id)
     wanted = _read_wanted(call, endpoint=await _queried_endpoint(call, app.id))
     rows = await call.connection.fetch(
         page.directed(
             """
-            SELECT t.*, CASE WHEN $11 THEN c.response END AS response, c.url_query, e.data ->> 'url' AS endpoint_url
+            SELECT t.*, CASE WHEN $11 THEN c.response END AS response, c.erased, c.url_query,
+                e.data ->> 'url' AS endpoint_url
             FROM (
                 SELECT a.attempt, a.delivery, a.app, a.message, a.endpoint, a.result, a.status, a.failure, a.url,
                     a.total_us, a.trigger, a.started_at
                 FROM projection_1.attempt a WHERE a.message = $1
                 UNION ALL
                 SELECT s.attempt, s.delivery, s.app, s.message, s.endpoint, 'sending', NULL, NULL, NULL,
-                    NULL, 'scheduled', s.updated_at
+                    NULL, CASE WHEN s.beside IS NULL THEN 'scheduled' ELSE 'manual' END, s.updated_at
                 FROM projection_1.delivery_state s WHERE s.message = $1 AND s.status = 'sending'
             ) t
             JOIN hookledger.message m ON m.id = t.message
@@ -164,7 +175,7 @@ async def list_by_message(call: Call) -> Answer:
 
 
 async def get(call: Call) -> Answer:
-    """GET /app/{app}/msg/{msg}/attempt/{attempt}."""
+    """Get an attempt of a message."""
     app = await objects.application(call)
     message = await message_id(call, app.id)
     try:
@@ -173,14 +184,14 @@ async def get(call: Call) -> Answer:
         raise not_found("attempt") from None
     row = await call.connection.fetchrow(
         """
-        SELECT t.*, c.response, c.url_query, e.data ->> 'url' AS endpoint_url
+        SELECT t.*, c.response, c.erased, c.url_query, e.data ->> 'url' AS endpoint_url
         FROM (
             SELECT a.attempt, a.delivery, a.app, a.message, a.endpoint, a.result, a.status, a.failure, a.url,
                 a.total_us, a.trigger, a.started_at
             FROM projection_1.attempt a WHERE a.message = $1 AND a.attempt = $3
             UNION ALL
             SELECT s.attempt, s.delivery, s.app, s.message, s.endpoint, 'sending', NULL, NULL, NULL,
-                NULL, 'scheduled', s.updated_at
+                NULL, CASE WHEN s.beside IS NULL THEN 'scheduled' ELSE 'manual' END, s.updated_at
             FROM projection_1.delivery_state s WHERE s.message = $1 AND s.status = 'sending' AND s.attempt = $3
         ) t
         LEFT JOIN hookledger.attempt_content c ON c.delivery = t.delivery AND c.attempt = t.attempt
@@ -197,9 +208,9 @@ async def get(call: Call) -> Answer:
 
 
 def _read_wanted(call: Call, endpoint: UUID | None) -> _Wanted:
-    status_class = read_choice(call.request.query, "status_code_class", _CLASSES)
+    status_class = call.asked(STATUS_CODE_CLASS)
     return _Wanted(
-        results=statuses.results(statuses.read_status(call.request.query)),
+        results=statuses.results(statuses.read_status(call)),
         status_class=None if status_class is None else int(status_class),
         endpoint=endpoint,
         messages=read_filter(call),
@@ -207,7 +218,7 @@ def _read_wanted(call: Call, endpoint: UUID | None) -> _Wanted:
 
 
 async def _queried_endpoint(call: Call, app: UUID) -> UUID | None:
-    text = call.request.query.get("endpoint_id")
+    text = call.asked(ENDPOINT)
     if text is None:
         return None
     return (await objects.require(call, Kind.ENDPOINT, text, app=app)).id
@@ -236,6 +247,8 @@ def _out(row: asyncpg.Record | Mapping[str, Any], *, content: bool) -> AttemptOu
 
 def _response(row: asyncpg.Record | Mapping[str, Any]) -> str:
     """What the receiver said; where it said nothing, why."""
+    if row["erased"]:
+        return EXPUNGED
     if row["response"] is not None:
         return cast("bytes", row["response"]).decode("utf-8", "replace")
     if row["status"] is not None:

@@ -1,15 +1,16 @@
 """From an HTTP request to a handler and back: authentication, the transaction, idempotency, the announcement."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import asyncpg
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from libs.common.contracts.registry import Scope
+from libs.common.contracts.operations import Access, Operation, QueryParameter
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.postgres.pool import CONNECT_SECONDS, Connection, Pool, transaction
 from libs.common.postgres.registry import Changes, changing
@@ -17,10 +18,14 @@ from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.http import ApiError
 from libs.common.runtime.logs import logger
 from libs.common.runtime.sealing import MasterKeys
+from services.registry.access import ACCESS
 from services.registry.announcing import Announcer
 from services.registry.answers import Answer, Claim
 from services.registry.authentication import Authentication, Caller
-from services.registry.parsing import conflict
+from services.registry.parameters import Parameter
+from services.registry.parsing import conflict, parse_body
+
+Value = TypeVar("Value")
 
 _LOG: Final = logger("calls")
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -36,6 +41,8 @@ class Registry:
     addresses: AddressPolicy
     authentication: Authentication
     announcer: Announcer
+    public_url: str
+    """How users reach the platform, without a trailing slash; empty: as the request came."""
 
 
 REGISTRY: Final = web.AppKey("registry", Registry)
@@ -49,25 +56,108 @@ class Call:
     caller: Caller
     request: web.Request
     connection: Connection
+    operation: Operation
     body: bytes = b""
 
     def named(self, name: str) -> str:
         """The part of the path that the route calls `name`."""
         return self.request.match_info[name]
 
+    def asked(self, parameter: Parameter[Value]) -> Value:
+        """The value of a parameter that the operation declares.
+
+        Raises:
+            ApiError: 422.
+        """
+        assert parameter in self.operation.query, f"{self.operation.id} does not declare {parameter.name}"
+        return parameter.read(self.request.query)
+
+    def content(self, kind: type[Value]) -> Value:
+        """The request's body, as the operation declares it.
+
+        Raises:
+            ApiError: 422.
+        """
+        assert self.operation.body is kind, f"{self.operation.id} does not declare {kind.__name__}"
+        if not self.operation.body_required and not self.body.strip():
+            return kind()
+        return parse_body(self.body, kind)
+
 
 Read: TypeAlias = Callable[[Call], Awaitable[Answer]]
 Write: TypeAlias = Callable[[Call, Changes], Awaitable[Answer]]
 
 
-def reading(handler: Read) -> Handler:
-    """A route that only reads; it takes the scope `read`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """An operation, and what carries it out."""
+
+    operation: Operation
+    handler: Handler
+
+
+def read(
+    path: str,
+    handler: Read,
+    id: str,  # noqa: A002  OpenAPI's word
+    answer: Any,
+    *,
+    query: tuple[QueryParameter, ...] = (),
+    refusals: tuple[int, ...] = (),
+) -> Route:
+    """GET: it only reads."""
+    access = ACCESS["GET", path]
+    operation = Operation(
+        method="GET",
+        path=path,
+        id=id,
+        summary=_summary(handler),
+        description=_description(handler),
+        access=access,
+        answers={200: answer},
+        query=query,
+        refusals=refusals,
+    )
+    return Route(operation=operation, handler=_reading(operation, access, handler))
+
+
+def write(
+    method: str,
+    path: str,
+    handler: Write,
+    id: str,  # noqa: A002  OpenAPI's word
+    answers: Mapping[int, Any],
+    *,
+    body: type | None = None,
+    body_required: bool = True,
+    query: tuple[QueryParameter, ...] = (),
+    refusals: tuple[int, ...] = (),
+) -> Route:
+    """Another method: it changes the registry."""
+    access = ACCESS[method, path]
+    operation = Operation(
+        method=method,
+        path=path,
+        id=id,
+        summary=_summary(handler),
+        description=_description(handler),
+        access=access,
+        answers=answers,
+        body=body,
+        body_required=body_required,
+        query=query,
+        refusals=refusals,
+    )
+    return Route(operation=operation, handler=_writing(operation, access, handler))
+
+
+def _reading(operation: Operation, access: Access, handler: Read) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         registry = request.app[REGISTRY]
-        caller = await registry.authentication.caller(request.headers.get("Authorization"), Scope.READ)
+        caller = await registry.authentication.caller(request.headers.get("Authorization"), access)
         async with registry.pool.acquire(timeout=CONNECT_SECONDS) as connection:
-            call = Call(registry=registry, caller=caller, request=request, connection=connection)
+            call = Call(registry=registry, caller=caller, request=request, connection=connection, operation=operation)
             try:
                 answer = await handler(call)
             except asyncpg.DataError as error:
@@ -77,23 +167,32 @@ def reading(handler: Read) -> Handler:
     return handle
 
 
-def writing(handler: Write) -> Handler:
-    """A route that changes the registry; it takes the scope `admin`."""
+def _writing(operation: Operation, access: Access, handler: Write) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         registry = request.app[REGISTRY]
-        caller = await registry.authentication.caller(request.headers.get("Authorization"), Scope.ADMIN)
+        authorization = request.headers.get("Authorization")
+        caller = await registry.authentication.caller(authorization, access)
         body = await _read_body(request)
-        claim = Claim.of(request, body, key=caller.key, org=caller.org) if request.method == "POST" else None
+        claim = Claim.of(request, body, key=caller.id, org=caller.org) if request.method == "POST" else None
         version = 0
         async with transaction(registry.pool) as connection:
             if claim is not None:
                 first = await claim.take(connection, registry.master_keys)
                 if first is not None:
                     return first.response()
-            call = Call(registry=registry, caller=caller, request=request, connection=connection, body=body)
+            call = Call(
+                registry=registry,
+                caller=caller,
+                request=request,
+                connection=connection,
+                operation=operation,
+                body=body,
+            )
             try:
-                async with changing(connection, f"key:{caller.key}") as changes:
+                async with changing(connection, caller.actor) as changes:
+                    # Once more, now that nobody else changes the registry: it may have been revoked since.
+                    await registry.authentication.caller(authorization, access, within=connection)
                     answer = await handler(call, changes)
                 version = changes.made[-1].registry_version if changes.made else 0
             except ApiError as refusal:
@@ -106,11 +205,21 @@ def writing(handler: Write) -> Handler:
                 await claim.keep(connection, registry.master_keys, answer)
         if version:
             reach(Failpoint.CHANGE_COMMITTED)
-            _LOG.info("registry.changed", version=version, key=str(caller.key), method=request.method)
+            _LOG.info("registry.changed", version=version, actor=caller.actor, method=request.method)
             registry.announcer.announce(version)
         return answer.response()
 
     return handle
+
+
+def _summary(handler: Read | Write) -> str:
+    """The first sentence of a handler's docstring, which is what the document says of it."""
+    return (inspect.getdoc(handler) or "").partition("\n")[0].removesuffix(".")
+
+
+def _description(handler: Read | Write) -> str:
+    """What a handler's docstring says beyond its first line."""
+    return (inspect.getdoc(handler) or "").partition("\n")[2].strip()
 
 
 async def _read_body(request: web.Request) -> bytes:

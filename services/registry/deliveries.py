@@ -17,9 +17,15 @@ from services.registry.answers import Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import Out
 from services.registry.paging import read_page, whole
-from services.registry.parsing import not_found, read_list
+from services.registry.parameters import ORDERED_PAGE, text, texts
+from services.registry.parsing import not_found
 
-_IDS: Final = {"attempt": Prefix.ATTEMPT, "message": Prefix.MESSAGE, "source": Prefix.SOURCE}
+MESSAGE: Final = text("messageId", "Only deliveries of this message.")
+ENDPOINT: Final = text("endpointId", "Only deliveries to this endpoint, by id or uid.")
+STATUS: Final = texts("status", "Only deliveries that have one of these statuses.", list(Status))
+FILTER: Final = (*ORDERED_PAGE, MESSAGE, ENDPOINT, STATUS)
+
+_IDS: Final = {"attempt": Prefix.ATTEMPT, "message": Prefix.MESSAGE, "source": Prefix.SOURCE, "job": Prefix.JOB}
 _NAMES: Final = {name: f"{name}Id" for name in _IDS}
 
 
@@ -54,9 +60,8 @@ class LedgerEventOut(Out):
 
 
 async def list_all(call: Call) -> Answer:
-    """GET /app/{app}/delivery, with `messageId`, `endpointId` and `status`."""
-    query = call.request.query
-    page = read_page(query, descending=True)
+    """List the deliveries of an application."""
+    page = read_page(call, descending=True)
     app = await objects.application(call)
     rows = await call.connection.fetch(
         page.directed(
@@ -75,18 +80,18 @@ async def list_all(call: Call) -> Answer:
         page.fetched,
         _queried_message(call),
         await _queried_endpoint(call, app.id),
-        _queried_statuses(call),
+        call.asked(STATUS),
     )
     return ok(page.of([_out(row) for row in rows], lambda item: item.id))
 
 
 async def get(call: Call) -> Answer:
-    """GET /app/{app}/delivery/{delivery}."""
+    """Get a delivery."""
     return ok(_out(await _delivery(call)))
 
 
 async def ledger(call: Call) -> Answer:
-    """GET /app/{app}/delivery/{delivery}/ledger: every fact of its stream, in order."""
+    """List every fact of a delivery, in order."""
     delivery = await _delivery(call)
     rows = await call.connection.fetch(
         """
@@ -120,7 +125,7 @@ async def _delivery(call: Call) -> asyncpg.Record:
 
 
 def _queried_message(call: Call) -> UUID | None:
-    text = call.request.query.get("messageId")
+    text = call.asked(MESSAGE)
     if text is None:
         return None
     try:
@@ -130,20 +135,13 @@ def _queried_message(call: Call) -> UUID | None:
 
 
 async def _queried_endpoint(call: Call, app: UUID) -> UUID | None:
-    text = call.request.query.get("endpointId")
+    text = call.asked(ENDPOINT)
     if text is None:
         return None
     try:
         return ids.decode(Prefix.ENDPOINT, text)  # also a deleted one's
     except BadIdError:
         return (await objects.require(call, Kind.ENDPOINT, text, app=app)).id
-
-
-def _queried_statuses(call: Call) -> list[str] | None:
-    found = read_list(call.request.query, "status")
-    if found is not None and not set(found) <= set(Status):
-        raise invalid(["query", "status"], f"it is one or more of {', '.join(Status)}", "type_error.enum")
-    return found
 
 
 def _out(row: asyncpg.Record) -> DeliveryOut:

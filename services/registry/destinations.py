@@ -1,7 +1,7 @@
 """Where a message went, and what went to an endpoint: deliveries in the reference's two shapes."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -15,6 +15,8 @@ from services.registry.answers import Answer, ok
 from services.registry.calls import Call
 from services.registry.messages import MessageOut
 from services.registry.paging import Page, read_page
+
+FILTER: Final = (*messages.FILTER, statuses.STATUS)
 
 
 class EndpointMessageOut(MessageOut, kw_only=True):
@@ -34,15 +36,15 @@ class MessageEndpointOut(endpoints.EndpointOut, kw_only=True):
 
 
 async def attempted_messages(call: Call) -> Answer:
-    """GET /app/{app}/endpoint/{endpoint}/msg."""
-    page = read_page(call.request.query, descending=True, ordered=False)
+    """List the messages that went to an endpoint, and how they fare there."""
+    page = read_page(call, descending=True)
     wanted = messages.read_filter(call)
-    status = statuses.read_status(call.request.query)
+    status = statuses.read_status(call)
     endpoint = await endpoints.endpoint(call)
     rows = await call.connection.fetch(
         page.directed(
             """
-            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at,
+            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at, m.schema_violations,
                 b.message IS NOT NULL AS kept, CASE WHEN $9 THEN b.body END AS body,
                 s.status, s.attempts, s.due_at
             FROM projection_1.delivery_state s
@@ -71,8 +73,8 @@ async def attempted_messages(call: Call) -> Answer:
 
 
 async def attempted_destinations(call: Call) -> Answer:
-    """GET /app/{app}/msg/{msg}/endpoint; endpoints deleted since are listed too."""
-    page = read_page(call.request.query, descending=True, ordered=False)
+    """List the endpoints that a message went to, and how it fares there; deleted ones, too."""
+    page = read_page(call, descending=True)
     app = await objects.application(call)
     message = await messages.message_id(call, app.id)
     rows = await call.connection.fetch(

@@ -16,7 +16,7 @@ from services.registry import endpoints, statuses
 from services.registry.answers import Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import Out
-from services.registry.parsing import read_time
+from services.registry.parameters import time
 from services.registry.statuses import MessageStatus
 
 LONGEST_RANGE: Final = timedelta(days=28)
@@ -24,6 +24,10 @@ COUNT_SECONDS: Final = 5.0
 """How long deliveries are counted, one by one: what takes longer shall not hold a connection that others wait for."""
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+SINCE: Final = time("since", "Where the range begins: by default 28 days before its end, which is the most.")
+UNTIL: Final = time("until", "Where the range ends: now by default.")
 
 
 class HourOut(Out):
@@ -48,7 +52,7 @@ class EndpointStatsOut(Out):
 
 
 async def get(call: Call) -> Answer:
-    """GET /app/{app}/endpoint/{endpoint}/stats, with `since` and `until`; by default the last 28 days."""
+    """Count how an endpoint fares: its deliveries by status, its attempts by hour."""
     since, until = _read_range(call)
     endpoint = await endpoints.endpoint(call)
     deliveries = await _count_deliveries(call, endpoint.id, since, until)
@@ -98,9 +102,8 @@ def _read_range(call: Call) -> tuple[datetime, datetime]:
     Raises:
         ApiError: 400, it is too long or runs backwards; 422, a time is none.
     """
-    query = call.request.query
-    until = max(_EPOCH, read_time(query, "until") or now())  # ids, and so deliveries, begin there
-    since = max(_EPOCH, read_time(query, "since") or until - LONGEST_RANGE)
+    until = max(_EPOCH, call.asked(UNTIL) or now())  # ids, and so deliveries, begin there
+    since = max(_EPOCH, call.asked(SINCE) or until - LONGEST_RANGE)
     if not timedelta(0) <= until - since <= LONGEST_RANGE:
         raise ApiError(400, "since is before until, by 28 days at most", code="invalid_range")
     return since, until

@@ -18,9 +18,27 @@ from services.registry.answers import Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import Out
 from services.registry.paging import read_page
-from services.registry.parsing import not_found, read_flag, read_list, read_time
+from services.registry.parameters import ITERATOR, PAGE, flag, text, texts, time
+from services.registry.parsing import not_found
+
+EVENT_TYPES: Final = texts("event_types", "Only messages of these event types.")
+CHANNEL: Final = text("channel", "Only messages on this channel.")
+BEFORE: Final = time("before", "Only what is from before this time.")
+AFTER: Final = time("after", "Only what is from after this time.")
+WITH_CONTENT: Final = flag("with_content", "Whether payloads and responses are shown.", default=True)
+FILTER: Final = (*PAGE, EVENT_TYPES, CHANNEL, BEFORE, AFTER, WITH_CONTENT)
 
 EXPIRED: Final = {"expired": True}
+
+
+class SchemaViolationOut(Out):
+    """Where in a payload something is wrong, and what."""
+
+    path: list[str | int]
+    message: str
+
+
+_VIOLATIONS: Final = msgspec.json.Decoder(list[SchemaViolationOut] | None)
 
 
 class MessageOut(Out):
@@ -33,6 +51,7 @@ class MessageOut(Out):
     channels: list[str] | None
     tags: list[str] | None
     timestamp: datetime
+    schema_violations: list[SchemaViolationOut] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,27 +71,26 @@ def read_filter(call: Call) -> MessageFilter:
     Raises:
         ApiError: 422.
     """
-    query = call.request.query
-    before, after = read_time(query, "before"), read_time(query, "after")
-    first = not query.get("iterator")
+    before, after = call.asked(BEFORE), call.asked(AFTER)
+    first = call.asked(ITERATOR) is None
     return MessageFilter(
-        event_types=read_list(query, "event_types"),
-        channel=query.get("channel"),
+        event_types=call.asked(EVENT_TYPES),
+        channel=call.asked(CHANNEL),
         before=before if first else None,
         after=after if first else None,
-        content=read_flag(query, "with_content", default=True),
+        content=call.asked(WITH_CONTENT),
     )
 
 
 async def list_all(call: Call) -> Answer:
-    """GET /app/{app}/msg."""
-    page = read_page(call.request.query, descending=True, ordered=False)
+    """List the messages of an application."""
+    page = read_page(call, descending=True)
     wanted = read_filter(call)
     app = await objects.application(call)
     rows = await call.connection.fetch(
         page.directed(
             """
-            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at,
+            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at, m.schema_violations,
                 b.message IS NOT NULL AS kept, CASE WHEN $8 THEN b.body END AS body
             FROM hookledger.message m LEFT JOIN hookledger.message_body b ON b.message = m.id
             WHERE m.app = $1 AND m.id :beyond $2
@@ -95,13 +113,13 @@ async def list_all(call: Call) -> Answer:
 
 
 async def get(call: Call) -> Answer:
-    """GET /app/{app}/msg/{msg}."""
-    content = read_flag(call.request.query, "with_content", default=True)
+    """Get a message, by its id or by the event id that its sender gave it."""
+    content = call.asked(WITH_CONTENT)
     app = await objects.application(call)
     identity = await message_id(call, app.id)
     row = await call.connection.fetchrow(
         """
-        SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at,
+        SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at, m.schema_violations,
             b.message IS NOT NULL AS kept, b.body
         FROM hookledger.message m LEFT JOIN hookledger.message_body b ON b.message = m.id
         WHERE m.app = $1 AND m.id = $2
@@ -149,6 +167,7 @@ def out(row: asyncpg.Record, *, content: bool) -> MessageOut:
         channels=sorted(row["channels"]) or None,
         tags=None,
         timestamp=row["accepted_at"],
+        schema_violations=_VIOLATIONS.decode(row["schema_violations"] or "null"),
     )
 
 

@@ -10,15 +10,12 @@ from typing import Any, Final, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
-from multidict import MultiMapping
 
 from libs.common.domain import ids
 from libs.common.domain.ids import BadIdError, Prefix
 from libs.common.runtime.http import invalid
-from services.registry.parsing import read_choice, read_number
-
-DEFAULT_LIMIT: Final = 50
-MOST_ITEMS: Final = 250
+from services.registry.calls import Call
+from services.registry.parameters import ITERATOR, LIMIT, ORDER
 
 _FIRST: Final = UUID(int=0)
 _LAST: Final = UUID(int=(1 << 128) - 1)
@@ -43,6 +40,17 @@ class Page:
     iterator: str | None
     backwards: bool
     descending: bool
+
+    @classmethod
+    def at(cls, iterator: str | None, *, limit: int, descending: bool) -> "Page":
+        """The page at an iterator of a list in that order."""
+        backwards = iterator is not None and iterator.startswith("-")
+        return cls(
+            limit=limit,
+            iterator=iterator.removeprefix("-") if iterator is not None else None,
+            backwards=backwards,
+            descending=descending is not backwards,
+        )
 
     def bound(self, prefix: Prefix) -> UUID:
         """The id beyond which the page lies.
@@ -86,29 +94,20 @@ class Page:
         )
 
 
-def read_page(query: MultiMapping[str], *, descending: bool, ordered: bool = True) -> Page:
+def read_page(call: Call, *, descending: bool) -> Page:
     """The page that a request asks for.
 
     Args:
-        query: the request's parameters.
+        call: of an operation that declares `PAGE`, or `ORDERED_PAGE` where `order` may choose the other direction.
         descending: the order of this list by default.
-        ordered: whether `order` may choose the other one.
 
     Raises:
         ApiError: 422.
     """
-    limit = read_number(query, "limit", default=DEFAULT_LIMIT, least=1, most=MOST_ITEMS)
-    if ordered:
-        order = read_choice(query, "order", ("ascending", "descending"))
+    if ORDER in call.operation.query:
+        order = call.asked(ORDER)
         descending = order == "descending" if order is not None else descending
-    iterator = query.get("iterator") or None
-    backwards = iterator is not None and iterator.startswith("-")
-    return Page(
-        limit=limit,
-        iterator=iterator.removeprefix("-") if iterator is not None else None,
-        backwards=backwards,
-        descending=descending is not backwards,
-    )
+    return Page.at(call.asked(ITERATOR), limit=call.asked(LIMIT), descending=descending)
 
 
 def whole(items: Sequence[Any]) -> PageOut[Any]:

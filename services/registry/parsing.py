@@ -18,7 +18,7 @@ _TIME: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9})\d*)? ?([Zz]|UTC|[+-]\d\d:?\d\d|\d\d:\d\d)?"
 )
 _BOOLEANS: Final[Mapping[str, bool]] = {"true": True, "1": True, "false": False, "0": False}
-_LONGEST_LIST: Final = 100
+LONGEST_LIST: Final = 100
 
 
 def parse_body(data: bytes, kind: type[Body]) -> Body:
@@ -99,7 +99,12 @@ def _parse_time(text: str) -> datetime | None:
         return None
 
 
-def read_list(query: MultiMapping[str], name: str) -> list[str] | None:
+def read_text(query: MultiMapping[str], name: str) -> str | None:
+    """A query parameter that is a text; an empty one is none."""
+    return refuse_unstorable(query.get(name, ""), ["query", name]) or None
+
+
+def read_list(query: MultiMapping[str], name: str, choices: Collection[str] | None = None) -> list[str] | None:
     """A query parameter of several texts: `x=a,b`, `x=a&x=b`, `x[]=a` or `x[0]=a`."""
     texts: list[str] = []
     given = False
@@ -107,8 +112,12 @@ def read_list(query: MultiMapping[str], name: str) -> list[str] | None:
         if key == name or (key.startswith(f"{name}[") and key.endswith("]")):
             given = True
             texts += [part for part in value.split(",") if part]
-    if len(texts) > _LONGEST_LIST:
-        raise invalid(["query", name], f"it has at most {_LONGEST_LIST} values")
+    if len(texts) > LONGEST_LIST:
+        raise invalid(["query", name], f"it has at most {LONGEST_LIST} values")
+    for text in texts:
+        refuse_unstorable(text, ["query", name])
+    if choices is not None and not set(texts) <= set(choices):
+        raise invalid(["query", name], f"it is one or more of {', '.join(choices)}", "type_error.enum")
     return texts if given and texts else None
 
 

@@ -42,8 +42,8 @@ class RejectedContentOut(RejectedOut):
 
 
 async def list_all(call: Call) -> Answer:
-    """GET /app/{app}/rejected."""
-    page = read_page(call.request.query, descending=True)
+    """List what an application's senders sent and could not be accepted, with the reason."""
+    page = read_page(call, descending=True)
     app = await objects.application(call)
     rows = await call.connection.fetch(
         page.directed(

@@ -19,7 +19,7 @@ from services.registry.answers import NO_CONTENT, Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import In, Metadata, Out, Title, Uid, checked_metadata, given
 from services.registry.paging import read_page
-from services.registry.parsing import conflict, parse_body
+from services.registry.parsing import conflict
 
 _MOST_OLD_KEYS: Final = 1
 
@@ -51,7 +51,7 @@ class SourcePatch(In, frozen=True):
     verification: VerificationDocument | UnsetType | None = UNSET
 
 
-class RotateIn(In, frozen=True):
+class SourceSecretRotateIn(In, frozen=True):
     """The provider's new secret, and for how long requests by the old one are still believed."""
 
     secret: str | None = None
@@ -76,16 +76,16 @@ class SourceOut(Out):
 
 
 async def list_all(call: Call) -> Answer:
-    """GET /app/{app}/source."""
-    page = read_page(call.request.query, descending=True)
+    """List the sources of an application."""
+    page = read_page(call, descending=True)
     app = await objects.application(call)
     found = await objects.list_objects(call, Kind.SOURCE, page, app=app.id)
     return ok(page.of([_out(item) for item in found], lambda item: item.id))
 
 
 async def create(call: Call, changes: Changes) -> Answer:
-    """POST /app/{app}/source."""
-    body = parse_body(call.body, SourceIn)
+    """Create a source."""
+    body = call.content(SourceIn)
     app = await objects.application(call)
     if body.uid is not None:
         existing = await objects.find(call, Kind.SOURCE, body.uid, app=app.id)
@@ -107,13 +107,13 @@ async def create(call: Call, changes: Changes) -> Answer:
 
 
 async def get(call: Call) -> Answer:
-    """GET /app/{app}/source/{source}."""
+    """Get a source."""
     return ok(_out(await _source(call)))
 
 
 async def put(call: Call, changes: Changes) -> Answer:
-    """PUT /app/{app}/source/{source}: replaces all but the provider; without a secret it keeps the one it has."""
-    body = parse_body(call.body, SourceIn)
+    """Replace a source, all but its provider; without a secret it keeps the one it has."""
+    body = call.content(SourceIn)
     found = await _source(call)
     old = cast("SourceDocument", found.document)
     if body.provider != old.provider:
@@ -131,8 +131,8 @@ async def put(call: Call, changes: Changes) -> Answer:
 
 
 async def patch(call: Call, changes: Changes) -> Answer:
-    """PATCH /app/{app}/source/{source}."""
-    body = parse_body(call.body, SourcePatch)
+    """Change a source."""
+    body = call.content(SourcePatch)
     found = await _source(call)
     old = cast("SourceDocument", found.document)
     document = replace(
@@ -148,7 +148,7 @@ async def patch(call: Call, changes: Changes) -> Answer:
 
 
 async def delete(call: Call, changes: Changes) -> Answer:
-    """DELETE /app/{app}/source/{source}."""
+    """Delete a source."""
     found = await _source(call)
     await changes.delete(found)
     await secrets.erase(call.connection, found.id)
@@ -156,8 +156,8 @@ async def delete(call: Call, changes: Changes) -> Answer:
 
 
 async def rotate_secret(call: Call, changes: Changes) -> Answer:
-    """POST /app/{app}/source/{source}/secret/rotate: the old secret stays in force beside the new one for a while."""
-    body = parse_body(call.body, RotateIn) if call.body.strip() else RotateIn()
+    """Rotate the secret of a source: the old one stays in force beside the new one for a while."""
+    body = call.content(SourceSecretRotateIn)
     found = await _source(call)
     document = cast("SourceDocument", found.document)
     text, generated = senders.secret(document, body.secret)

@@ -3,12 +3,11 @@
 from enum import IntEnum
 from typing import Final
 
-from multidict import MultiMapping
-
 from libs.common.domain.attempts import ABANDONED, UNKNOWN
 from libs.common.domain.delivery import Status
 from libs.common.domain.outcome import Outcome
-from services.registry.parsing import read_choice
+from services.registry.calls import Call
+from services.registry.parameters import choice
 
 SENDING: Final = "sending"
 """The `result` of an attempt that has not ended."""
@@ -28,6 +27,9 @@ class MessageStatus(IntEnum):
         return self.name.lower()
 
 
+STATUS: Final = choice(
+    "status", "0 success, 1 pending, 2 fail, 3 sending.", [str(status.value) for status in MessageStatus]
+)
 _RESULTS: Final = {
     Outcome.SUCCEEDED.value: MessageStatus.SUCCESS,
     Outcome.RETRYABLE.value: MessageStatus.FAIL,
@@ -60,13 +62,13 @@ def of_delivery(status: Status, attempts: int) -> MessageStatus:
             return MessageStatus.FAIL
 
 
-def read_status(query: MultiMapping[str]) -> MessageStatus | None:
+def read_status(call: Call) -> MessageStatus | None:
     """The parameter `status`.
 
     Raises:
         ApiError: 422.
     """
-    text = read_choice(query, "status", [str(status.value) for status in MessageStatus])
+    text = call.asked(STATUS)
     return None if text is None else MessageStatus(int(text))
 
 

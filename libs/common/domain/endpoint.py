@@ -1,11 +1,11 @@
 """Endpoints and messages as the dispatcher sees them, and which message goes where."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias, assert_never
 from uuid import UUID
 
 from libs.common.domain.retry import RetryPolicy
@@ -30,9 +30,26 @@ class SigningKey:
     expires_at: datetime | None = None
 
 
+class FilterVerdict(StrEnum):
+    """What a filter says of a payload."""
+
+    PASSED = "passed"
+    NOT_PASSED = "not_passed"
+    FAILED = "failed"
+    TOO_COSTLY = "too_costly"
+
+
+Judge: TypeAlias = Callable[[str], FilterVerdict]
+"""Evaluates a filter on the payload of the message in question; the same filter always gets the same verdict."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A receiver's configuration at one version."""
+    """A receiver's configuration at one version.
+
+    `filter` and `transformation` are expressions over the payload: which messages come, and what is sent instead.
+    `headers` are sent with each attempt; some hold a secret.
+    """
 
     id: UUID
     app: UUID
@@ -41,11 +58,15 @@ class Endpoint:
     enabled: bool = True
     event_types: frozenset[str] | None = None
     channels: frozenset[str] | None = None
+    filter: str | None = None
+    transformation: str | None = None
     profile: Profile = Profile.STANDARD
     keys: tuple[SigningKey, ...] = ()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout: timedelta = DEFAULT_TIMEOUT
     max_inflight: int = DEFAULT_MAX_INFLIGHT
+    compat_headers: bool = False
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def signing_keys(self, now: datetime) -> tuple[SigningKey, ...]:
         """The keys in force, the newest first: after a rotation the old ones still sign until they expire."""
@@ -53,15 +74,20 @@ class Endpoint:
 
 
 class Rule(StrEnum):
-    """Why an endpoint was sent a message, or was not."""
+    """Why an endpoint was sent a message, or was not. `REQUESTED`: a person asked for it, whatever else would apply."""
 
     ALL = "all"
     EVENT_TYPE = "event_type"
     CHANNEL = "channel"
     EVENT_TYPE_AND_CHANNEL = "event_type_and_channel"
+    FILTER = "filter"
+    REQUESTED = "requested"
     DISABLED = "disabled"
     OTHER_EVENT_TYPE = "other_event_type"
     OTHER_CHANNEL = "other_channel"
+    FILTERED_OUT = "filtered_out"
+    FILTER_FAILED = "filter_failed"
+    FILTER_TOO_COSTLY = "filter_too_costly"
 
     @property
     def matched(self) -> bool:
@@ -69,14 +95,16 @@ class Rule(StrEnum):
         return self in _MATCHING
 
 
-_MATCHING: Final = frozenset({Rule.ALL, Rule.EVENT_TYPE, Rule.CHANNEL, Rule.EVENT_TYPE_AND_CHANNEL})
+_MATCHING: Final = frozenset(
+    {Rule.ALL, Rule.EVENT_TYPE, Rule.CHANNEL, Rule.EVENT_TYPE_AND_CHANNEL, Rule.FILTER, Rule.REQUESTED}
+)
 
 
-def match(endpoint: Endpoint, *, event_type: str, channels: frozenset[str]) -> Rule:
+def match(endpoint: Endpoint, *, event_type: str, channels: frozenset[str], judge: Judge) -> Rule:
     """Which rule decides whether a message of that type on those channels goes to `endpoint`.
 
     An endpoint without event types takes all of them; one without channels takes messages on any or no channel; one
-    with channels takes only messages that share one.
+    with channels takes only messages that share one. A filter has the last word, and is asked only if all else agrees.
     """
     if not endpoint.enabled:
         return Rule.DISABLED
@@ -84,6 +112,8 @@ def match(endpoint: Endpoint, *, event_type: str, channels: frozenset[str]) -> R
         return Rule.OTHER_EVENT_TYPE
     if endpoint.channels is not None and endpoint.channels.isdisjoint(channels):
         return Rule.OTHER_CHANNEL
+    if endpoint.filter is not None:
+        return _by_filter(judge(endpoint.filter))
     match (endpoint.event_types is not None, endpoint.channels is not None):
         case (True, True):
             return Rule.EVENT_TYPE_AND_CHANNEL
@@ -93,6 +123,20 @@ def match(endpoint: Endpoint, *, event_type: str, channels: frozenset[str]) -> R
             return Rule.CHANNEL
         case _:
             return Rule.ALL
+
+
+def _by_filter(verdict: FilterVerdict) -> Rule:
+    match verdict:
+        case FilterVerdict.PASSED:
+            return Rule.FILTER
+        case FilterVerdict.NOT_PASSED:
+            return Rule.FILTERED_OUT
+        case FilterVerdict.FAILED:
+            return Rule.FILTER_FAILED
+        case FilterVerdict.TOO_COSTLY:
+            return Rule.FILTER_TOO_COSTLY
+        case _:
+            assert_never(verdict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +153,7 @@ def fan_out(
     *,
     event_type: str,
     channels: frozenset[str],
+    judge: Judge,
     after: UUID | None,
     most: int,
 ) -> FanOut:
@@ -118,6 +163,7 @@ def fan_out(
         endpoints: of the message's application, by id.
         event_type: of the message.
         channels: of the message.
+        judge: evaluates filters on its payload.
         after: the endpoint at which an earlier call stopped, or None.
         most: after so many matches the result says where to go on.
     """
@@ -129,7 +175,7 @@ def fan_out(
         if len(matches) == most:
             return FanOut(matches=tuple(matches), counts=counts, continues_after=matches[-1][0].id)
         endpoint = endpoints[identity]
-        rule = match(endpoint, event_type=event_type, channels=channels)
+        rule = match(endpoint, event_type=event_type, channels=channels, judge=judge)
         counts[rule] += 1
         if rule.matched:
             matches.append((endpoint, rule))

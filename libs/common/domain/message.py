@@ -23,6 +23,7 @@ class Message:
         ordering_key: messages of an application with the same one go to an endpoint one after the other.
         deliver_at: before which nothing of it is sent.
         erase_body_at: from which on its body is erased, where its producer said so.
+        erased: the body is no longer there, so that nothing can be sent.
     """
 
     id: UUID
@@ -42,3 +43,4 @@ class Message:
     deliver_at: datetime | None = None
     erase_body_at: datetime | None = None
     publish: bool = False
+    erased: bool = False

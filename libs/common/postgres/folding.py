@@ -16,6 +16,7 @@ from libs.common.domain.facts import (
     AttemptAbandoned,
     AttemptEnded,
     AttemptOutcomeUnknown,
+    AttemptStarted,
     MessageAccepted,
     MessageFannedOut,
 )
@@ -36,9 +37,6 @@ OBJECT_COLUMNS: Final = (
     *("kind", "org", "app", "uid", "version", "registry_version", "created_at", "updated_at", "deleted_at"),
 )
 """Of `registry_object`, beside its key and its document."""
-
-_FIRST_ATTEMPT: Final = 2
-"""The version at which a delivery's first attempt is in flight."""
 
 Item = TypeVar("Item")
 
@@ -101,7 +99,7 @@ async def fold_registry(connection: Connection, chunk: Chunk) -> Folded[Registry
         """,
         chunk.after,
         chunk.last,
-        list(registry.ACTS),
+        list(registry.OBJECTLESS),
     )
     folded = Folded[RegistryObject](facts=len(rows))
     for stream, facts in _streams(rows):
@@ -141,7 +139,9 @@ def _fold_delivery(stream: UUID, rows: Sequence[asyncpg.Record]) -> FoldedDelive
         return None
     state = fold_delivery(facts)
     # The fan-out's own transaction began it, and asked no lane.
-    direct = state.version == _FIRST_ATTEMPT and _place(rows[0])[:2] == _place(rows[1])[:2]
+    first = facts[1] if len(facts) > 1 else None
+    begun = isinstance(first, AttemptStarted) and first.attempt == state.attempt
+    direct = begun and _place(rows[0])[:2] == _place(rows[1])[:2]
     return FoldedDelivery(
         state=state,
         attempts=attempt_rows(stream, facts),

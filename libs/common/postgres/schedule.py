@@ -18,12 +18,14 @@ of its lanes waits for as long: so few that the other endpoints go on meanwhile.
 # What the queue ought to hold of the deliveries `d`. A first attempt that began in the transaction of its fan-out is
 # counted by no lane; each other attempt in flight is.
 _OUGHT: Final = """
-    SELECT d.delivery, d.endpoint AS lane, coalesce(d.due_at, d.updated_at) AS due_at, d.process AS owner,
+    SELECT d.delivery, d.endpoint AS lane, coalesce(least(d.due_at, d.resend_at), d.updated_at) AS due_at,
+        d.process AS owner,
         d.status = 'sending' AND NOT EXISTS (
             SELECT FROM hookledger.fact one JOIN hookledger.fact two USING (stream, epoch, xact)
-            WHERE d.version = 2 AND one.stream = d.delivery AND one.version = 1 AND two.version = 2
+            WHERE d.run = 1 AND d.attempts = 1 AND d.beside IS NULL AND two.kind = 'AttemptStarted'
+                AND one.stream = d.delivery AND one.version = 1 AND two.version = 2
         ) AS counted
-    FROM projection_1.delivery_state d WHERE d.status IN ('waiting', 'sending')
+    FROM projection_1.delivery_state d WHERE (d.status IN ('waiting', 'sending') OR d.resend_at IS NOT NULL)
 """
 
 
@@ -53,7 +55,7 @@ async def requeue(connection: Connection, deliveries: list[UUID]) -> None:
         """
         DELETE FROM hookledger.queue q WHERE q.delivery = ANY($1) AND NOT EXISTS (
             SELECT FROM projection_1.delivery_state d
-            WHERE d.delivery = q.delivery AND d.status IN ('waiting', 'sending')
+            WHERE d.delivery = q.delivery AND (d.status IN ('waiting', 'sending') OR d.resend_at IS NOT NULL)
         )
         """,
         deliveries,

@@ -74,7 +74,7 @@ async def test_after_its_secret_is_mended_a_request_is_believed_and_admitted_onc
     said = await stand.observer.fetchval(
         "SELECT data FROM hookledger.registry_fact WHERE stream = $1 AND kind = 'RejectedAdmitted'", row["id"]
     )
-    assert json.loads(said)["message"] == identity
+    assert json.loads(said)["document"]["message"] == identity
     assert json.loads(said)["rejectedAt"].startswith(row["at"].strftime("%Y-%m-%dT%H:%M:%S"))
 
 

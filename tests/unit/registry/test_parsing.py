@@ -7,7 +7,7 @@ from multidict import MultiDict
 
 from libs.common.runtime.http import ApiError
 from services.registry import statuses
-from services.registry.paging import read_page
+from services.registry.paging import Page
 from services.registry.parsing import read_flag, read_list, read_time
 from services.registry.statuses import MessageStatus
 
@@ -64,7 +64,7 @@ def test_a_flag_is_true_or_false() -> None:
 
 
 def test_a_page_read_backwards_is_shown_in_its_own_order() -> None:
-    page = read_page(MultiDict({"iterator": "-5", "limit": "2"}), descending=False)
+    page = Page.at("-5", limit=2, descending=False)
     assert (page.directed("id :beyond $1 ORDER BY id :direction"), page.fetched) == (
         "id < $1 ORDER BY id DESC",
         3,

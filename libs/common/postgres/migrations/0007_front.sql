@@ -23,8 +23,8 @@ BEGIN
         WHERE e.erase_at <= clock_timestamp()
           AND NOT EXISTS (SELECT FROM hookledger.outbox o WHERE o.message = e.message)
           AND NOT EXISTS (
-              SELECT FROM projection_1.delivery_state d JOIN hookledger.queue q ON q.delivery = d.delivery
-              WHERE d.message = e.message)
+              SELECT FROM projection_1.delivery_state d
+              WHERE d.message = e.message AND (d.status IN ('waiting', 'sending') OR d.resend_at IS NOT NULL))
         ORDER BY e.erase_at LIMIT most FOR UPDATE OF e SKIP LOCKED
     ), erased AS (
         DELETE FROM hookledger.message_body b USING due WHERE b.message = due.message
