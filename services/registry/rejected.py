@@ -2,7 +2,8 @@
 
 import base64
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
 import msgspec
@@ -10,13 +11,18 @@ import orjson
 
 from libs.common.domain import ids
 from libs.common.domain.ids import BadIdError, Prefix
+from libs.common.runtime.http import invalid
 from services.registry import objects
 from services.registry.answers import Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import Out
 from services.registry.messages import payload
 from services.registry.paging import read_page
+from services.registry.parameters import ORDERED_PAGE, text
 from services.registry.parsing import not_found
+
+SOURCE: Final = text("source", "Only what was sent to this source, by its id; also to one that was deleted.")
+FILTER: Final = (*ORDERED_PAGE, SOURCE)
 
 
 class RejectedOut(Out):
@@ -50,19 +56,20 @@ async def list_all(call: Call) -> Answer:
             """
             SELECT id, source, origin, status, reason, headers, body, size, at, message, admitted_at
             FROM hookledger.rejected
-            WHERE app = $1 AND id :beyond $2
+            WHERE app = $1 AND id :beyond $2 AND ($4::uuid IS NULL OR source = $4)
             ORDER BY id :direction LIMIT $3
             """
         ),
         app.id,
         page.bound(Prefix.REJECTED),
         page.fetched,
+        _queried_source(call),
     )
     return ok(page.of([_out(row) for row in rows], lambda item: item.id))
 
 
 async def get(call: Call) -> Answer:
-    """GET /app/{app}/rejected/{rejected}."""
+    """Get what was rejected, with its raw bytes."""
     app = await objects.application(call)
     try:
         identity = ids.decode(Prefix.REJECTED, call.named("rejected"))
@@ -80,6 +87,14 @@ async def get(call: Call) -> Answer:
         raise not_found("rejected request")
     shown = msgspec.structs.asdict(_out(row))
     return ok(RejectedContentOut(**shown, body_base64=base64.b64encode(row["body"]).decode()))
+
+
+def _queried_source(call: Call) -> UUID | None:
+    named = call.asked(SOURCE)
+    try:
+        return None if named is None else ids.decode(Prefix.SOURCE, named)
+    except BadIdError:
+        raise invalid(["query", "source"], "it is no id of a source") from None
 
 
 def _out(row: asyncpg.Record) -> RejectedOut:

@@ -197,7 +197,7 @@ ROUTES: Final = (
     write("POST", f"{_APP}/job/{{job}}/cancel", jobs.cancel, "v1.job.cancel", {200: JobOut}),
     read("/background-task/{job}", jobs.background_task, "v1.background-task.get", JobOut),
 
-    read(f"{_APP}/rejected", rejected.list_all, "v1.rejected.list", PageOut[RejectedOut], query=ORDERED_PAGE),
+    read(f"{_APP}/rejected", rejected.list_all, "v1.rejected.list", PageOut[RejectedOut], query=rejected.FILTER),
     read(f"{_APP}/rejected/{{rejected}}", rejected.get, "v1.rejected.get", RejectedContentOut),
 )
 # fmt: on

@@ -75,7 +75,7 @@ async def test_after_its_secret_is_mended_a_request_is_believed_and_admitted_onc
         "SELECT data FROM hookledger.registry_fact WHERE stream = $1 AND kind = 'RejectedAdmitted'", row["id"]
     )
     assert json.loads(said)["document"]["message"] == identity
-    assert json.loads(said)["rejectedAt"].startswith(row["at"].strftime("%Y-%m-%dT%H:%M:%S"))
+    assert json.loads(said)["document"]["rejectedAt"].startswith(row["at"].strftime("%Y-%m-%dT%H:%M:%S"))
 
 
 async def test_what_its_provider_sent_again_is_the_same_message(operator: Client, stand: Stand, shop: Tenant) -> None:
