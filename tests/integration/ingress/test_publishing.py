@@ -8,10 +8,15 @@ from typing import Any
 import aio_pika
 import pytest
 
+from libs.common.contracts.registry import ApiKeyDocument, Kind, SchemaValidation
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
+from libs.common.runtime.http import ApiError
+from services.ingress.allowances import Allowances
+from services.ingress.throttle import Rates, Throttle
 from tests.integration.ingress.stand import Stand, Tenant, cloud_event, next_dead, publish
 from tests.integration.ingress.test_messages import create, identity
+from tests.integration.ingress.test_schemas import SCHEMA, event_type, validate
 from tests.support.client import Answer, Client, connected
 
 
@@ -165,7 +170,52 @@ async def test_a_batch_that_is_sent_again_is_the_first_one(client: Client, stand
     assert await stand.count("message", app=tenant.app) == 2
 
 
+async def test_a_payload_that_violates_its_schema_is_refused_alone(client: Client, stand: Stand) -> None:
+    tenant = await stand.create_tenant()
+    await event_type(stand, tenant, "strict", SCHEMA)
+    await validate(stand, tenant, SchemaValidation.ENFORCE)
+    key = {"Idempotency-Key": "strict-1"}
+    items = [item(1, eventType="strict"), item(2), item(3, eventType="strict", payload={"id": "x"})]
+    async with connected(client.url, tenant.key) as its_client:
+        answer = await batch(its_client, tenant, *items, headers=key)
+        assert [each["status"] for each in answer.json["data"]] == [422, 202, 202]
+        assert answer.json["data"][0]["detail"][0]["loc"] == ["body", "payload"]
+        await event_type(stand, tenant, "a.b", SCHEMA)
+        again = await batch(its_client, tenant, *items, headers=key)
+    assert [each.get("replayed", False) for each in again.json["data"]] == [False, True, True], "the first answers"
+    assert await stand.count("message", app=tenant.app) == 2
+
+
 # How fast
+
+
+async def test_when_too_much_waits_more_is_turned_away_at_once(client: Client, stand: Stand) -> None:
+    tenant = await stand.create_tenant()
+    items = [item(number) for number in range(1000)]
+    async with connected(client.url, tenant.key) as its_client, stand.observer.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE hookledger.message IN EXCLUSIVE MODE")
+            waiting = {asyncio.create_task(batch(its_client, tenant, *items)) for _ in range(6)}
+            turned_away: set[asyncio.Task[Answer]] = set()
+            while len(turned_away) < 2:
+                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                turned_away |= done
+        accepted = await asyncio.gather(*waiting)
+    for task in turned_away:
+        assert (task.result().status, task.result().json["code"]) == (503, "unavailable")
+        assert int(task.result().headers["Retry-After"]) >= 1
+    assert [answer.status for answer in accepted] == [200] * 4
+    assert await stand.count("message", app=tenant.app) == 4000
+
+
+async def test_a_key_has_a_rate_of_its_own(stand: Stand) -> None:
+    throttle = Throttle(Allowances(stand.observer), Rates(key=2.0, application=None))
+    key = await stand.create(Kind.API_KEY, ApiKeyDocument(hash="", scopes=()))
+    await throttle.spend_key(key, 2)
+    with pytest.raises(ApiError) as refused:
+        await throttle.spend_key(key)
+    assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "1"})
+    await Throttle(Allowances(stand.observer), Rates(key=None, application=None)).spend_key(key, 1000)
 
 
 async def test_an_application_has_a_rate_over_http_and_from_its_sources(client: Client, stand: Stand) -> None:
