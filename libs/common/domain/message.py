@@ -20,7 +20,7 @@ class Message:
 
     Attributes:
         tags: by which its producer finds it again.
-        ordering_key: messages of an application with the same one go to an endpoint one after the other.
+        ordering_key: what its producer says belongs in one order.
         deliver_at: before which nothing of it is sent.
         erase_body_at: from which on its body is erased, where its producer said so.
         erased: the body is no longer there, so that nothing can be sent.
