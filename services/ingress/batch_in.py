@@ -6,37 +6,24 @@ refused whole.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
+from libs.common.contracts.messages import MAX_BATCH_MESSAGES, MessageBatchOut, MessageResultOut
+from libs.common.contracts.operations import ErrorItem
 from libs.common.domain.message import MAX_BODY_BYTES
 from libs.common.runtime.http import ApiError, invalid
 from services.ingress import message_in, schemas
 from services.ingress.candidate import Acceptance, Accepted, Duplicate, Forbidden, KeyKind, Violating
 from services.ingress.message_in import MessageIn
 
-MAX_BATCH_MESSAGES: Final = 1000
 MAX_BATCH_BYTES: Final = 5 * 1024 * 1024
 
 
 class _BatchIn(msgspec.Struct):
     messages: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_BATCH_MESSAGES)]
-
-
-class _ResultOut(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One message's result: the status that a request of its own would have got, and the message or the error."""
-
-    status: int
-    message: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    replayed: bool = False
-    code: str | None = None
-    detail: Any = None
-
-
-class _ResultsOut(msgspec.Struct):
-    data: list[_ResultOut]
 
 
 _DECODER: Final = msgspec.json.Decoder(_BatchIn)
@@ -84,7 +71,7 @@ class Batch:
         results = {place: _error(error) for place, error in self._refused.items()}
         for (place, message), acceptance in zip(self.messages.items(), acceptances, strict=True):
             results[place] = _result(message, acceptance, with_content=with_content)
-        return _ENCODER.encode(_ResultsOut(data=[results[place] for place in sorted(results)]))
+        return _ENCODER.encode(MessageBatchOut(data=[results[place] for place in sorted(results)]))
 
 
 def _read(item: msgspec.Raw, at: datetime) -> MessageIn:
@@ -93,14 +80,14 @@ def _read(item: msgspec.Raw, at: datetime) -> MessageIn:
     return message_in.parse(bytes(item), at)
 
 
-def _result(message: MessageIn, acceptance: Acceptance, *, with_content: bool) -> _ResultOut:
+def _result(message: MessageIn, acceptance: Acceptance, *, with_content: bool) -> MessageResultOut:
     match acceptance:
         case Accepted(message=accepted):
-            answer = message.answer(accepted.id, accepted.accepted_at, with_content=with_content)
-            return _ResultOut(status=202, message=msgspec.Raw(answer))
-        case Duplicate(kind=KeyKind.IDEMPOTENCY_KEY, same_request=True):
-            answer = message.answer(acceptance.first, acceptance.accepted_at, with_content=with_content)
-            return _ResultOut(status=202, message=msgspec.Raw(answer), replayed=True)
+            shown = message.shown(accepted.id, accepted.accepted_at, with_content=with_content)
+            return MessageResultOut(status=202, message=shown)
+        case Duplicate(kind=KeyKind.IDEMPOTENCY_KEY, same_request=True, first=first, accepted_at=accepted_at):
+            shown = message.shown(first, accepted_at, with_content=with_content)
+            return MessageResultOut(status=202, message=shown, replayed=True)
         case Duplicate(kind=KeyKind.IDEMPOTENCY_KEY):
             return _error(ApiError(409, "this Idempotency-Key was used for another request"))
         case Duplicate():
@@ -111,5 +98,6 @@ def _result(message: MessageIn, acceptance: Acceptance, *, with_content: bool) -
             return _error(schemas.refusal(violations, "body", "payload"))
 
 
-def _error(error: ApiError) -> _ResultOut:
-    return _ResultOut(status=error.status, code=error.code, detail=error.detail)
+def _error(error: ApiError) -> MessageResultOut:
+    detail = error.detail if isinstance(error.detail, str) else msgspec.convert(error.detail, list[ErrorItem])
+    return MessageResultOut(status=error.status, code=error.code, detail=detail)

@@ -1,17 +1,21 @@
 """`POST /api/v1/app/{app}/msg` and `…/msg/batch`: what producers publish over HTTP."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
+from libs.common.contracts.front_door import CREATE_BATCH, CREATE_MESSAGE
 from libs.common.contracts.registry import RegistryObject
+from libs.common.domain.facts import Origin
 from libs.common.domain.message import MAX_BODY_BYTES
 from libs.common.postgres.key_use import KeyUse
 from libs.common.runtime.clock import now
-from libs.common.runtime.http import ApiError, invalid, json_response
-from services.ingress import message_in, schemas
+from libs.common.runtime.http import REQUEST_ID_KEY, ApiError, invalid, json_response
+from services.ingress import message_in, metrics, schemas
 from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.batch_in import MAX_BATCH_BYTES, Batch, read_items
 from services.ingress.body import continue_unless_too_large, read_body
@@ -58,11 +62,15 @@ class Messages:
             await continue_unless_too_large(request, MAX_BATCH_BYTES)
 
         for slash in ("", "/"):
-            app.router.add_post(f"/api/v1/app/{{app}}/msg{slash}", self.create, expect_handler=expect)
-            app.router.add_post(f"/api/v1/app/{{app}}/msg/batch{slash}", self.create_batch, expect_handler=expect_batch)
+            app.router.add_post(f"{CREATE_MESSAGE.full_path}{slash}", self.create, expect_handler=expect)
+            app.router.add_post(f"{CREATE_BATCH.full_path}{slash}", self.create_batch, expect_handler=expect_batch)
 
     async def create(self, request: web.Request) -> web.Response:
         """Accept one message."""
+        with _counted():
+            return await self._create(request)
+
+    async def _create(self, request: web.Request) -> web.Response:
         key_hash = await self._directory.key_hash(request.headers.get("Authorization"))
         with_content = _flag(request, "with_content", default=True)
         body = await self._read(request, MAX_BODY_BYTES)
@@ -88,6 +96,10 @@ class Messages:
 
     async def create_batch(self, request: web.Request) -> web.Response:
         """Accept many messages in one transaction; each has its own result."""
+        with _counted():
+            return await self._create_batch(request)
+
+    async def _create_batch(self, request: web.Request) -> web.Response:
         key_hash = await self._directory.key_hash(request.headers.get("Authorization"))
         with_content = _flag(request, "with_content", default=False)
         body = await self._read(request, MAX_BATCH_BYTES)
@@ -158,12 +170,22 @@ class Messages:
         await self._registry.create_application(
             _application(given, named),
             authorization=request.headers["Authorization"],
-            request_id=request["request_id"],
+            request_id=request[REQUEST_ID_KEY],
         )
         app = await self._directory.fresh_application(org, named)
         if app is None:
             raise no_application()
         return app
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Count a refusal by its code."""
+    try:
+        yield
+    except ApiError as refusal:
+        metrics.REJECTED.labels(str(Origin.API), refusal.code).inc()
+        raise
 
 
 def _claims(

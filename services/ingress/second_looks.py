@@ -16,6 +16,7 @@ import msgspec
 import orjson
 from aiohttp import web
 
+from libs.common.contracts.front_door import ADMIT, REVERIFY, ReverifyIn
 from libs.common.contracts.registry import RegistryObject, Scope
 from libs.common.domain import ids
 from libs.common.domain.facts import Origin
@@ -37,13 +38,7 @@ from services.ingress.sender import CREDIBLE_BUT_LATE, RejectedError
 MAX_BODY_BYTES: Final = 4096
 
 
-class _ReverifyIn(msgspec.Struct, rename="camel"):
-    """Whether a signature that is right counts whatever its timestamp says."""
-
-    ignore_timestamp: bool = False
-
-
-_DECODER: Final = msgspec.json.Decoder(_ReverifyIn)
+_DECODER: Final = msgspec.json.Decoder(ReverifyIn)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +64,15 @@ class SecondLooks:
     def add_routes(self, app: web.Application) -> None:
         """Add the routes; reading rejected requests is the registry's."""
         for slash in ("", "/"):
-            path = "/api/v1/app/{app}/rejected/{rejected}"
-            app.router.add_post(f"{path}/re-verify{slash}", self.reverify)
-            app.router.add_post(f"{path}/admit{slash}", self.admit)
+            app.router.add_post(f"{REVERIFY.full_path}{slash}", self.reverify)
+            app.router.add_post(f"{ADMIT.full_path}{slash}", self.admit)
 
     async def reverify(self, request: web.Request) -> web.Response:
         """Judge it again; says whether it would be believed, and accepted."""
         key_hash = await self._directory.key_hash(request.headers.get("Authorization"), Scope.ADMIN)
         body = await read_body(request, most=MAX_BODY_BYTES, seconds=self._body_seconds)
         try:
-            wanted = _DECODER.decode(body) if body.strip() else _ReverifyIn()
+            wanted = _DECODER.decode(body) if body.strip() else ReverifyIn()
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise invalid(["body"], str(error)) from None
         key = self._directory.known_key(key_hash, Scope.ADMIN)

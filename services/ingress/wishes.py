@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.ingress.message_in import LONGEST_DELAY, LONGEST_KEPT_HOURS, MAX_CHANNELS, MAX_TAGS
+from libs.common.contracts.messages import LONGEST_KEPT_HOURS
+from services.ingress.message_in import LONGEST_DELAY, MAX_CHANNELS, MAX_TAGS
 
 CHANNELS: Final = "hookledgerchannels"
 TAGS: Final = "hookledgertags"

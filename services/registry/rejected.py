@@ -1,7 +1,6 @@
 """Inbound requests and broker messages that could not be accepted, with the reason."""
 
 import base64
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,6 +8,7 @@ import asyncpg
 import msgspec
 import orjson
 
+from libs.common.contracts.operations import Time
 from libs.common.domain import ids
 from libs.common.domain.ids import BadIdError, Prefix
 from libs.common.runtime.http import invalid
@@ -36,9 +36,9 @@ class RejectedOut(Out):
     headers: Any
     payload: Any
     size: int
-    timestamp: datetime
+    timestamp: Time
     message_id: str | None
-    admitted_at: datetime | None
+    admitted_at: Time | None
 
 
 class RejectedContentOut(RejectedOut):

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -25,6 +26,7 @@ class _Queue:
 
     def __init__(self, bound_to: list[str]) -> None:
         self._bound_to = bound_to
+        self.declaration_result = SimpleNamespace(message_count=0)
 
     async def bind(self, exchange: str, _routing_key: str = "") -> None:
         self._bound_to.append(exchange)

@@ -37,7 +37,7 @@ END
 $$;
 REVOKE ALL ON FUNCTION hookledger.erase_expired_bodies(integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION hookledger.erase_expired_bodies(integer) TO hookledger_ingress;
-GRANT SELECT, INSERT ON hookledger.body_expiry TO hookledger_ingress;
+GRANT INSERT ON hookledger.body_expiry TO hookledger_ingress;
 
 -- Token buckets of keys and applications whose acceptance is limited: replicas take their shares from them. Nothing is
 -- lost with them, so they are not logged.
