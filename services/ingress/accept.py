@@ -29,6 +29,7 @@ from services.ingress.candidate import (
     Candidate,
     Claim,
     Duplicate,
+    Finding,
     Forbidden,
     Violating,
 )
@@ -145,11 +146,15 @@ class Acceptor:
             _count(candidate, acceptance)
         return await self._prefer_first_answers(group, acceptances)
 
+    def check(self, candidate: Candidate) -> Finding:
+        """How its payload violates the schema of its event type, as the registry is known now."""
+        return self._schemas.check(candidate)
+
     async def _checked(self, group: Sequence[Candidate]) -> list[Candidate]:
         """The group, with what the schemas find in each."""
         checked: list[Candidate] = []
         for candidate in group:
-            finding = self._schemas.check(candidate)
+            finding = self.check(candidate)
             checked.append(candidate if finding is FAULTLESS else replace(candidate, finding=finding))
             if len(group) > 1:
                 await asyncio.sleep(0)  # a batch keeps everything else waiting for one check at most
@@ -233,7 +238,7 @@ class Acceptor:
         judged: list[Acceptance] = []
         for candidate in candidates:
             error = candidate.authorise() if candidate.registry_version < version else None
-            finding = self._schemas.check(candidate) if candidate.registry_version < version else candidate.finding
+            finding = self.check(candidate) if candidate.registry_version < version else candidate.finding
             if error is not None:
                 judged.append(Forbidden(error=error))
             elif finding.enforced:

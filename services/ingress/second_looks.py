@@ -81,10 +81,7 @@ class SecondLooks:
         verified = verdict is None or (wanted.ignore_timestamp and verdict.reason in CREDIBLE_BUT_LATE)
         reason = None if verdict is None or verified else f"{verdict.reason}: {verdict.detail}"
         if verified:
-            try:
-                sender.read(sender.scheme_of(kept.source), kept.arrived)
-            except RejectedError as error:
-                reason = error.reason
+            reason = self._obstacle(kept, key, key_hash)
         answer: dict[str, Any] = {
             "id": ids.encode(Prefix.REJECTED, kept.id),
             "verified": verified,
@@ -115,6 +112,14 @@ class SecondLooks:
                 raise forbidden
             case Violating(violations=violations):
                 raise schemas.refusal(violations, "payload")
+
+    def _obstacle(self, kept: _Kept, key: RegistryObject, key_hash: str) -> str | None:
+        """Why no message can be made of it, whoever sent it."""
+        try:
+            finding = self._acceptor.check(self._candidate(kept, key, key_hash))
+        except ApiError as error:
+            return str(error.detail)
+        return f"schema: {schemas.told(finding.violations)}" if finding.enforced else None
 
     def _candidate(self, kept: _Kept, key: RegistryObject, key_hash: str) -> Candidate:
         source = kept.source

@@ -14,7 +14,7 @@ from libs.common.domain.ids import Prefix
 from libs.common.runtime.http import ApiError
 from services.ingress.allowances import Allowances
 from services.ingress.throttle import Rates, Throttle
-from tests.integration.ingress.stand import Stand, Tenant, cloud_event, next_dead, publish
+from tests.integration.ingress.stand import Stand, Tenant, cloud_event, next_dead, publish, stripe_event, stripe_signed
 from tests.integration.ingress.test_messages import create, identity
 from tests.integration.ingress.test_schemas import SCHEMA, event_type, validate
 from tests.support.client import Answer, Client, connected
@@ -218,7 +218,7 @@ async def test_a_key_has_a_rate_of_its_own(stand: Stand) -> None:
     await Throttle(Allowances(stand.observer), Rates(key=None, application=None)).spend_key(key, 1000)
 
 
-async def test_an_application_has_a_rate_over_http_and_from_its_sources(client: Client, stand: Stand) -> None:
+async def test_an_application_has_a_rate(client: Client, stand: Stand) -> None:
     tenant = await stand.create_tenant(accept_rate=5)
     async with connected(client.url, tenant.key) as its_client:
         answers = await asyncio.gather(*(create(its_client, tenant) for _ in range(30)))
@@ -235,11 +235,14 @@ async def test_an_application_has_a_rate_over_http_and_from_its_sources(client: 
     assert unlimited.status == 404, "another organisation's"
 
 
-async def test_a_batch_runs_up_a_debt(client: Client, stand: Stand) -> None:
+async def test_a_batch_runs_up_a_debt_that_its_sources_wait_for_too(client: Client, stand: Stand) -> None:
     tenant = await stand.create_tenant(accept_rate=10)
     async with connected(client.url, tenant.key) as its_client:
         answer = await batch(its_client, tenant, *(item(n) for n in range(50)))
         assert {each["status"] for each in answer.json["data"]} == {202}
         refused = await create(its_client, tenant)
-    assert refused.status == 429
+        body = stripe_event("evt_limited")
+        sent = await its_client.request("POST", tenant.path_in("stripe"), data=body, headers=stripe_signed(body))
+    assert (refused.status, sent.status, sent.json["code"]) == (429, 429, "rate_limited")
+    assert int(sent.headers["Retry-After"]) >= 1
     assert 3 <= int(refused.headers["Retry-After"]) <= 5

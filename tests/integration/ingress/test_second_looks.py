@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from deploy.stack.services import Service
-from libs.common.contracts.registry import Scope
+from libs.common.contracts.registry import SchemaValidation, Scope
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
 from tests.integration.ingress.stand import Stand, Tenant, github_signed, stripe_event, stripe_signed
+from tests.integration.ingress.test_schemas import event_type, validate
 from tests.support.client import Answer, Client, connected
 
 OTHER = "whsec_another"
@@ -118,3 +119,19 @@ async def test_an_operator_looks_and_nobody_else(
         assert (await look(stranger, shop, row, "admit")).status == 404
         assert (await look(stranger, other, row, "admit")).status == 404
     assert (await look(operator, shop, {"id": shop.org}, "re-verify")).status == 404
+
+
+async def test_what_violates_its_schema_waits_until_that_is_mended(
+    operator: Client, stand: Stand, shop: Tenant
+) -> None:
+    await event_type(stand, shop, "payment_intent.succeeded", {"required": ["never"]})
+    await validate(stand, shop, SchemaValidation.ENFORCE)
+    body = stripe_event("evt_violating")
+    row = await rejected(operator, stand, shop, body, stripe_signed(body))
+    assert (row["status"], row["reason"].partition(":")[0]) == (422, "schema")
+    judged = await look(operator, shop, row, "re-verify")
+    assert (judged.json["verified"], judged.json["acceptable"], judged.json["reason"][:7]) == (True, False, "schema:")
+    assert (await look(operator, shop, row, "admit")).status == 422
+    await validate(stand, shop, SchemaValidation.WARN)
+    assert (await look(operator, shop, row, "re-verify")).json["acceptable"]
+    assert (await look(operator, shop, row, "admit")).status == 202
