@@ -41,6 +41,7 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = MappingProxyType(
         ("GET", f"{_ENDPOINT}/secret"): Access(scope=Scope.READ, capability=Capability.VIEW_SECRET),
         ("POST", f"{_ENDPOINT}/secret/rotate"): Access(scope=Scope.ADMIN, capability=Capability.MANAGE_SECRET),
         ("GET", f"{_ENDPOINT}/stats"): _VIEW,
+        ("GET", f"{_ENDPOINT}/health"): _VIEW,
         ("GET", f"{_ENDPOINT}/msg"): _VIEW,
         ("GET", f"{_ENDPOINT}/config"): _READ,
         ("GET", "/app/{app}/source"): _READ,

@@ -2,13 +2,13 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import yaml
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel
+from pamqp.commands import Queue
 
 from libs.common.contracts.cloudevents import batch, structured
 from libs.common.rabbitmq import dead_letters
@@ -26,7 +26,7 @@ class _Queue:
 
     def __init__(self, bound_to: list[str]) -> None:
         self._bound_to = bound_to
-        self.declaration_result = SimpleNamespace(message_count=0)
+        self.declaration_result = Queue.DeclareOk(message_count=0)
 
     async def bind(self, exchange: str, _routing_key: str = "") -> None:
         self._bound_to.append(exchange)

@@ -40,6 +40,9 @@ class Verb(StrEnum):
     CREATED = "Created"
     UPDATED = "Updated"
     DISABLED = "Disabled"
+    ENABLED = "Enabled"
+    FAILING = "Failing"
+    RECOVERED = "Recovered"
     SECRET_ROTATED = "SecretRotated"  # noqa: S105  the name of a fact
     CANCELLED = "Cancelled"
     DELETED = "Deleted"
@@ -77,6 +80,7 @@ class FactData(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     document: msgspec.Raw
     uid: str | None = None
     reason: str | None = None
+    fail_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +139,7 @@ class Changes:
         uid: str | None,
         verb: Verb = Verb.UPDATED,
         reason: str | None = None,
+        fail_since: datetime | None = None,
     ) -> RegistryObject:
         """Give an object a new document and uid. `old` was read in this transaction.
 
@@ -145,7 +150,7 @@ class Changes:
         new = replace(
             old, uid=uid, document=document, version=old.version + 1, registry_version=version, updated_at=at
         )  # fmt: skip
-        return await self._write(new, verb, reason)
+        return await self._write(new, verb, reason, fail_since)
 
     async def delete(self, old: RegistryObject) -> RegistryObject:
         """Delete an object: its row stays, and its uid becomes free."""
@@ -183,7 +188,9 @@ class Changes:
         assert row is not None
         return row["version"], row["at"]
 
-    async def _write(self, new: RegistryObject, verb: Verb, reason: str | None = None) -> RegistryObject:
+    async def _write(
+        self, new: RegistryObject, verb: Verb, reason: str | None = None, fail_since: datetime | None = None
+    ) -> RegistryObject:
         text = documents.encode(new.document)
         await self._append(
             stream=new.id,
@@ -194,7 +201,7 @@ class Changes:
             kind=_NOUNS[new.kind] + verb,
             at=new.updated_at,
             registry_version=new.registry_version,
-            data=FactData(document=msgspec.Raw(text.encode()), uid=new.uid, reason=reason),
+            data=FactData(document=msgspec.Raw(text.encode()), uid=new.uid, reason=reason, fail_since=fail_since),
         )
         await self.connection.execute(
             """
