@@ -170,7 +170,8 @@ class Claims:
             return given_up(state, endpoint, now)
         if message is None or message.erased:
             return ended(state, now, CancelReason.CONTENT_ERASED, DropReason.CONTENT_ERASED)
-        if state.resend_at is None and now - state.begun_at > LONGEST_LIFE:
+        wanted_from = state.begun_at if message.deliver_at is None else max(state.begun_at, message.deliver_at)
+        if state.resend_at is None and now - wanted_from > LONGEST_LIFE:
             return Expire(at=now)
         return attempt_command(endpoint, now, self._lease.process)
 

@@ -265,6 +265,7 @@ class FanOuts:
 
     def _plan_delivery(self, plan: _Plan, message: Message, endpoint: Endpoint, rule: Rule, at: datetime) -> None:
         delivery = delivery_id(message.id, endpoint.id)
+        due_at = at if message.deliver_at is None else max(at, message.deliver_at)
         first = DeliveryScheduled(
             at=at,
             app=message.app,
@@ -272,11 +273,12 @@ class FanOuts:
             endpoint=endpoint.id,
             config_version=endpoint.version,
             rule=rule,
-            due_at=at,
+            due_at=due_at,
         )
         facts: list[DeliveryScheduled | AttemptStarted] = [first]
         state = scheduled(first)
-        if not message.erased and self._capacity.take_direct(endpoint, self._lease.dispatchers):
+        sendable = due_at == at and not message.erased
+        if sendable and self._capacity.take_direct(endpoint, self._lease.dispatchers):
             started = start(state, attempt_command(endpoint, at, self._lease.process))
             facts.append(started)
             state = evolve(state, started)
@@ -291,7 +293,7 @@ class FanOuts:
                 )
             )
         else:
-            plan.waiting.append((delivery, endpoint.id, at))
+            plan.waiting.append((delivery, endpoint.id, due_at))
             plan.lanes[endpoint.id] = lanes.LaneChange(
                 app=message.app, endpoint=endpoint.id, max_inflight=endpoint.max_inflight
             )

@@ -67,6 +67,7 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = MappingProxyType(
         ("GET", "/app/{app}/delivery/{delivery}"): _VIEW,
         ("GET", "/app/{app}/delivery/{delivery}/ledger"): _VIEW,
         ("GET", "/app/{app}/rejected"): _READ,
+        ("GET", "/app/{app}/rejected/{rejected}"): _READ,
         ("GET", f"{_ENDPOINT}/transformation"): _VIEW,
         ("PATCH", f"{_ENDPOINT}/transformation"): _TRANSFORM,
         ("POST", f"{_ENDPOINT}/transformation/preview"): _TRANSFORM,

@@ -56,7 +56,7 @@ from services.registry.keys import ApiKeyIn, ApiKeyOut, ApiKeyPatch, ApiKeyRotat
 from services.registry.organisation_settings import SettingsIn, SettingsOut, SettingsPatch
 from services.registry.paging import PageOut
 from services.registry.parameters import ORDERED_PAGE, PAGE
-from services.registry.rejected import RejectedOut
+from services.registry.rejected import RejectedContentOut, RejectedOut
 from services.registry.sources import SourceIn, SourceOut, SourcePatch, SourceSecretRotateIn
 from services.registry.transformations import (
     EndpointTransformationOut,
@@ -200,7 +200,8 @@ ROUTES: Final = (
     write("POST", f"{_APP}/job/{{job}}/cancel", jobs.cancel, "v1.job.cancel", {200: JobOut}),
     read("/background-task/{job}", jobs.background_task, "v1.background-task.get", JobOut),
 
-    read(f"{_APP}/rejected", rejected.list_all, "v1.rejected.list", PageOut[RejectedOut], query=ORDERED_PAGE),
+    read(f"{_APP}/rejected", rejected.list_all, "v1.rejected.list", PageOut[RejectedOut], query=rejected.FILTER),
+    read(f"{_APP}/rejected/{{rejected}}", rejected.get, "v1.rejected.get", RejectedContentOut),
 )
 # fmt: on
 

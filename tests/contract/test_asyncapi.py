@@ -14,6 +14,7 @@ from libs.common.contracts.cloudevents import batch, structured
 from libs.common.rabbitmq import dead_letters
 from libs.common.rabbitmq.topology import Names, declare
 from services.dispatcher import events
+from services.ingress import wishes
 from services.ingress.event_in import APPLICATION
 
 DOCUMENT: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "docs" / "asyncapi.yaml").read_text())
@@ -78,6 +79,14 @@ def test_every_form_of_an_event_is_described() -> None:
     assert forms == {structured.CONTENT_TYPE, batch.CONTENT_TYPE, None}  # in binary form it is that of the data
     assert MESSAGES["batchOfEvents"]["payload"]["maxItems"] == batch.MAX_EVENTS
     assert f"ce-{APPLICATION}" in MESSAGES["binaryEvent"]["headers"]["required"]
+
+
+def test_what_an_event_may_ask_for_is_described_in_both_forms() -> None:
+    names = {APPLICATION, wishes.CHANNELS, wishes.TAGS, wishes.ORDERING_KEY, wishes.DELIVER_AT, wishes.KEEP_HOURS}
+    own = DOCUMENT["components"]["schemas"]["domainEvent"]["allOf"][1]["properties"]
+    assert {name for name in own if name.startswith("hookledger")} == names
+    headers = MESSAGES["binaryEvent"]["headers"]["properties"]
+    assert {name for name in headers if name.startswith("ce-hookledger")} == {f"ce-{name}" for name in names}
 
 
 def test_every_header_of_a_dead_letter_is_described() -> None:

@@ -103,6 +103,7 @@ class ApplicationDocument(Document, frozen=True):
     name: str
     metadata: dict[str, str] = {}
     throttle_rate: int | None = None
+    accept_rate: int | None = None
     publish_accepted: bool = False
 
 

@@ -61,7 +61,16 @@ class TokenFact(StrEnum):
     ALL_REVOKED = "AppTokensRevoked"
 
 
-KINDS: Final = frozenset({*_KINDS, *TokenFact})
+class RejectedFact(StrEnum):
+    """What was done with a rejected request, which is no registry object either."""
+
+    REVERIFIED = "RejectedReverified"
+    ADMITTED = "RejectedAdmitted"
+
+
+OBJECTLESS: Final = frozenset({*TokenFact, *RejectedFact})
+"""Kinds of facts that change no registry object: part of the trail, and of no fold."""
+KINDS: Final = frozenset({*_KINDS, *OBJECTLESS})
 """Every kind of fact."""
 
 
@@ -256,7 +265,7 @@ async def changing(connection: Connection, actor: str) -> AsyncIterator[Changes]
 
 
 def kind_of(fact: str) -> Kind | None:
-    """The kind of object that a fact of that kind is about; None for one on application tokens."""
+    """The kind of object that a fact of that kind is about; None for one that changes none."""
     known = _KINDS.get(fact)
     return known[0] if known is not None else None
 

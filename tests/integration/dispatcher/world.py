@@ -125,6 +125,7 @@ class World:
         event_type: str = "order.completed",
         publish: bool = False,
         overdue: timedelta = timedelta(0),
+        deliver_in: timedelta | None = None,
     ) -> list[Message]:
         """Commit messages as ingress does; `overdue` lets their envelope seem lost for so long."""
         accepted_at = await self.owner.fetchval("SELECT clock_timestamp()")
@@ -139,6 +140,7 @@ class World:
                 registry_version=await self.version(),
                 origin=Origin.API,
                 publish=publish,
+                deliver_at=None if deliver_in is None else accepted_at + deliver_in,
             )
             for _ in range(count)
         ]
@@ -182,11 +184,14 @@ class World:
         await connection.executemany(
             """
             INSERT INTO hookledger.message (id, org, app, event_type, channels, origin, content_type, body_hash,
-                body_bytes, registry_version, publish, accepted_at)
-            VALUES ($1, $2, $3, $4, '{}', 'api', 'application/json', 'x', $5, $6, $7, $8)
+                body_bytes, registry_version, publish, accepted_at, deliver_at)
+            VALUES ($1, $2, $3, $4, '{}', 'api', 'application/json', 'x', $5, $6, $7, $8, $9)
             """,
             [
-                (m.id, m.org, m.app, m.event_type, len(m.body), m.registry_version, m.publish, m.accepted_at)
+                (
+                    *(m.id, m.org, m.app, m.event_type, len(m.body), m.registry_version, m.publish, m.accepted_at),
+                    m.deliver_at,
+                )
                 for m in messages
             ],
         )
