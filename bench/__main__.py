@@ -26,7 +26,7 @@ def main() -> int:
             servers = stack.enter_context(session_servers("bench", say=say))
             folder = servers.folder / "platform"
             stack.callback(stop_services, folder, grace_s=10.0)
-            titles = {"postgres": servers.postgres.title, "rabbitmq": servers.broker.title}
+            machine = report.machine_of(servers)
             measured = asyncio.run(asyncio.wait_for(measure(plan, servers, folder, say), plan.most_seconds))
     except StackError as error:
         print(f"bench: {error}", file=sys.stderr)
@@ -34,7 +34,6 @@ def main() -> int:
     except TimeoutError:
         print(f"bench: not done after {plan.most_seconds:.0f} s", file=sys.stderr)
         return 1
-    machine = report.machine({name: title.partition(" on ")[0] for name, title in titles.items()})
     file = report.LATEST.with_name("quick.json") if quick else report.LATEST
     report.show(report.write(measured, machine, file))
     say(f"{file.name} is written, after {time.monotonic() - began:.0f} s")

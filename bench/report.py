@@ -20,6 +20,7 @@ from rich.table import Table
 
 from bench.figures import CEILINGS, FIGURES, Figure
 from deploy.stack.places import CHECKOUT, make_folder
+from deploy.stack.servers import Servers
 
 LATEST: Final = CHECKOUT / "bench" / "results" / "latest.json"
 _TIMES: Final = "x"
@@ -77,8 +78,8 @@ def percentile(values: list[float], share: float) -> float:
     return ordered[max(0, math.ceil(len(ordered) * share) - 1)]
 
 
-def machine(servers: Mapping[str, str]) -> dict[str, Any]:
-    """What was measured on; `servers` tells which Postgres and which RabbitMQ."""
+def machine_of(servers: Servers) -> dict[str, Any]:
+    """What is measured on."""
     cpu = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
@@ -90,7 +91,8 @@ def machine(servers: Mapping[str, str]) -> dict[str, Any]:
         "memory_gib": round(int(memory) / 1024**2, 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        **servers,
+        "postgres": servers.postgres.title.partition(" on ")[0],
+        "rabbitmq": servers.broker.title.partition(" on ")[0],
     }
 
 

@@ -32,10 +32,11 @@ _UNTOLD: Final = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Application:
-    """An application and the paths of its endpoints at the sink."""
+    """An application and the paths of its endpoints at the sink; with `others` like it, which take turns with it."""
 
     id: str
     paths: Sequence[str]
+    others: Sequence[str] = ()
 
     @property
     def fan_out(self) -> int:
@@ -69,7 +70,7 @@ class World:
         """Have a load posted to an application; returns when it was accepted."""
         spec = Load(
             url=self.services["ingress"].url,
-            paths=[f"/api/v1/app/{application.id}/msg"],
+            paths=[f"/api/v1/app/{id_}/msg" for id_ in (application.id, *application.others)],
             key=self.key,
             count=count,
             sink=self.sink.url,

@@ -48,7 +48,7 @@ def _database() -> psycopg.Connection:
     return _kept["database"]
 
 
-@app.task(bind=True, max_retries=5)
+@app.task(name="bench.deliver", bind=True, max_retries=5)
 def deliver(self, message: str, url: str, body: str) -> None:
     """Sign, post, record the attempt; again later where it failed."""
     raw, now = body.encode(), int(time.time())

@@ -65,7 +65,7 @@ async def _worker() -> AsyncIterator[None]:
     """A worker with a process for each of what a core can keep waiting."""
     options = ["--concurrency", _WORKERS, "--without-gossip", "--without-mingle", "--without-heartbeat"]
     process = await asyncio.create_subprocess_exec(
-        *map(str, [BENCH.python, "-m", "celery", "-A", _MODULE, "worker", *options, "--loglevel", "ERROR"]),
+        *map(str, [BENCH.python, "-m", "celery", "-A", _MODULE, "worker", *options, "--loglevel", "CRITICAL"]),
         stdout=asyncio.subprocess.DEVNULL,
         cwd=CHECKOUT,
     )
