@@ -39,8 +39,8 @@ def figures(document: Mapping[str, Any]) -> list[str]:
     """The table of figures, as Markdown."""
     machine = document["machine"]
     lines = [
-        f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, Python {machine['python']},"
-        f" {machine['postgres']}, {machine['rabbitmq']}; {document['at'][:10]}.",
+        f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, {document['at'][:10]}.",
+        f"Python {machine['python']}, {machine['postgres']}, {machine['rabbitmq']}.",
         "",
         "| figure | value | ratio | must | aim | |",
         "|---|---|---|---|---|---|",

@@ -1,12 +1,12 @@
-"""Draws the figures: `python bench/plot.py LATEST.json PICTURE.png`, in the peers' environment, which has matplotlib."""
+"""Draws the figures: `python bench/plot.py LATEST.json PICTURE.png`, in the peers' environment."""
 
 import json
 import sys
 
-import matplotlib
+import matplotlib as mpl
 
-matplotlib.use("Agg")
-from matplotlib import pyplot
+mpl.use("Agg")
+from matplotlib import pyplot as plt
 
 PARTS = ("ingress", "dispatcher", "registry", "broker", "postgres")
 RATES = (
@@ -41,7 +41,7 @@ def costs(axes, document):
         bottom = 0.0
         for number, part in enumerate(PARTS):
             us = value(document, "figures", f"{prefix}_{part}_us")
-            axes.bar(at, us, bottom=bottom, color=pyplot.cm.viridis(number / 5), label=part if at == 0 else None)
+            axes.bar(at, us, bottom=bottom, color=plt.cm.viridis(number / 5), label=part if at == 0 else None)
             bottom += us
     axes.set_xticks([0, 1], ["saturated", "500/s"])
     axes.set_title("processor time of a delivery, µs")
@@ -63,7 +63,7 @@ def main(latest, picture):
     """Draw."""
     with open(latest) as file:
         document = json.load(file)
-    figure, axes = pyplot.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.2), layout="constrained")
     for axis, draw in zip(axes, (rates, costs, latencies), strict=True):
         draw(axis, document)
         axis.spines[["top", "right"]].set_visible(False)

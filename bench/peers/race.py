@@ -40,8 +40,8 @@ async def gathered(corner: Isolation, url: str, *, count: int, size: int) -> flo
 
 async def celery(corner: Isolation, url: str, *, count: int, size: int) -> float:
     """Deliveries a second of Celery: from the first task's publication to the last attempt's row."""
-    environment = {"BENCH_AMQP_URL": corner.amqp_url, "BENCH_DATABASE_URL": corner.database_url}
-    os.environ.update(environment)
+    os.environ |= {"BENCH_AMQP_URL": corner.amqp_url, "BENCH_DATABASE_URL": corner.database_url}
+    os.environ["PYTHONWARNINGS"] = "ignore"  # it warns of root, which is who runs in a container
     database = await asyncpg.connect(corner.database_url)
     try:
         await database.execute(_TABLE)
