@@ -28,19 +28,21 @@ class BrokerLoad(msgspec.Struct, frozen=True, kw_only=True):
 
     url: str
     prefix: str
-    application: str
+    applications: list[str]
     count: int
     payload_bytes: int
     sink: str
     window: int
 
 
-def batch(application: str, first: int, size: int) -> bytes:
+def batch(applications: list[str], first: int, size: int) -> bytes:
     """So many events, as the text of a JSON array."""
     run = uuid.uuid4().hex
-    head = f'"specversion":"1.0","source":"/bench","type":"order.completed","hookledgerapp":"{application}"'
+    head = b'"specversion":"1.0","source":"/bench","type":"order.completed"'
+    names = [application.encode() for application in applications]
     events = (
-        b'{%b,"id":"%b-%d","data":%b}' % (head.encode(), run.encode(), number, payload(number, size))
+        b'{%b,"hookledgerapp":"%b","id":"%b-%d","data":%b}'
+        % (head, names[number % len(names)], run.encode(), number, payload(number, size))
         for number in range(first, first + _BATCH)
     )
     return b"[%b]" % b",".join(events)
@@ -60,7 +62,7 @@ async def main(load: BrokerLoad) -> None:
             publishing = []
             for _ in range(room):
                 message = aio_pika.Message(
-                    batch(load.application, sent, load.payload_bytes),
+                    batch(load.applications, sent, load.payload_bytes),
                     content_type="application/cloudevents-batch+json",
                     delivery_mode=DeliveryMode.PERSISTENT,
                     user_id=URL(load.url).user or "guest",

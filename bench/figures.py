@@ -85,6 +85,7 @@ FIGURES: Final[dict[str, Figure]] = {
     "deliveries_fanout1": _rate("deliveries, saturated, fan-out 1, 1 KiB", "client", 0.5, 1.0),
     "deliveries_fanout10": _rate("deliveries, saturated, fan-out 10, 1 KiB", "client", 0.75, 1.5),
     "deliveries_broker": _rate("deliveries, published over the broker", "client"),
+    "deliveries_one_endpoint": _rate("deliveries, all to one endpoint, whose `max_inflight` bounds them", "client"),
     "deliveries_10kib": _rate("deliveries, bodies of 10 KiB", "client"),
     "deliveries_100kib": _rate("deliveries, bodies of 100 KiB", "client"),
     "accept": _rate("messages accepted, dispatcher stopped", "handler", 0.55, 0.75),

@@ -45,7 +45,7 @@ async def over_the_broker(world: World, application: Application, *, deliveries:
     load = BrokerLoad(
         url=world.corner.amqp_url,
         prefix=world.corner.amqp_prefix,
-        application=application.id,
+        applications=[application.id, *application.others],
         count=deliveries,
         payload_bytes=_KIB,
         sink=world.sink.url,

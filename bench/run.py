@@ -24,6 +24,8 @@ Say = Callable[[str], None]
 _KIB: Final = 1024
 _CONNECTIONS: Final = 64
 _RATES: Final = (50, 500, 1000)
+_APPLICATIONS: Final = 100
+"""So many take turns where the platform is saturated, so that no endpoint comes to its `max_inflight`."""
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -78,8 +80,9 @@ class Run:
     async def everything(self) -> None:
         """Measure everything."""
         world = self._world
-        self._one = await world.application("one", ["/one"])
-        self._ten = await world.application("ten", [f"/ten/{number}" for number in range(10)])
+        self._hot = await world.application("hot", ["/hot"])
+        self._one = await world.applications("one", _APPLICATIONS, 1)
+        self._ten = await world.applications("ten", _APPLICATIONS // 5, 10)
         self._none = await world.application("none", [])
         flaky = await world.application("flaky", ["/retry/one"], retrySchedule=[1.0])
         rest = Memory(world)
@@ -120,11 +123,13 @@ class Run:
     async def _once(self) -> None:
         """What is told and not judged."""
         measured, plan, world = self._measured, self._plan, self._world
-        self._say("bodies of 10 and 100 KiB, and over the broker")
+        self._say("bodies of 10 and 100 KiB, one endpoint for all, and over the broker")
         await self._client()
         for name, size, count in zip(("10kib", "100kib"), (10, 100), plan.bulky, strict=True):
             found = await phases.saturate(world, self._one, deliveries=count, payload_bytes=size * _KIB)
             measured.figure(f"deliveries_{name}", found.per_second)
+        found = await phases.saturate(world, self._hot, deliveries=plan.bulky[0])
+        measured.figure("deliveries_one_endpoint", found.per_second)
         found = await phases.over_the_broker(world, self._one, deliveries=plan.deliveries)
         measured.figure("deliveries_broker", found.per_second)
 

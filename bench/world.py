@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,6 +65,14 @@ class World:
             endpoint = {"url": f"{self.sink.url}{path}", **fields}
             await self._post(f"/api/v1/app/{made['id']}/endpoint", endpoint)
         return Application(id=made["id"], paths=paths)
+
+    async def applications(self, name: str, count: int, fan_out: int) -> Application:
+        """So many alike, with endpoints of their own: they count as one that stands for all."""
+        made = [
+            await self.application(f"{name} {number}", [f"/{name}/{number}/{place}" for place in range(fan_out)])
+            for number in range(count)
+        ]
+        return replace(made[0], others=[application.id for application in made[1:]])
 
     async def post(self, application: Application, *, count: int, window: int = 0, **load: Any) -> Posted:
         """Have a load posted to an application; returns when it was accepted."""
