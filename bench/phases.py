@@ -28,14 +28,16 @@ class Saturated:
     cost_us: dict[str, float]
 
 
-async def saturate(world: World, application: Application, *, deliveries: int, payload_bytes: int = _KIB) -> Saturated:
+async def saturate(
+    world: World, application: Application, *, deliveries: int, payload_bytes: int = _KIB, window: int = WINDOW
+) -> Saturated:
     """Deliver so many, from the first POST to the last outcome's commit.
 
     What follows the ledger afterwards is counted in the cost, and not in the time.
     """
     before, at_first = world.used(), await world.sink.count()
     count = deliveries // application.fan_out
-    posted = await world.post(application, count=count, window=WINDOW, payload_bytes=payload_bytes)
+    posted = await world.post(application, count=count, window=window, payload_bytes=payload_bytes)
     return await _ended(world, posted, at_first, count * application.fan_out, before)
 
 

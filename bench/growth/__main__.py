@@ -23,6 +23,8 @@ from deploy.stack.servers import Servers, session_servers
 from deploy.stack.services import stop_services
 
 _SMALL_ROWS: Final = 10_000
+_WINDOW: Final = 200
+"""So few are under way that each begins at once: ten endpoints would share the lanes of a backlog, and many not."""
 _APPLICATIONS: Final = 2_000
 """To so many applications messages are posted in turn, of those that there are."""
 
@@ -82,7 +84,7 @@ async def _prepared(world: World) -> list[str]:
 
 async def _cost(world: World, ids: list[str], deliveries: int) -> float:
     application = Application(id=ids[0], others=ids[1:], paths=[""] * registry.PER_APPLICATION)
-    found = await phases.saturate(world, application, deliveries=deliveries)
+    found = await phases.saturate(world, application, deliveries=deliveries, window=_WINDOW)
     return sum(found.cost_us.values())
 
 
