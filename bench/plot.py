@@ -44,8 +44,9 @@ def costs(axes, document):
             axes.bar(at, us, bottom=bottom, color=plt.cm.viridis(number / 5), label=part if at == 0 else None)
             bottom += us
     axes.set_xticks([0, 1], ["saturated", "500/s"])
+    axes.margins(x=0.6)  # room for the legend
     axes.set_title("processor time of a delivery, µs")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left")
 
 
 def latencies(axes, document):
@@ -55,8 +56,8 @@ def latencies(axes, document):
         ms = [value(document, "figures", f"latency_{rate}_{percentile}_ms") for rate in rates_tried]
         axes.plot([str(rate) for rate in rates_tried], ms, marker="o", label=percentile)
     axes.set_yscale("log")
-    axes.set_title("POST to the receiver's socket, ms, by messages a second")
-    axes.legend(fontsize=8)
+    axes.set_title("from POST to receiver, ms, by messages a second")
+    axes.legend(fontsize=8, loc="upper left")
 
 
 def main(latest, picture):
