@@ -26,7 +26,7 @@ from services.dispatcher.capacity import Capacity
 from services.dispatcher.fanout import attempt_command
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
-from services.dispatcher.metrics import CLAIMED
+from services.dispatcher.metrics import CLAIMED, LATENESS_SECONDS
 from services.dispatcher.transitions import Transition
 
 _LOG: Final = logger("claims")
@@ -106,13 +106,14 @@ class Claims:
 
     async def _claim(self, most: int) -> tuple[list[Flight], int]:
         flights: list[Flight] = []
+        changed: list[Transition] = []
         committed = False
         try:
             async with transaction(self._pool) as connection:
                 now = await self._lease.fence(connection)
                 claim = await lanes.claim(connection, now, most=most, owner=self._lease.process)
                 if claim.deliveries:
-                    flights = await self._start(connection, claim.deliveries, now)
+                    flights, changed = await self._start(connection, claim.deliveries, now)
                 for _ in flights:
                     self._capacity.take_claimed()
                 await lanes.refresh(connection, claim.served, now, served=True)
@@ -120,6 +121,7 @@ class Claims:
                 self._next_due = await lanes.next_ready(connection)
                 reach(Failpoint.CLAIM_IN_TRANSACTION)
             committed = True
+            _observe(flights, changed)
             if flights:
                 reach(Failpoint.CLAIM_COMMITTED)
         finally:
@@ -128,7 +130,9 @@ class Claims:
                     self._attempts.disown(flight)
         return flights, len(claim.deliveries)
 
-    async def _start(self, connection: Connection, claimed: Sequence[lanes.Claimed], now: datetime) -> list[Flight]:
+    async def _start(
+        self, connection: Connection, claimed: Sequence[lanes.Claimed], now: datetime
+    ) -> tuple[list[Flight], list[Transition]]:
         states = await projection.lock(connection, sorted(item.delivery for item in claimed))
         bodies = await messages.read(connection, list({state.message for state in states.values()}))
         flights: list[Flight] = []
@@ -164,7 +168,7 @@ class Claims:
         await transitions.write_facts(connection, self._epoch, changed)
         await lanes.finish(connection, [change.delivery for change in changed if not change.after.open])
         await lanes.count(connection, started)
-        return flights
+        return flights, changed
 
     def _command(self, state: Delivery, endpoint: Endpoint | None, message: Message | None, now: datetime) -> Command:
         if endpoint is None:
@@ -198,6 +202,16 @@ class Claims:
             until_due = (self._next_due - clock.now() + _SOON).total_seconds()
             seconds = min(seconds, max(0.005, until_due))
         await set_within(self._wake, seconds)
+
+
+def _observe(flights: Sequence[Flight], changed: Sequence[Transition]) -> None:
+    """Count what a claim has committed."""
+    transitions.count_ended(changed)
+    before = {change.delivery: change.before for change in changed}
+    for flight in flights:
+        due_at = before[flight.delivery].next_at
+        assert due_at is not None, "what is claimed waits"
+        LATENESS_SECONDS.observe(max(0.0, (flight.started.at - due_at).total_seconds()))
 
 
 def _unwanted(state: Delivery, now: datetime, cancel: CancelReason, drop: DropReason) -> Command:

@@ -41,7 +41,7 @@ from services.dispatcher.attempts import Attempts
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
-from services.dispatcher.metrics import DELIVERIES, FANNED_OUT
+from services.dispatcher.metrics import DELIVERIES, FANNED_OUT, LATENESS_SECONDS, UNMATCHED
 
 _LOG: Final = logger("fanout")
 BATCH_MESSAGES: Final = 256
@@ -65,6 +65,7 @@ class _Plan:
         self.waiting: list[tuple[UUID, UUID, datetime]] = []
         self.lanes: dict[UUID, lanes.LaneChange] = {}
         self.unfinished: list[tuple[Message, UUID]] = []
+        self.unmatched = 0
 
 
 class FanOuts:
@@ -199,8 +200,10 @@ class FanOuts:
                     self._attempts.disown(flight)
         reach(Failpoint.FAN_OUT_COMMITTED)
         for flight in plan.flights:
+            LATENESS_SECONDS.observe((flight.started.at - flight.message.accepted_at).total_seconds())
             self._attempts.begin(flight)
         DELIVERIES.inc(len(plan.states))
+        UNMATCHED.inc(plan.unmatched)
         if plan.waiting:
             self._waiting([state for _, state in plan.states if state.due_at is not None])
         if not self._stopping.is_set():
@@ -235,6 +238,7 @@ class FanOuts:
                 await asyncio.sleep(0)  # a costly filter keeps everything else waiting for one message at most
             version = 2 if after is None else await _next_version(connection, message.id)
             self._plan_message(plan, message, found, now, version)
+            plan.unmatched += after is None and found.continues_after is None and not found.matches
         await append(connection, self._epoch, plan.facts)
         await projection.insert(connection, plan.states)
         in_flight = [(flight.delivery, flight.endpoint.id, now) for flight in plan.flights]

@@ -1,12 +1,12 @@
 """Endpoints: where an application's messages are sent."""
 
-from datetime import datetime
 from typing import cast
 from uuid import UUID
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import EndpointDocument, KeyReference, Kind, RegistryObject, UnknownEventTypes
 from libs.common.domain import ids
 from libs.common.domain.endpoint import Profile
@@ -104,8 +104,8 @@ class EndpointOut(Out):
     retry_schedule: tuple[float, ...] | None
     retry_client_errors: bool | None
     timeout_ms: int | None
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
     secret: str | UnsetType = UNSET
 
 
