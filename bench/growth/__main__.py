@@ -25,6 +25,7 @@ from deploy.stack.services import stop_services
 _SMALL_ROWS: Final = 10_000
 _WINDOW: Final = 200
 """So few are under way that each begins at once: ten endpoints would share the lanes of a backlog, and many not."""
+_CHANGE: Final = 2_500
 _APPLICATIONS: Final = 2_000
 """To so many applications messages are posted in turn, of those that there are."""
 
@@ -52,7 +53,7 @@ async def grow(plan: Plan, servers: Servers, folder: Path) -> Measurements:
         }
         targets = {name: await _prepared(world) for name, world in worlds.items()}
         say(f"{plan.endpoints:,} endpoints")
-        applications = await registry.furnish(worlds["endpoints"], plan.endpoints)
+        applications = await _furnished(worlds["endpoints"], plan.endpoints)
         targets["endpoints"] = applications[:: max(1, len(applications) // _APPLICATIONS)][:_APPLICATIONS]
         say(f"{plan.rows:,} ledger rows")
         async with worlds["ledger"].without_dispatcher():
@@ -80,6 +81,15 @@ async def _prepared(world: World) -> list[str]:
     application = await world.application("growth", paths)
     await phases.saturate(world, application, deliveries=_SMALL_ROWS // 32 * 10)  # 3 rows each, 2 for a message
     return [application.id]
+
+
+async def _furnished(world: World, endpoints: int) -> list[str]:
+    """So many endpoints more, in changes that the services take in one after the other, as they would over months."""
+    applications: list[str] = []
+    while (left := endpoints - len(applications) * registry.PER_APPLICATION) > 0:
+        applications += await registry.furnish(world, min(left, _CHANGE))
+        await _cost(world, applications[-1:], registry.PER_APPLICATION)
+    return applications
 
 
 async def _cost(world: World, ids: list[str], deliveries: int) -> float:
