@@ -131,7 +131,7 @@ class Generator:
     def answered(self, connection: Connection, answer: bytes) -> None:
         """Take an answer, and post what may be posted now."""
         if not answer.startswith(b"HTTP/1.1 2"):
-            self.fail(answer[:300].decode(errors="replace"))
+            self.fail(answer.replace(b"\r\n", b" ")[-300:].decode(errors="replace"))
             return
         self._answered += 1
         self._idle.append(connection)
