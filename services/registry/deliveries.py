@@ -28,6 +28,16 @@ FILTER: Final = (*ORDERED_PAGE, MESSAGE, ENDPOINT, STATUS)
 _IDS: Final = {"attempt": Prefix.ATTEMPT, "message": Prefix.MESSAGE, "source": Prefix.SOURCE, "job": Prefix.JOB}
 _NAMES: Final = {name: f"{name}Id" for name in _IDS}
 
+# Deliveries of one message were born in its millisecond, and so are found without an index of their own.
+_OF_APP: Final = """
+    SELECT * FROM projection_1.delivery_state WHERE app = $1 AND delivery > $2 AND delivery < $3
+    ORDER BY delivery :direction
+"""
+_OF_ENDPOINT: Final = """
+    SELECT * FROM projection_1.delivery_state WHERE endpoint = $6 AND delivery > $2 AND delivery < $3
+    ORDER BY delivery :direction
+"""
+
 
 class DeliveryOut(Out):
     """A delivery as the API shows it."""
@@ -63,26 +73,31 @@ async def list_all(call: Call) -> Answer:
     """List the deliveries of an application."""
     page = read_page(call, descending=True)
     app = await objects.application(call)
+    message, endpoint = _queried_message(call), await _queried_endpoint(call, app.id)
+    born_ms = ids.born_ms(message) if message is not None else None
     rows = await call.connection.fetch(
         page.directed(
             """
             SELECT s.delivery, s.message, s.endpoint, m.event_type, s.status, s.run, s.attempts, s.failures,
-                s.last_status, s.attempt, s.due_at, s.version, s.created_at, s.updated_at
-            FROM projection_1.delivery_state s JOIN hookledger.message m ON m.id = s.message
-            WHERE s.app = $1 AND s.delivery :beyond $2
-                AND ($4::uuid IS NULL OR s.message = $4) AND ($5::uuid IS NULL OR s.endpoint = $5)
-                AND ($6::text[] IS NULL OR s.status = ANY($6))
-            ORDER BY s.delivery :direction LIMIT $3
-            """
+                s.last_status, s.attempt, s.due_at, s.version, s.created_at, s.updated_at, s.examined, w.wanted
+            FROM :entries s
+                LEFT JOIN hookledger.message m ON m.id = s.message
+                CROSS JOIN LATERAL (SELECT s.app = $1 AND ($5::uuid IS NULL OR s.message = $5)
+                    AND ($6::uuid IS NULL OR s.endpoint = $6) AND ($7::text[] IS NULL OR s.status = ANY($7))
+                    AS wanted) w
+            WHERE w.wanted OR s.examined = :most
+            ORDER BY s.delivery :direction LIMIT $4
+            """,
+            entries=_OF_APP if endpoint is None or message is not None else _OF_ENDPOINT,
         ),
         app.id,
-        page.bound(Prefix.DELIVERY),
+        *page.span(page.bound(Prefix.DELIVERY), oldest_ms=born_ms, newest_ms=born_ms),
         page.fetched,
-        _queried_message(call),
-        await _queried_endpoint(call, app.id),
+        message,
+        endpoint,
         call.asked(STATUS),
     )
-    return ok(page.of([_out(row) for row in rows], lambda item: item.id))
+    return ok(page.sifted(rows, _out, _key))
 
 
 async def get(call: Call) -> Answer:
@@ -139,14 +154,19 @@ async def _queried_endpoint(call: Call, app: UUID) -> UUID | None:
     if text is None:
         return None
     try:
-        return ids.decode(Prefix.ENDPOINT, text)  # also a deleted one's
+        identity = ids.decode(Prefix.ENDPOINT, text)
     except BadIdError:
         return (await objects.require(call, Kind.ENDPOINT, text, app=app)).id
+    return await objects.known(call, identity, app=app)
+
+
+def _key(row: asyncpg.Record) -> str:
+    return ids.encode(Prefix.DELIVERY, row["delivery"])
 
 
 def _out(row: asyncpg.Record) -> DeliveryOut:
     return DeliveryOut(
-        id=ids.encode(Prefix.DELIVERY, row["delivery"]),
+        id=_key(row),
         message_id=ids.encode(Prefix.MESSAGE, row["message"]),
         endpoint_id=ids.encode(Prefix.ENDPOINT, row["endpoint"]),
         event_type=row["event_type"],
