@@ -109,7 +109,7 @@ _LIST: Final = """
 """
 _ENTRIES: Final = """
     SELECT attempt, delivery, app, message, endpoint, result, status, failure, url, total_us, trigger, started_at
-    FROM projection_1.attempt WHERE :scope = $1 AND attempt > $2 AND attempt < $3 ORDER BY attempt :direction
+    FROM projection_1.attempt WHERE :scope = $1 AND attempt > $2 AND attempt < $3
 """
 
 
@@ -142,7 +142,7 @@ async def _list(call: Call, app: UUID, of: UUID, wanted: _Wanted, *, by: tuple[s
     page = read_page(call, descending=True)
     which = wanted.messages
     rows = await call.connection.fetch(
-        page.directed(_LIST, entries=_ENTRIES).replace(":scope", by[0]).replace(":then", by[1]),
+        page.directed(_LIST, entries=_ENTRIES, by="attempt").replace(":scope", by[0]).replace(":then", by[1]),
         of,
         *page.span(page.bound(Prefix.ATTEMPT), **which.born_ms(CLOCK_SLACK)),
         app,

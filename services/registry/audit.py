@@ -58,23 +58,19 @@ LIST: Final = """
 """
 # By one index each. Whatever else is asked for is looked for among these.
 ENTRIES: Final = """
-    SELECT * FROM hookledger.registry_fact WHERE org = $1 AND position :beyond $2 ORDER BY position :direction
+    SELECT * FROM hookledger.registry_fact WHERE org = $1 AND position :beyond $2
 """
 ENTRIES_OF_OBJECT: Final = """
     SELECT * FROM hookledger.registry_fact WHERE org = $1 AND stream = $4 AND position :beyond $2
-    ORDER BY position :direction
 """
 ENTRIES_OF_APP: Final = """
     SELECT * FROM hookledger.registry_fact WHERE org = $1 AND app = $5 AND position :beyond $2
-    ORDER BY position :direction
 """
 ENTRIES_BY_ACTOR: Final = """
     SELECT * FROM hookledger.registry_fact WHERE org = $1 AND actor = $6 AND position :beyond $2
-    ORDER BY position :direction
 """
 ENTRIES_OF_KIND: Final = """
     SELECT * FROM hookledger.registry_fact WHERE org = $1 AND kind = ($7::text[])[1] AND position :beyond $2
-    ORDER BY position :direction
 """
 
 
@@ -114,7 +110,7 @@ async def list_all(call: Call) -> Answer:
     page = read_page(call, descending=True)
     found, app, actor, kinds = _queried_object(call), await _queried_app(call), _queried_actor(call), call.asked(KIND)
     rows = await call.connection.fetch(
-        page.directed(LIST, entries=_entries(found, app, actor, kinds)),
+        page.directed(LIST, entries=_entries(found, app, actor, kinds), by="position"),
         call.caller.org,
         _bound(page),
         page.fetched,

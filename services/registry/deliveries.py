@@ -31,11 +31,9 @@ _NAMES: Final = {name: f"{name}Id" for name in _IDS}
 # Deliveries of one message were born in its millisecond, and so are found without an index of their own.
 _OF_APP: Final = """
     SELECT * FROM projection_1.delivery_state WHERE app = $1 AND delivery > $2 AND delivery < $3
-    ORDER BY delivery :direction
 """
 _OF_ENDPOINT: Final = """
     SELECT * FROM projection_1.delivery_state WHERE endpoint = $6 AND delivery > $2 AND delivery < $3
-    ORDER BY delivery :direction
 """
 
 
@@ -89,6 +87,7 @@ async def list_all(call: Call) -> Answer:
             ORDER BY s.delivery :direction LIMIT $4
             """,
             entries=_OF_APP if endpoint is None or message is not None else _OF_ENDPOINT,
+            by="delivery",
         ),
         app.id,
         *page.span(page.bound(Prefix.DELIVERY), oldest_ms=born_ms, newest_ms=born_ms),

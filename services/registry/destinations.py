@@ -62,8 +62,8 @@ async def attempted_messages(call: Call) -> Answer:
             """,
             entries="""
             SELECT * FROM projection_1.delivery_state WHERE endpoint = $1 AND delivery > $2 AND delivery < $3
-            ORDER BY delivery :direction
             """,
+            by="delivery",
         ),
         endpoint.id,
         *page.span(_delivery_bound(page, endpoint.id), **wanted.born_ms(messages.CLOCK_SLACK)),

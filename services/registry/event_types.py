@@ -98,13 +98,11 @@ async def list_all(call: Call) -> Answer:
             WHERE w.wanted OR t.examined = :most
             ORDER BY t.uid :direction LIMIT $4
             """,
-            # Word for word the expressions of the index registry_object_uid, or it would not be used.
             entries="""
             SELECT * FROM hookledger.registry_object
-            WHERE kind = 'event_type' AND (CASE WHEN kind = 'organisation' THEN NULL ELSE org END) = $1
-                AND app IS NULL AND uid :beyond $2 AND deleted_at IS NULL AND uid IS NOT NULL
-            ORDER BY uid :direction
+            WHERE kind = 'event_type' AND org = $1 AND uid :beyond $2 AND deleted_at IS NULL
             """,
+            by="uid",
         ),
         call.caller.org,
         _bound(page),

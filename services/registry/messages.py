@@ -95,8 +95,9 @@ async def list_all(call: Call) -> Answer:
             ORDER BY m.id :direction LIMIT $4
             """,
             entries="""
-            SELECT * FROM hookledger.message WHERE app = $1 AND id > $2 AND id < $3 ORDER BY id :direction
+            SELECT * FROM hookledger.message WHERE app = $1 AND id > $2 AND id < $3
             """,
+            by="id",
         ),
         app.id,
         *page.span(page.bound(Prefix.MESSAGE), **wanted.born_ms(CLOCK_SLACK)),

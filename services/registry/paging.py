@@ -24,7 +24,12 @@ from services.registry.parameters import ITERATOR, LIMIT, ORDER
 
 MOST_EXAMINED: Final = 5_000
 """Of so many entries, at most, a page is made."""
-_EXAMINED: Final = "(SELECT e.*, row_number() OVER () AS examined FROM (:list LIMIT :most) e)"
+
+# Ordered twice: without the second the planner does not know that it can stop at a page of them.
+_EXAMINED: Final = """
+    (SELECT e.*, row_number() OVER () AS examined FROM (:list ORDER BY :by :direction LIMIT :most) e
+    ORDER BY e.:by :direction)
+"""
 
 _FIRST: Final = UUID(int=0)
 _LAST: Final = UUID(int=(1 << 128) - 1)
@@ -94,17 +99,19 @@ class Page:
             below = min(below, ids.lowest(max(0, newest_ms + 1)))
         return above, below
 
-    def directed(self, sql: str, *, entries: str = "") -> str:
+    def directed(self, sql: str, *, entries: str = "", by: str = "") -> str:
         """`sql` with `:beyond` and `:direction` as this page is read, and with `:entries` and `:most` examined.
 
         Args:
             sql: a query whose `WHERE` keeps what is wanted `OR examined = :most`, with the columns `examined` and
                 `wanted`; or one without a filter.
-            entries: what stands for `:entries`: the list without its filter, in its order, from where the page begins.
-                The planner cannot move a filter in there: it would go on for as long as nothing passes.
+            entries: what stands for `:entries`: the list without its filter, from where the page begins.
+            by: the column that they are in the order of.
+
+        No planner moves a filter into what has a `LIMIT`: there it would go on for as long as nothing passes.
         """
         return (
-            sql.replace(":entries", _EXAMINED.replace(":list", entries))
+            sql.replace(":entries", _EXAMINED.replace(":list", entries).replace(":by", by))
             .replace(":most", str(MOST_EXAMINED))
             .replace(":beyond", "<" if self.descending else ">")
             .replace(":direction", "DESC" if self.descending else "ASC")
