@@ -16,7 +16,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.hookledger/cache/hypothesis
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo up down logs test lint bench faults faults-mutants configuration manifests
+.PHONY: help setup demo up down logs test lint bench bench-lists faults faults-mutants configuration manifests
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ manifests: setup ## render the overlays for Kubernetes to build/manifests
 
 bench: setup ## deliveries per second on this machine
 	@$(VENV) -m bench
+
+bench-lists: setup ## how long a page of each list takes, with ten thousand deliveries and with a million
+	@$(VENV) -m bench.lists
 
 faults: setup ## break everything while load runs (make faults SEED=7 ROUNDS=20)
 	@$(VENV) -m tests.faults.campaign --seed $(or $(SEED),1) --rounds $(or $(ROUNDS),10)
