@@ -73,12 +73,12 @@ async def history(sql: Sql, place: Place, first: int, last: int) -> None:
     """The messages from the `first` to the `last` back from now, each with its payload, delivery and attempt."""
     await sql.execute(
         """
-        INSERT INTO hookledger.message (id, org, app, event_type, channels, origin, content_type, body_hash, body_bytes,
-            registry_version, publish, accepted_at)
+        INSERT INTO hookledger.message (id, org, app, event_type, channels, tags, origin, content_type, body_hash,
+            body_bytes, registry_version, publish, accepted_at)
         SELECT pg_temp.time_id($3 - n * $6, $2::uuid::text || n), $1, $2::uuid,
             CASE WHEN n % $7 = 0 THEN 'order.rare' WHEN n % 10 = 0 THEN 'order.refunded' ELSE 'order.completed' END,
             CASE WHEN n % $7 = 0 THEN '{rare}' WHEN n % 2 = 0 THEN '{eu}' ELSE '{us,eu}' END::text[],
-            'api', 'application/json', '', 8, 1, false, to_timestamp(($3 - n * $6) / 1000.0)
+            CASE WHEN n % 3 = 0 THEN '{paid}' ELSE '{}' END::text[], 'api', 'application/json', '', 8, 1, false, to_timestamp(($3 - n * $6) / 1000.0)
         FROM generate_series($4::bigint, $5::bigint) n
         """,
         place.org, place.app, place.until_ms, first, last, EVERY_MS, RARE_EVERY,

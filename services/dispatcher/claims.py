@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from libs.common.domain.commands import Cancel, Command, DropResend, Expire
+from libs.common.domain.commands import Command, Expire
 from libs.common.domain.delivery import LONGEST_LIFE, Delivery, NotWaitingError, decide
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.facts import AttemptStarted, CancelReason, DropReason
@@ -22,11 +22,12 @@ from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import lanes, messages, projection, transitions
 from services.dispatcher.attempts import Attempts
+from services.dispatcher.cancelling import ended, given_up
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.fanout import attempt_command
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
-from services.dispatcher.metrics import CLAIMED
+from services.dispatcher.metrics import CLAIMED, LATENESS_SECONDS
 from services.dispatcher.transitions import Transition
 
 _LOG: Final = logger("claims")
@@ -57,16 +58,12 @@ class Claims:
         self._attempts = attempts
         self._wake = asyncio.Event()
         self._next_due: datetime | None = None
-        self._unwanted_as_of = -1
 
     def note(self, waiting: Sequence[Delivery]) -> None:
         """These deliveries wait now, or lanes have room again: look in time."""
         for state in waiting:
             if state.next_at is not None and (self._next_due is None or state.next_at < self._next_due):
                 self._next_due = state.next_at
-            if not self._wanted(state.endpoint):
-                # It was in flight when the others that wait for its endpoint were hastened.
-                self._unwanted_as_of = -1
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -87,8 +84,6 @@ class Claims:
 
     async def _claim_if_free(self) -> bool:
         self._wake.clear()
-        if self._snapshot.version != self._unwanted_as_of:
-            await self._hasten_unwanted()
         most = min(self._capacity.free, MOST_AT_ONCE)
         if not most:
             await self._wait_for_room()
@@ -106,13 +101,14 @@ class Claims:
 
     async def _claim(self, most: int) -> tuple[list[Flight], int]:
         flights: list[Flight] = []
+        changed: list[Transition] = []
         committed = False
         try:
             async with transaction(self._pool) as connection:
                 now = await self._lease.fence(connection)
                 claim = await lanes.claim(connection, now, most=most, owner=self._lease.process)
                 if claim.deliveries:
-                    flights = await self._start(connection, claim.deliveries, now)
+                    flights, changed = await self._start(connection, claim.deliveries, now)
                 for _ in flights:
                     self._capacity.take_claimed()
                 await lanes.refresh(connection, claim.served, now, served=True)
@@ -120,6 +116,7 @@ class Claims:
                 self._next_due = await lanes.next_ready(connection)
                 reach(Failpoint.CLAIM_IN_TRANSACTION)
             committed = True
+            _observe(flights, changed)
             if flights:
                 reach(Failpoint.CLAIM_COMMITTED)
         finally:
@@ -128,7 +125,9 @@ class Claims:
                     self._attempts.disown(flight)
         return flights, len(claim.deliveries)
 
-    async def _start(self, connection: Connection, claimed: Sequence[lanes.Claimed], now: datetime) -> list[Flight]:
+    async def _start(
+        self, connection: Connection, claimed: Sequence[lanes.Claimed], now: datetime
+    ) -> tuple[list[Flight], list[Transition]]:
         states = await projection.lock(connection, sorted(item.delivery for item in claimed))
         bodies = await messages.read(connection, list({state.message for state in states.values()}))
         flights: list[Flight] = []
@@ -164,33 +163,17 @@ class Claims:
         await transitions.write_facts(connection, self._epoch, changed)
         await lanes.finish(connection, [change.delivery for change in changed if not change.after.open])
         await lanes.count(connection, started)
-        return flights
+        return flights, changed
 
     def _command(self, state: Delivery, endpoint: Endpoint | None, message: Message | None, now: datetime) -> Command:
-        if endpoint is None:
-            return _unwanted(state, now, CancelReason.ENDPOINT_DELETED, DropReason.ENDPOINT_DELETED)
-        if not endpoint.enabled:
-            return _unwanted(state, now, CancelReason.ENDPOINT_DISABLED, DropReason.ENDPOINT_DISABLED)
+        if endpoint is None or not endpoint.enabled:
+            return given_up(state, endpoint, now)
         if message is None or message.erased:
-            return _unwanted(state, now, CancelReason.CONTENT_ERASED, DropReason.CONTENT_ERASED)
-        if state.resend_at is None and now - state.begun_at > LONGEST_LIFE:
+            return ended(state, now, CancelReason.CONTENT_ERASED, DropReason.CONTENT_ERASED)
+        wanted_from = state.begun_at if message.deliver_at is None else max(state.begun_at, message.deliver_at)
+        if state.resend_at is None and now - wanted_from > LONGEST_LIFE:
             return Expire(at=now)
         return attempt_command(endpoint, now, self._lease.process)
-
-    async def _hasten_unwanted(self) -> None:
-        """Have what waits for disabled and deleted endpoints cancelled now, not when it would have been due."""
-        version = self._snapshot.version
-        async with self._pool.acquire() as connection:
-            waiting = await lanes.waiting_endpoints(connection)
-        for identity in waiting:
-            if not self._wanted(identity):
-                async with transaction(self._pool) as connection:
-                    await lanes.hasten(connection, identity, await self._lease.fence(connection))
-        self._unwanted_as_of = version
-
-    def _wanted(self, identity: UUID) -> bool:
-        endpoint = self._snapshot.endpoint(identity)
-        return endpoint is not None and endpoint.enabled
 
     async def _sleep(self) -> None:
         seconds = LONGEST_SLEEP_SECONDS
@@ -200,6 +183,11 @@ class Claims:
         await set_within(self._wake, seconds)
 
 
-def _unwanted(state: Delivery, now: datetime, cancel: CancelReason, drop: DropReason) -> Command:
-    """Nothing can be sent: what waits is cancelled; of what is over, only the manual attempt is given up."""
-    return DropResend(at=now, reason=drop) if state.status.terminal else Cancel(at=now, reason=cancel)
+def _observe(flights: Sequence[Flight], changed: Sequence[Transition]) -> None:
+    """Count what a claim has committed."""
+    transitions.count_ended(changed)
+    before = {change.delivery: change.before for change in changed}
+    for flight in flights:
+        due_at = before[flight.delivery].next_at
+        assert due_at is not None, "what is claimed waits"
+        LATENESS_SECONDS.observe(max(0.0, (flight.started.at - due_at).total_seconds()))

@@ -41,7 +41,7 @@ from services.dispatcher.attempts import Attempts
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
-from services.dispatcher.metrics import DELIVERIES, FANNED_OUT
+from services.dispatcher.metrics import DELIVERIES, FANNED_OUT, LATENESS_SECONDS, UNMATCHED
 
 _LOG: Final = logger("fanout")
 BATCH_MESSAGES: Final = 256
@@ -65,6 +65,7 @@ class _Plan:
         self.waiting: list[tuple[UUID, UUID, datetime]] = []
         self.lanes: dict[UUID, lanes.LaneChange] = {}
         self.unfinished: list[tuple[Message, UUID]] = []
+        self.unmatched = 0
 
 
 class FanOuts:
@@ -199,8 +200,10 @@ class FanOuts:
                     self._attempts.disown(flight)
         reach(Failpoint.FAN_OUT_COMMITTED)
         for flight in plan.flights:
+            LATENESS_SECONDS.observe((flight.started.at - flight.message.accepted_at).total_seconds())
             self._attempts.begin(flight)
         DELIVERIES.inc(len(plan.states))
+        UNMATCHED.inc(plan.unmatched)
         if plan.waiting:
             self._waiting([state for _, state in plan.states if state.due_at is not None])
         if not self._stopping.is_set():
@@ -235,6 +238,7 @@ class FanOuts:
                 await asyncio.sleep(0)  # a costly filter keeps everything else waiting for one message at most
             version = 2 if after is None else await _next_version(connection, message.id)
             self._plan_message(plan, message, found, now, version)
+            plan.unmatched += after is None and found.continues_after is None and not found.matches
         await append(connection, self._epoch, plan.facts)
         await projection.insert(connection, plan.states)
         in_flight = [(flight.delivery, flight.endpoint.id, now) for flight in plan.flights]
@@ -261,6 +265,7 @@ class FanOuts:
 
     def _plan_delivery(self, plan: _Plan, message: Message, endpoint: Endpoint, rule: Rule, at: datetime) -> None:
         delivery = delivery_id(message.id, endpoint.id)
+        due_at = at if message.deliver_at is None else max(at, message.deliver_at)
         first = DeliveryScheduled(
             at=at,
             app=message.app,
@@ -268,11 +273,12 @@ class FanOuts:
             endpoint=endpoint.id,
             config_version=endpoint.version,
             rule=rule,
-            due_at=at,
+            due_at=due_at,
         )
         facts: list[DeliveryScheduled | AttemptStarted] = [first]
         state = scheduled(first)
-        if not message.erased and self._capacity.take_direct(endpoint, self._lease.dispatchers):
+        sendable = due_at == at and not message.erased
+        if sendable and self._capacity.take_direct(endpoint, self._lease.dispatchers):
             started = start(state, attempt_command(endpoint, at, self._lease.process))
             facts.append(started)
             state = evolve(state, started)
@@ -287,7 +293,7 @@ class FanOuts:
                 )
             )
         else:
-            plan.waiting.append((delivery, endpoint.id, at))
+            plan.waiting.append((delivery, endpoint.id, due_at))
             plan.lanes[endpoint.id] = lanes.LaneChange(
                 app=message.app, endpoint=endpoint.id, max_inflight=endpoint.max_inflight
             )

@@ -265,22 +265,34 @@ async def waiting_endpoints(connection: Connection) -> list[UUID]:
     return [row["endpoint"] for row in rows]
 
 
-async def hasten(connection: Connection, endpoint: UUID, now: datetime) -> None:
-    """Make all that waits for an endpoint due now, because the endpoint is not wanted any more.
+async def take_waiting(
+    connection: Connection, endpoint: UUID, *, most: int
+) -> tuple[dict[UUID, LaneChange], list[UUID]]:
+    """Deliveries that wait for an endpoint, due or not, and their lanes, which are locked until the transaction ends.
 
-    `due_at` in the projection stays what the ledger says; only the queue's order changes.
+    Lanes that others have locked are left to them. It takes from the far end: claims find the head where it was.
     """
-    lanes = await connection.fetch(
-        "SELECT lane, app, endpoint, max_inflight FROM hookledger.lane WHERE endpoint = $1 ORDER BY lane FOR UPDATE",
+    rows = await connection.fetch(
+        """
+        SELECT lane, app, max_inflight FROM hookledger.lane WHERE endpoint = $1 AND head_due IS NOT NULL
+        ORDER BY lane LIMIT $2 FOR UPDATE SKIP LOCKED
+        """,
         endpoint,
+        most,
+    )
+    waiting = await connection.fetch(
+        """
+        SELECT q.delivery FROM unnest($1::uuid[]) AS u (lane)
+        CROSS JOIN LATERAL (
+            SELECT delivery FROM hookledger.queue
+            WHERE lane = u.lane AND owner IS NULL ORDER BY due_at DESC LIMIT $2
+        ) q
+        LIMIT $2
+        """,
+        [row["lane"] for row in rows],
+        most,
     )
     changes = {
-        row["lane"]: LaneChange(app=row["app"], endpoint=row["endpoint"], max_inflight=row["max_inflight"])
-        for row in lanes
+        row["lane"]: LaneChange(app=row["app"], endpoint=endpoint, max_inflight=row["max_inflight"]) for row in rows
     }
-    await connection.execute(
-        "UPDATE hookledger.queue SET due_at = $2 WHERE lane = ANY($1) AND owner IS NULL AND due_at > $2",
-        list(changes),
-        now,
-    )
-    await refresh(connection, changes, now, served=False)
+    return changes, [row["delivery"] for row in waiting]

@@ -1,6 +1,7 @@
 """Taking over from dead processes: their attempts are declared unknown, and another follows."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
@@ -49,18 +50,19 @@ async def reclaim_one(pool: Pool, epoch: int) -> bool:
             return False
         taken = await take_over(connection, epoch, dead)
         reach(Failpoint.RECLAIM_IN_TRANSACTION)
-    RECLAIMED.inc(taken)
-    _LOG.warning("reclaim.process", process=str(dead), deliveries=taken)
+    RECLAIMED.inc(len(taken))
+    transitions.count_ended(taken)
+    _LOG.warning("reclaim.process", process=str(dead), deliveries=len(taken))
     return True
 
 
-async def take_over(connection: Connection, epoch: int, process: UUID) -> int:
-    """Declare unknown what `process` had in flight; how many deliveries that was."""
+async def take_over(connection: Connection, epoch: int, process: UUID) -> Sequence[Transition]:
+    """Declare unknown what `process` had in flight; what that made of the deliveries."""
     rows = await connection.fetch(
         "SELECT delivery, counted FROM hookledger.queue WHERE owner = $1 ORDER BY delivery", process
     )
     if not rows:
-        return 0
+        return ()
     counted = {row["delivery"]: row["counted"] for row in rows}
     states = await projection.lock(connection, list(counted))
     flying = {
@@ -78,7 +80,7 @@ async def take_over(connection: Connection, epoch: int, process: UUID) -> int:
             Transition(delivery=delivery, before=state, facts=facts, started=begun[delivery], counted=counted[delivery])
         )
     await transitions.write(connection, epoch, changes, now)
-    return len(changes)
+    return changes
 
 
 async def _begun(connection: Connection, flying: dict[UUID, Delivery]) -> dict[UUID, AttemptStarted]:

@@ -26,9 +26,21 @@ COMMIT_SECONDS: Final = Histogram(
     "Time of one transaction that accepts messages",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+ENVELOPE_MESSAGES: Final = Histogram(
+    "hookledger_envelope_messages", "Messages in one envelope", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+)
+ENVELOPE_BYTES: Final = Histogram(
+    "hookledger_envelope_bytes",
+    "Size of one envelope, in bytes",
+    buckets=(1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000, 4_000_000),
+)
 ENVELOPES: Final = Counter("hookledger_envelopes", "Envelopes published, by what became of them", ["result"])
 LEFT_TO_OUTBOX: Final = Counter(
     "hookledger_messages_left_to_outbox", "Messages in no confirmed envelope: a dispatcher takes them from Postgres"
 )
 WAITING_BYTES: Final = Gauge("hookledger_accept_waiting_bytes", "Bodies that wait for their transaction, in bytes")
+TURNED_AWAY: Final = Counter(
+    "hookledger_accept_turned_away", "Messages that were answered 503, because too much waited for the database"
+)
+LIMITED: Final = Counter("hookledger_rate_limited", "Requests that were answered 429, by whose limit", ["kind"])
 FORWARDED: Final = Counter("hookledger_forwarded", "Requests forwarded to the registry, by status class", ["status"])

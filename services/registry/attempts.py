@@ -77,7 +77,7 @@ class _Wanted:
 # Those in flight are looked for among 500 deliveries only, of an endpoint the newest: an index of them would cost each
 # attempt a write. Another attempt shows when it has ended.
 _LIST: Final = """
-    SELECT t.*, CASE WHEN $13 THEN c.response END AS response, c.erased, c.url_query, e.data ->> 'url' AS endpoint_url
+    SELECT t.*, CASE WHEN $14 THEN c.response END AS response, c.erased, c.url_query, e.data ->> 'url' AS endpoint_url
     FROM (
         (SELECT a.*, w.wanted
         FROM :entries a
@@ -86,9 +86,9 @@ _LIST: Final = """
                 AND ($6::text[] IS NULL OR a.result = ANY($6))
                 AND ($7::int IS NULL OR coalesce(a.status, 0) / 100 * 100 = $7)
                 AND ($8::text[] IS NULL OR m.event_type = ANY($8)) AND ($9::text IS NULL OR $9 = ANY(m.channels))
-                AND ($10::timestamptz IS NULL OR a.started_at < $10)
-                AND ($11::timestamptz IS NULL OR a.started_at > $11)
-                AND ($12::uuid IS NULL OR a.endpoint = $12) AS wanted) w
+                AND ($10::text IS NULL OR $10 = ANY(m.tags)) AND ($11::timestamptz IS NULL OR a.started_at < $11)
+                AND ($12::timestamptz IS NULL OR a.started_at > $12)
+                AND ($13::uuid IS NULL OR a.endpoint = $13) AS wanted) w
         WHERE w.wanted OR a.examined = :most
         ORDER BY a.attempt :direction LIMIT $5)
         UNION ALL
@@ -99,9 +99,9 @@ _LIST: Final = """
         WHERE s.status = 'sending' AND s.app = $4 AND s.attempt > $2 AND s.attempt < $3
             AND ($6::text[] IS NULL OR 'sending' = ANY($6)) AND ($7::int IS NULL OR $7 = 0)
             AND ($8::text[] IS NULL OR m.event_type = ANY($8)) AND ($9::text IS NULL OR $9 = ANY(m.channels))
-            AND ($10::timestamptz IS NULL OR s.updated_at < $10)
-            AND ($11::timestamptz IS NULL OR s.updated_at > $11)
-            AND ($12::uuid IS NULL OR s.endpoint = $12))
+            AND ($10::text IS NULL OR $10 = ANY(m.tags)) AND ($11::timestamptz IS NULL OR s.updated_at < $11)
+            AND ($12::timestamptz IS NULL OR s.updated_at > $12)
+            AND ($13::uuid IS NULL OR s.endpoint = $13))
     ) t
     LEFT JOIN hookledger.attempt_content c ON c.delivery = t.delivery AND c.attempt = t.attempt
     LEFT JOIN hookledger.registry_object e ON e.id = t.endpoint
@@ -151,6 +151,7 @@ async def _list(call: Call, app: UUID, of: UUID, wanted: _Wanted, *, by: tuple[s
         wanted.status_class,
         which.event_types,
         which.channel,
+        which.tag,
         which.before,
         which.after,
         wanted.endpoint,

@@ -44,18 +44,20 @@ async def attempted_messages(call: Call) -> Answer:
     rows = await call.connection.fetch(
         page.directed(
             """
-            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at, m.schema_violations,
-                b.message IS NOT NULL AS kept, CASE WHEN $10 THEN b.body END AS body,
+            SELECT m.id, m.event_id, m.event_type, m.channels, m.tags, m.ordering_key, m.deliver_at, m.content_type,
+                m.accepted_at, m.schema_violations, b.message IS NOT NULL AS kept,
+                CASE WHEN $11 THEN b.body END AS body,
                 s.status, s.attempts, s.due_at, s.examined, w.wanted
             FROM :entries s
                 LEFT JOIN hookledger.message m ON m.id = s.message
                 LEFT JOIN hookledger.message_body b ON b.message = s.message
                 CROSS JOIN LATERAL (SELECT
                     ($5::text[] IS NULL OR m.event_type = ANY($5)) AND ($6::text IS NULL OR $6 = ANY(m.channels))
-                    AND ($7::timestamptz IS NULL OR m.accepted_at < $7)
-                    AND ($8::timestamptz IS NULL OR m.accepted_at > $8)
-                    AND ($9::text[] IS NULL
-                        OR CASE WHEN s.status = 'waiting' AND s.attempts = 0 THEN 'unbegun' ELSE s.status END = ANY($9))
+                    AND ($7::text IS NULL OR $7 = ANY(m.tags))
+                    AND ($8::timestamptz IS NULL OR m.accepted_at < $8)
+                    AND ($9::timestamptz IS NULL OR m.accepted_at > $9)
+                    AND ($10::text[] IS NULL OR
+                        CASE WHEN s.status = 'waiting' AND s.attempts = 0 THEN 'unbegun' ELSE s.status END = ANY($10))
                     AS wanted) w
             WHERE w.wanted OR s.examined = :most
             ORDER BY s.delivery :direction LIMIT $4
@@ -70,6 +72,7 @@ async def attempted_messages(call: Call) -> Answer:
         page.fetched,
         wanted.event_types,
         wanted.channel,
+        wanted.tag,
         wanted.before,
         wanted.after,
         statuses.delivery_statuses(status),

@@ -103,7 +103,15 @@ class ApplicationDocument(Document, frozen=True):
     name: str
     metadata: dict[str, str] = {}
     throttle_rate: int | None = None
+    accept_rate: int | None = None
     publish_accepted: bool = False
+
+
+class FailingDocument(Document, frozen=True):
+    """Since when nothing but failures came back, and the configuration that met with them."""
+
+    since: datetime
+    config_version: int
 
 
 class TransformationDocument(Document, frozen=True):
@@ -130,6 +138,7 @@ class EndpointDocument(Document, frozen=True):
     retry_client_errors: bool | None = None
     timeout_ms: int | None = None
     keys: tuple[KeyReference, ...] = ()
+    failing: FailingDocument | None = None
     headers: dict[str, str] = {}
     sealed_headers: dict[str, KeyReference] = {}
 
@@ -272,6 +281,13 @@ def seconds(values: tuple[float, ...]) -> tuple[timedelta, ...]:
     return tuple(timedelta(seconds=value) for value in values)
 
 
+def config_version(row: RegistryObject) -> int:
+    """Of an endpoint: the version of the last change that somebody made. To be called failing changes nothing."""
+    document = row.document
+    assert isinstance(document, EndpointDocument)
+    return document.failing.config_version if document.failing is not None else row.version
+
+
 def endpoint(row: RegistryObject, organisation: OrganisationDocument, secrets: Mapping[UUID, str]) -> Endpoint:
     """The domain's endpoint: settings of the endpoint over those of its organisation over the platform's.
 
@@ -295,7 +311,7 @@ def endpoint(row: RegistryObject, organisation: OrganisationDocument, secrets: M
     return Endpoint(
         id=row.id,
         app=row.app,
-        version=row.version,
+        version=config_version(row),
         url=document.url,
         enabled=not document.disabled and row.deleted_at is None,
         event_types=frozenset(document.event_types) if document.event_types is not None else None,

@@ -27,6 +27,7 @@ from libs.common.domain.endpoint import Endpoint
 from libs.common.postgres.pool import Connection, Pool
 from libs.common.runtime import clock
 from libs.common.runtime.logs import logger
+from libs.common.runtime.metrics import SNAPSHOT_AGE_SECONDS, SNAPSHOT_LAG
 from libs.common.runtime.sealing import MasterKeys, SealError
 
 _LOG: Final = logger("snapshot")
@@ -50,6 +51,10 @@ class RegistrySnapshot:
         self._broker_users: dict[str, UUID] = {}
         self._secrets: dict[UUID, str] = {}
         self.version = -1
+        self._heard = -1
+        self._read_at = clock.monotonic()
+        SNAPSHOT_LAG.set_function(lambda: max(0, self._heard - self.version))
+        SNAPSHOT_AGE_SECONDS.set_function(lambda: clock.monotonic() - self._read_at)
 
     def get(self, kind: Kind, identity: UUID) -> RegistryObject | None:
         """The object of that kind and id, unless it was deleted."""
@@ -97,9 +102,15 @@ class RegistrySnapshot:
         """
         if version is not None and self.version >= version:
             return
+        self._heard = max(self._heard, version or -1)
         async with asyncio.timeout(READ_SECONDS), self._lock:
             if version is None or self.version < version:
                 await self._read()
+
+    async def is_current(self, connection: Connection) -> bool:
+        """Whether nothing is committed that this snapshot does not know, so that what was read before is not newer."""
+        version: int = await connection.fetchval(_VERSION)
+        return version == self.version
 
     async def _read(self) -> None:
         async with self._pool.acquire() as connection:
@@ -107,8 +118,10 @@ class RegistrySnapshot:
             row = await connection.fetchrow(_VERSION_AND_TIME)  # a transaction would be two round trips more
             assert row is not None, "the migration has made it"
             clock.follow(row["at"], asked=asked)
+            self._heard = max(self._heard, row["version"])
             if row["version"] != self.version:
                 await self._read_changes(connection)
+            self._read_at = asked
 
     async def _read_changes(self, connection: Connection) -> None:
         async with connection.transaction(isolation="repeatable_read", readonly=True):

@@ -125,6 +125,7 @@ class World:
         event_type: str = "order.completed",
         publish: bool = False,
         overdue: timedelta = timedelta(0),
+        deliver_in: timedelta | None = None,
     ) -> list[Message]:
         """Commit messages as ingress does; `overdue` lets their envelope seem lost for so long."""
         accepted_at = await self.owner.fetchval("SELECT clock_timestamp()")
@@ -139,6 +140,7 @@ class World:
                 registry_version=await self.version(),
                 origin=Origin.API,
                 publish=publish,
+                deliver_at=None if deliver_in is None else accepted_at + deliver_in,
             )
             for _ in range(count)
         ]
@@ -182,11 +184,14 @@ class World:
         await connection.executemany(
             """
             INSERT INTO hookledger.message (id, org, app, event_type, channels, origin, content_type, body_hash,
-                body_bytes, registry_version, publish, accepted_at)
-            VALUES ($1, $2, $3, $4, '{}', 'api', 'application/json', 'x', $5, $6, $7, $8)
+                body_bytes, registry_version, publish, accepted_at, deliver_at)
+            VALUES ($1, $2, $3, $4, '{}', 'api', 'application/json', 'x', $5, $6, $7, $8, $9)
             """,
             [
-                (m.id, m.org, m.app, m.event_type, len(m.body), m.registry_version, m.publish, m.accepted_at)
+                (
+                    *(m.id, m.org, m.app, m.event_type, len(m.body), m.registry_version, m.publish, m.accepted_at),
+                    m.deliver_at,
+                )
                 for m in messages
             ],
         )
@@ -253,7 +258,7 @@ class World:
         """Forget everything that waits or runs, so that the next test finds nothing of this one."""
         await self.owner.execute("""
             TRUNCATE hookledger.queue, hookledger.lane, hookledger.app_turn, hookledger.process, hookledger.outbox,
-                hookledger.checkpoint, projection_1.endpoint_hour
+                hookledger.checkpoint, projection_1.endpoint_hour, projection_1.endpoint_health
         """)
 
     async def state(self, delivery: UUID) -> asyncpg.Record:

@@ -100,7 +100,7 @@ async def world(database: str, pool: Pool, operator: Sql) -> AsyncIterator[World
 async def _fill(api: Client, sql: Sql, org: Any, pool: Pool) -> World:
     app = await api.create_application(uid="app")
     endpoint = (await api.post(f"/app/{app}/endpoint", {"url": "http://localhost", "uid": "receiver"}))["id"]
-    await api.create_source(app, "github", "secret")
+    source = (await api.create_source(app, "github", "secret")).id
     await api.post("/event-type", {"name": "order.completed", "description": ""})
     since = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     await api.post(f"/app/{app}/endpoint/{endpoint}/recover", {"since": since})
@@ -148,6 +148,8 @@ async def _fill(api: Client, sql: Sql, org: Any, pool: Pool) -> World:
             "include_archived": ("true", "false"),
             "event_types": ("order.completed", "order.rare", "order.none"),
             "channel": ("eu", "rare", "none"),
+            "tag": ("paid", "none"),
+            "source": (source, ids.encode(Prefix.SOURCE, others[0])),
             "before": (middle, long_ago.isoformat()),
             "after": (middle, datetime.now(UTC).isoformat()),
             "status": ("0", "1", "2", "3"),
