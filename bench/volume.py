@@ -78,7 +78,8 @@ async def history(sql: Sql, place: Place, first: int, last: int) -> None:
         SELECT pg_temp.time_id($3 - n * $6, $2::uuid::text || n), $1, $2::uuid,
             CASE WHEN n % $7 = 0 THEN 'order.rare' WHEN n % 10 = 0 THEN 'order.refunded' ELSE 'order.completed' END,
             CASE WHEN n % $7 = 0 THEN '{rare}' WHEN n % 2 = 0 THEN '{eu}' ELSE '{us,eu}' END::text[],
-            CASE WHEN n % 3 = 0 THEN '{paid}' ELSE '{}' END::text[], 'api', 'application/json', '', 8, 1, false, to_timestamp(($3 - n * $6) / 1000.0)
+            CASE WHEN n % 3 = 0 THEN '{paid}' ELSE '{}' END::text[],
+            'api', 'application/json', '', 8, 1, false, to_timestamp(($3 - n * $6) / 1000.0)
         FROM generate_series($4::bigint, $5::bigint) n
         """,
         place.org, place.app, place.until_ms, first, last, EVERY_MS, RARE_EVERY,
