@@ -80,7 +80,15 @@ _LIST: Final = """
     SELECT t.*, CASE WHEN $14 THEN c.response END AS response, c.erased, c.url_query, e.data ->> 'url' AS endpoint_url
     FROM (
         (SELECT a.*, w.wanted
-        FROM :entries a
+        FROM (
+            SELECT e.*, row_number() OVER () AS examined FROM (
+                SELECT attempt, delivery, app, message, endpoint, result, status, failure, url, total_us, trigger,
+                    started_at
+                FROM projection_1.attempt
+                WHERE :scope = $1 AND attempt > $2 AND attempt < $3
+                ORDER BY attempt :direction LIMIT :most
+            ) e ORDER BY e.attempt :direction
+        ) a
             LEFT JOIN hookledger.message m ON m.id = a.message
             CROSS JOIN LATERAL (SELECT a.app = $4
                 AND ($6::text[] IS NULL OR a.result = ANY($6))
@@ -106,10 +114,6 @@ _LIST: Final = """
     LEFT JOIN hookledger.attempt_content c ON c.delivery = t.delivery AND c.attempt = t.attempt
     LEFT JOIN hookledger.registry_object e ON e.id = t.endpoint
     ORDER BY t.attempt :direction LIMIT $5
-"""
-_ENTRIES: Final = """
-    SELECT attempt, delivery, app, message, endpoint, result, status, failure, url, total_us, trigger, started_at
-    FROM projection_1.attempt WHERE :scope = $1 AND attempt > $2 AND attempt < $3
 """
 
 
@@ -142,7 +146,7 @@ async def _list(call: Call, app: UUID, of: UUID, wanted: _Wanted, *, by: tuple[s
     page = read_page(call, descending=True)
     which = wanted.messages
     rows = await call.connection.fetch(
-        page.directed(_LIST, entries=_ENTRIES, by="attempt").replace(":scope", by[0]).replace(":then", by[1]),
+        page.directed(_LIST, scope=by[0]).replace(":then", by[1]),
         of,
         *page.span(page.bound(Prefix.ATTEMPT), **which.born_ms(CLOCK_SLACK)),
         app,

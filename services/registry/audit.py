@@ -52,7 +52,13 @@ FILTER: Final = (*ORDERED_PAGE, OBJECT, APP, ACTOR, KIND, BEFORE, AFTER)
 LIST: Final = """
     SELECT f.stream, f.version, f.position, f.app, f.kind, f.at, f.actor, f.registry_version, f.data,
         p.data AS data_before, f.examined, w.wanted
-    FROM :entries f
+    FROM (
+        SELECT e.*, row_number() OVER () AS examined FROM (
+            SELECT * FROM hookledger.registry_fact
+            WHERE org = $1 AND :scope = $10 AND position :beyond $2
+            ORDER BY position :direction LIMIT :most
+        ) e ORDER BY e.position :direction
+    ) f
         LEFT JOIN hookledger.registry_fact p ON p.stream = f.stream AND p.version = f.version - 1
         CROSS JOIN LATERAL (SELECT
             ($4::uuid IS NULL OR f.stream = $4) AND ($5::uuid IS NULL OR f.app = $5)
@@ -60,22 +66,6 @@ LIST: Final = """
             AND ($8::timestamptz IS NULL OR f.at < $8) AND ($9::timestamptz IS NULL OR f.at > $9) AS wanted) w
     WHERE w.wanted OR f.examined = :most
     ORDER BY f.position :direction LIMIT $3
-"""
-# By one index each. Whatever else is asked for is looked for among these.
-ENTRIES: Final = """
-    SELECT * FROM hookledger.registry_fact WHERE org = $1 AND position :beyond $2
-"""
-ENTRIES_OF_OBJECT: Final = """
-    SELECT * FROM hookledger.registry_fact WHERE org = $1 AND stream = $4 AND position :beyond $2
-"""
-ENTRIES_OF_APP: Final = """
-    SELECT * FROM hookledger.registry_fact WHERE org = $1 AND app = $5 AND position :beyond $2
-"""
-ENTRIES_BY_ACTOR: Final = """
-    SELECT * FROM hookledger.registry_fact WHERE org = $1 AND actor = $6 AND position :beyond $2
-"""
-ENTRIES_OF_KIND: Final = """
-    SELECT * FROM hookledger.registry_fact WHERE org = $1 AND kind = ($7::text[])[1] AND position :beyond $2
 """
 
 
@@ -114,8 +104,9 @@ async def list_all(call: Call) -> Answer:
     """List the changes, the newest first."""
     page = read_page(call, descending=True)
     found, app, actor, kinds = _queried_object(call), await _queried_app(call), _queried_actor(call), call.asked(KIND)
+    scope, value = _scope(found, app, actor, kinds)
     rows = await call.connection.fetch(
-        page.directed(LIST, entries=_entries(found, app, actor, kinds), by="position"),
+        page.directed(LIST, scope=scope),
         call.caller.org,
         _bound(page),
         page.fetched,
@@ -125,19 +116,18 @@ async def list_all(call: Call) -> Answer:
         kinds,
         call.asked(BEFORE),
         call.asked(AFTER),
+        value if value is not None else call.caller.org,
     )
     return ok(page.sifted(rows, _out, _key))
 
 
-def _entries(found: UUID | None, app: UUID | None, actor: str | None, kinds: list[str] | None) -> str:
-    """Among which entries to look: the fewest, most likely."""
-    if found is not None:
-        return ENTRIES_OF_OBJECT
-    if actor is not None:
-        return ENTRIES_BY_ACTOR
-    if app is not None:
-        return ENTRIES_OF_APP
-    return ENTRIES_OF_KIND if kinds is not None and len(kinds) == 1 else ENTRIES
+def _scope(
+    found: UUID | None, app: UUID | None, actor: str | None, kinds: list[str] | None
+) -> tuple[str, UUID | str | None]:
+    """Among which entries to look, each by an index of its own: the fewest, most likely."""
+    kind = kinds[0] if kinds is not None and len(kinds) == 1 else None
+    scopes = {"stream": found, "actor": actor, "app": app, "kind": kind}
+    return next(((column, value) for column, value in scopes.items() if value is not None), ("org", None))
 
 
 def actor_out(actor: str) -> ActorOut:

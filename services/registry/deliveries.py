@@ -30,14 +30,6 @@ FILTER: Final = (*ORDERED_PAGE, MESSAGE, ENDPOINT, STATUS)
 _IDS: Final = {"attempt": Prefix.ATTEMPT, "message": Prefix.MESSAGE, "source": Prefix.SOURCE, "job": Prefix.JOB}
 _NAMES: Final = {name: f"{name}Id" for name in _IDS}
 
-# Deliveries of one message were born in its millisecond, and so are found without an index of their own.
-_OF_APP: Final = """
-    SELECT * FROM projection_1.delivery_state WHERE app = $1 AND delivery > $2 AND delivery < $3
-"""
-_OF_ENDPOINT: Final = """
-    SELECT * FROM projection_1.delivery_state WHERE endpoint = $6 AND delivery > $2 AND delivery < $3
-"""
-
 
 class DeliveryOut(Out):
     """A delivery as the API shows it."""
@@ -80,13 +72,21 @@ async def list_all(call: Call) -> Answer:
     page = read_page(call, descending=True)
     app = await objects.application(call)
     message, endpoint = _queried_message(call), await _queried_endpoint(call, app.id)
+    # Deliveries of one message were born in its millisecond, and so are found without an index of their own.
     born_ms = ids.born_ms(message) if message is not None else None
+    of_app = endpoint is None or message is not None
     rows = await call.connection.fetch(
         page.directed(
             """
             SELECT s.delivery, s.message, s.endpoint, m.event_type, s.status, s.run, s.attempts, s.failures,
                 s.last_status, s.attempt, s.due_at, s.version, s.created_at, s.updated_at, s.examined, w.wanted
-            FROM :entries s
+            FROM (
+                SELECT e.*, row_number() OVER () AS examined FROM (
+                    SELECT * FROM projection_1.delivery_state
+                    WHERE :scope = $8 AND delivery > $2 AND delivery < $3
+                    ORDER BY delivery :direction LIMIT :most
+                ) e ORDER BY e.delivery :direction
+            ) s
                 LEFT JOIN hookledger.message m ON m.id = s.message
                 CROSS JOIN LATERAL (SELECT s.app = $1 AND ($5::uuid IS NULL OR s.message = $5)
                     AND ($6::uuid IS NULL OR s.endpoint = $6) AND ($7::text[] IS NULL OR s.status = ANY($7))
@@ -94,8 +94,7 @@ async def list_all(call: Call) -> Answer:
             WHERE w.wanted OR s.examined = :most
             ORDER BY s.delivery :direction LIMIT $4
             """,
-            entries=_OF_APP if endpoint is None or message is not None else _OF_ENDPOINT,
-            by="delivery",
+            scope="app" if of_app else "endpoint",
         ),
         app.id,
         *page.span(page.bound(Prefix.DELIVERY), oldest_ms=born_ms, newest_ms=born_ms),
@@ -103,6 +102,7 @@ async def list_all(call: Call) -> Answer:
         message,
         endpoint,
         call.asked(STATUS),
+        app.id if of_app else endpoint,
     )
     return ok(page.sifted(rows, _out, _key))
 

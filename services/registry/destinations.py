@@ -48,7 +48,13 @@ async def attempted_messages(call: Call) -> Answer:
                 m.accepted_at, m.schema_violations, b.message IS NOT NULL AS kept,
                 CASE WHEN $11 THEN b.body END AS body,
                 s.status, s.attempts, s.due_at, s.examined, w.wanted
-            FROM :entries s
+            FROM (
+                SELECT e.*, row_number() OVER () AS examined FROM (
+                    SELECT * FROM projection_1.delivery_state
+                    WHERE endpoint = $1 AND delivery > $2 AND delivery < $3
+                    ORDER BY delivery :direction LIMIT :most
+                ) e ORDER BY e.delivery :direction
+            ) s
                 LEFT JOIN hookledger.message m ON m.id = s.message
                 LEFT JOIN hookledger.message_body b ON b.message = s.message
                 CROSS JOIN LATERAL (SELECT
@@ -62,10 +68,6 @@ async def attempted_messages(call: Call) -> Answer:
             WHERE w.wanted OR s.examined = :most
             ORDER BY s.delivery :direction LIMIT $4
             """,
-            entries="""
-            SELECT * FROM projection_1.delivery_state WHERE endpoint = $1 AND delivery > $2 AND delivery < $3
-            """,
-            by="delivery",
         ),
         endpoint.id,
         *page.span(_delivery_bound(page, endpoint.id), **wanted.born_ms(messages.CLOCK_SLACK)),

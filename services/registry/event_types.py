@@ -89,7 +89,13 @@ async def list_all(call: Call) -> Answer:
             """
             SELECT t.id, t.kind, t.org, t.app, t.uid, t.version, t.registry_version, t.created_at, t.updated_at,
                 t.deleted_at, t.data, t.examined, w.wanted
-            FROM :entries t
+            FROM (
+                SELECT e.*, row_number() OVER () AS examined FROM (
+                    SELECT * FROM hookledger.registry_object
+                    WHERE kind = 'event_type' AND org = $1 AND uid :beyond $2 AND deleted_at IS NULL
+                    ORDER BY uid :direction LIMIT :most
+                ) e ORDER BY e.uid :direction
+            ) t
                 CROSS JOIN LATERAL (SELECT
                     ($3 OR NOT coalesce((t.data ->> 'archived')::boolean, false))
                     AND ($5::text[] IS NULL
@@ -98,11 +104,6 @@ async def list_all(call: Call) -> Answer:
             WHERE w.wanted OR t.examined = :most
             ORDER BY t.uid :direction LIMIT $4
             """,
-            entries="""
-            SELECT * FROM hookledger.registry_object
-            WHERE kind = 'event_type' AND org = $1 AND uid :beyond $2 AND deleted_at IS NULL
-            """,
-            by="uid",
         ),
         call.caller.org,
         _bound(page),

@@ -89,7 +89,13 @@ async def list_all(call: Call) -> Answer:
             SELECT m.id, m.event_id, m.event_type, m.channels, m.tags, m.ordering_key, m.deliver_at, m.content_type,
                 m.accepted_at, m.schema_violations, b.message IS NOT NULL AS kept,
                 CASE WHEN $10 THEN b.body END AS body, m.examined, w.wanted
-            FROM :entries m
+            FROM (
+                SELECT e.*, row_number() OVER () AS examined FROM (
+                    SELECT * FROM hookledger.message
+                    WHERE app = $1 AND id > $2 AND id < $3
+                    ORDER BY id :direction LIMIT :most
+                ) e ORDER BY e.id :direction
+            ) m
                 LEFT JOIN hookledger.message_body b ON b.message = m.id
                 CROSS JOIN LATERAL (SELECT
                     ($5::text[] IS NULL OR m.event_type = ANY($5)) AND ($6::text IS NULL OR $6 = ANY(m.channels))
@@ -99,10 +105,6 @@ async def list_all(call: Call) -> Answer:
             WHERE w.wanted OR m.examined = :most
             ORDER BY m.id :direction LIMIT $4
             """,
-            entries="""
-            SELECT * FROM hookledger.message WHERE app = $1 AND id > $2 AND id < $3
-            """,
-            by="id",
         ),
         app.id,
         *page.span(page.bound(Prefix.MESSAGE), **wanted.born_ms(CLOCK_SLACK)),

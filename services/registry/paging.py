@@ -25,12 +25,6 @@ from services.registry.parameters import ITERATOR, LIMIT, ORDER
 MOST_EXAMINED: Final = 5_000
 """Of so many entries, at most, a page is made."""
 
-# Ordered twice: without the second the planner does not know that it can stop at a page of them.
-_EXAMINED: Final = """
-    (SELECT e.*, row_number() OVER () AS examined FROM (:list ORDER BY :by :direction LIMIT :most) e
-    ORDER BY e.:by :direction)
-"""
-
 _FIRST: Final = UUID(int=0)
 _LAST: Final = UUID(int=(1 << 128) - 1)
 
@@ -99,20 +93,21 @@ class Page:
             below = min(below, ids.lowest(max(0, newest_ms + 1)))
         return above, below
 
-    def directed(self, sql: str, *, entries: str = "", by: str = "") -> str:
-        """`sql` with `:beyond` and `:direction` as this page is read, and with `:entries` and `:most` examined.
+    def directed(self, sql: str, *, scope: str = "") -> str:
+        """`sql` with `:beyond` and `:direction` as this page is read, `:most` entries examined.
+
+        A list with a filter selects from its entries without the filter, `LIMIT :most`, since no planner moves a filter
+        into what has a limit: there it would go on for as long as nothing passes. It numbers them (`examined`), says
+        of each whether it is `wanted`, and keeps those that are, and the last. The entries are ordered once more after
+        they are numbered; without that the planner does not know that it can stop at a page of them.
 
         Args:
-            sql: a query whose `WHERE` keeps what is wanted `OR examined = :most`, with the columns `examined` and
-                `wanted`; or one without a filter.
-            entries: what stands for `:entries`: the list without its filter, from where the page begins.
-            by: the column that they are in the order of.
-
-        No planner moves a filter into what has a `LIMIT`: there it would go on for as long as nothing passes.
+            sql: the query.
+            scope: the column that stands for `:scope`: by whose index the entries are found.
         """
         return (
-            sql.replace(":entries", _EXAMINED.replace(":list", entries).replace(":by", by))
-            .replace(":most", str(MOST_EXAMINED))
+            sql.replace(":most", str(MOST_EXAMINED))
+            .replace(":scope", scope)
             .replace(":beyond", "<" if self.descending else ">")
             .replace(":direction", "DESC" if self.descending else "ASC")
         )
@@ -137,7 +132,7 @@ class Page:
         """The page of what is wanted among the entries that were examined, in the order of reading.
 
         Args:
-            rows: of a query with `:entries`, at most `fetched`.
+            rows: of a query that numbers its entries, at most `fetched`.
             out: makes an item of a row that is wanted.
             key: a row's id or name in the API.
         """

@@ -56,12 +56,16 @@ async def list_all(call: Call) -> Answer:
             """
             SELECT r.id, r.source, r.origin, r.status, r.reason, r.headers, r.body, r.size, r.at, r.message,
                 r.admitted_at, r.examined, w.wanted
-            FROM :entries r CROSS JOIN LATERAL (SELECT ($4::uuid IS NULL OR r.source = $4) AS wanted) w
+            FROM (
+                SELECT e.*, row_number() OVER () AS examined FROM (
+                    SELECT * FROM hookledger.rejected
+                    WHERE app = $1 AND id :beyond $2
+                    ORDER BY id :direction LIMIT :most
+                ) e ORDER BY e.id :direction
+            ) r CROSS JOIN LATERAL (SELECT ($4::uuid IS NULL OR r.source = $4) AS wanted) w
             WHERE w.wanted OR r.examined = :most
             ORDER BY r.id :direction LIMIT $3
             """,
-            entries="SELECT * FROM hookledger.rejected WHERE app = $1 AND id :beyond $2",
-            by="id",
         ),
         app.id,
         page.bound(Prefix.REJECTED),

@@ -127,6 +127,7 @@ async def _fill(api: Client, sql: Sql, org: Any, pool: Pool) -> World:
     await volume.fan_out(sql, here, everywhere)
     last = await deliver(sql, place, await accept(sql, place), receiver, [500, SENDING])
     await sql.execute("ANALYZE")
+    await sql.execute("SELECT pg_stat_force_next_flush()")  # what filling has read is told before what pages read
 
     message = ids.encode(Prefix.MESSAGE, everywhere)
     deleted = await sql.fetchval("SELECT id FROM hookledger.registry_object WHERE kind = 'source' LIMIT 1")
