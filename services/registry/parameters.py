@@ -78,7 +78,7 @@ def text(name: str, description: str, **bounds: Any) -> Parameter[str | None]:
 
 def texts(name: str, description: str, choices: Sequence[str] | None = None) -> Parameter[list[str] | None]:
     """Several texts, of these choices where there are some."""
-    item: dict[str, Any] = {"type": "string", "minLength": 1} if choices is None else {"enum": list(choices)}
+    item: dict[str, Any] = {"type": "string"} if choices is None else {"enum": list(choices)}
     return Parameter(
         name=name,
         schema={"type": "array", "items": item, "maxItems": parsing.LONGEST_LIST},
