@@ -128,7 +128,7 @@ class Dispatcher:
                 group.create_task(self._follower.run(self._ended)),
                 *(
                     group.create_task(projecting.run(self._pool, self._lease.process, projection, self._ended))
-                    for projection in projecting.PROJECTIONS
+                    for projection in (*projecting.PROJECTIONS, *projecting.OPERATIONAL)
                 ),
                 group.create_task(backlog.run(self._pool, self._ended)),
             ]

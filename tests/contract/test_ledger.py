@@ -230,7 +230,7 @@ WORDS = {
         "other_event_type",
         "requested",
     ],
-    Origin: ["api", "broker", "example", "source"],
+    Origin: ["api", "broker", "example", "operational", "source"],
     Trigger: ["manual", "scheduled"],
     Outcome: ["gone", "refused", "retryable", "succeeded"],
     Failure: [

@@ -34,6 +34,7 @@ class Origin(StrEnum):
     SOURCE = "source"
     BROKER = "broker"
     EXAMPLE = "example"
+    OPERATIONAL = "operational"
 
 
 class CancelReason(StrEnum):
