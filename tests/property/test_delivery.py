@@ -48,6 +48,7 @@ from libs.common.domain.facts import (
     Timings,
     Trigger,
 )
+from libs.common.domain.operational import DELIVERY_FACTS, News, of_delivery
 from libs.common.domain.outcome import Answer, Failure
 from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW, RetryPolicy
 
@@ -219,6 +220,15 @@ class DeliveryMachine(RuleBasedStateMachine):
     @invariant()
     def an_open_delivery_has_its_time_unless_it_flies(self) -> None:
         assert self.state.open is (self.state.next_at is not None or self.state.status is Status.SENDING)
+
+    @invariant()
+    def what_is_told_is_found_by_the_kinds_and_versions_that_are_looked_at(self) -> None:
+        troubled = False
+        for told in of_delivery(self.facts):
+            kind = type(self.facts[told.version - 1]).__name__
+            assert told.version >= DELIVERY_FACTS[kind]
+            assert troubled or told.news is not News.RECOVERED
+            troubled = told.news is not News.RECOVERED
 
     @invariant()
     def attempts_do_not_overlap(self) -> None:

@@ -64,11 +64,11 @@ class World:
         async with self.registry.acquire() as connection, changing(connection, "operator") as changes:
             await changes.create(Kind.ORGANISATION, self.org, OrganisationDocument(name="tests"), org=self.org)
 
-    async def application(self) -> UUID:
+    async def application(self, uid: str | None = None) -> UUID:
         """A new application."""
         app = new_id()
         async with self.registry.acquire() as connection, changing(connection, "operator") as changes:
-            await changes.create(Kind.APPLICATION, app, ApplicationDocument(name="tests"), org=self.org)
+            await changes.create(Kind.APPLICATION, app, ApplicationDocument(name="tests"), org=self.org, uid=uid)
         self.apps.append(app)
         return app
 
