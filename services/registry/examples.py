@@ -5,6 +5,7 @@ from typing import Final, cast
 import msgspec
 import orjson
 
+from libs.common.contracts import operational
 from libs.common.contracts.messages import MessageOut
 from libs.common.contracts.registry import EventTypeDocument, JobDocument, Kind
 from libs.common.domain import ids
@@ -12,6 +13,7 @@ from libs.common.domain.facts import Origin
 from libs.common.domain.ids import Prefix
 from libs.common.domain.job import Task
 from libs.common.domain.message import Message
+from libs.common.domain.operational import NAMES, News
 from libs.common.postgres import acceptance
 from libs.common.postgres.jobs import begin_job
 from libs.common.postgres.registry import Changes
@@ -37,7 +39,7 @@ async def send(call: Call, changes: Changes) -> Answer:
     """Send an example of an event type to an endpoint, and to no other."""
     body = call.content(EventExampleIn)
     found = await enabled_endpoint(call)
-    payload = orjson.dumps(await _payload(call, body.event_type))
+    payload = await _payload(call, body.event_type)
     assert found.app is not None
     at = await call.connection.fetchval("SELECT clock_timestamp()")
     message = ids.time_ordered(int(at.timestamp() * 1000), random_bytes(10))
@@ -75,10 +77,12 @@ async def send(call: Call, changes: Changes) -> Answer:
     )
 
 
-async def _payload(call: Call, name: str) -> object:
+async def _payload(call: Call, name: str) -> bytes:
     if name == PING:
-        return {"success": True}
+        return b'{"success":true}'
     found = await objects.find(call, Kind.EVENT_TYPE, name)
-    if found is None:
-        raise ApiError(404, "there is no such event type")
-    return payload_of(cast("EventTypeDocument", found.document).schemas or {})
+    if found is not None:
+        return orjson.dumps(payload_of(cast("EventTypeDocument", found.document).schemas or {}))
+    if name in NAMES:
+        return operational.example(News(name))
+    raise ApiError(404, "there is no such event type")

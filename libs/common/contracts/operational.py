@@ -4,9 +4,11 @@ Source: Svix, `x-webhooks` of its OpenAPI document. `endpoint.failing` and `endp
 of `endpoint.disabled`.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Final, assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from libs.common.domain.ids import Prefix, encode
 from libs.common.domain.operational import LastAttempt, News
@@ -41,6 +43,23 @@ class DeliveryData(msgspec.Struct, rename="camel", kw_only=True, frozen=True, om
     last_attempt: LastAttemptData
 
 
+_SINCE: Final = datetime(2026, 8, 21, 10, tzinfo=UTC)
+_ENDPOINT: Final = EndpointData(
+    app_id="app_01kNcU3kq0pD7oZ9p1yq4a",
+    app_uid="customer-17",
+    endpoint_id="ep_01kNcU3kq0pD7oZ9p1yq4b",
+    endpoint_uid="orders",
+)
+_DELIVERY: Final = DeliveryData(
+    app_id=_ENDPOINT.app_id,
+    app_uid=_ENDPOINT.app_uid,
+    msg_id="msg_01kNcU3kq0pD7oZ9p1yq4c",
+    msg_event_id="order-1041-completed",
+    endpoint_id=_ENDPOINT.endpoint_id,
+    last_attempt=LastAttemptData(id="atmpt_01kNcU3kq0pD7oZ9p1yq4d", response_status_code=503, timestamp=_SINCE),
+)
+
+
 class OperationalMessage(msgspec.Struct, kw_only=True, frozen=True):
     """A payload."""
 
@@ -51,6 +70,23 @@ class OperationalMessage(msgspec.Struct, kw_only=True, frozen=True):
 def encoded(news: News, data: EndpointData | DeliveryData) -> bytes:
     """The payload's bytes."""
     return msgspec.json.encode(OperationalMessage(type=news, data=data))
+
+
+def example(news: News) -> bytes:
+    """A payload with everything that may be in one of its kind."""
+    match news:
+        case News.ENDPOINT_CREATED | News.ENDPOINT_UPDATED | News.ENDPOINT_DELETED:
+            return encoded(news, _ENDPOINT)
+        case News.ENDPOINT_DISABLED | News.ENDPOINT_FAILING | News.ENDPOINT_RECOVERED:
+            return encoded(news, replace(_ENDPOINT, fail_since=_SINCE))
+        case News.EXHAUSTED | News.FAILING:
+            return encoded(news, _DELIVERY)
+        case News.RECOVERED:
+            return encoded(
+                news, replace(_DELIVERY, last_attempt=replace(_DELIVERY.last_attempt, response_status_code=200))
+            )
+        case _:
+            assert_never(news)
 
 
 def last_attempt(last: LastAttempt) -> LastAttemptData:

@@ -52,6 +52,8 @@ class News(StrEnum):
     RECOVERED = "message.attempt.recovered"
 
 
+NAMES: Final = frozenset(str(news) for news in News)
+
 ENDPOINT_FACTS: Final[Mapping[str, News]] = {
     "EndpointCreated": News.ENDPOINT_CREATED,
     "EndpointUpdated": News.ENDPOINT_UPDATED,
