@@ -15,7 +15,7 @@ from libs.common.domain.addresses import AddressPolicy
 from libs.common.postgres.pool import CONNECT_SECONDS, Connection, Pool, transaction
 from libs.common.postgres.registry import Changes, changing
 from libs.common.runtime.failpoints import Failpoint, reach
-from libs.common.runtime.http import ApiError
+from libs.common.runtime.http import ApiError, unavailable
 from libs.common.runtime.logs import logger
 from libs.common.runtime.sealing import MasterKeys
 from services.registry.access import ACCESS
@@ -30,6 +30,8 @@ Value = TypeVar("Value")
 _LOG: Final = logger("calls")
 MAX_BODY_BYTES: Final = 1024 * 1024
 BODY_SECONDS: Final = 30.0
+READ_SECONDS: Final = 10.0
+"""Less than what the SDKs and the front door wait for: who has given up is worked for no longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class Registry:
     announcer: Announcer
     public_url: str
     """How users reach the platform, without a trailing slash; empty: as the request came."""
+    read_seconds: float = READ_SECONDS
+    """So long a GET may take in the database."""
 
 
 REGISTRY: Final = web.AppKey("registry", Registry)
@@ -159,9 +163,13 @@ def _reading(operation: Operation, access: Access, handler: Read) -> Handler:
         async with registry.pool.acquire(timeout=CONNECT_SECONDS) as connection:
             call = Call(registry=registry, caller=caller, request=request, connection=connection, operation=operation)
             try:
-                answer = await handler(call)
+                async with asyncio.timeout(registry.read_seconds):
+                    answer = await handler(call)
             except asyncpg.DataError as error:
                 raise _unstorable(error) from error
+            except (TimeoutError, asyncpg.QueryCanceledError) as error:
+                _LOG.warning("registry.too_slow", path=request.path, reason=str(error) or type(error).__name__)
+                raise unavailable("the database did not find this in time; try again, or ask for less") from error
         return answer.response()
 
     return handle
