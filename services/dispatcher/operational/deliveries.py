@@ -36,8 +36,12 @@ async def tell(connection: Connection, checkpoint: Checkpoint) -> int:
                   AND (f.epoch, f.xact) < ((SELECT max(epoch) FROM hookledger.ledger_epoch),
                       pg_snapshot_xmin(pg_current_snapshot()))
                 ORDER BY f.epoch, f.xact, f.position LIMIT $4
+            ), ends AS (
+                SELECT count(*) OVER () AS facts, epoch, xact, position
+                FROM batch ORDER BY epoch DESC, xact DESC, position DESC LIMIT 1
             ), told AS (
-                SELECT b.stream, b.version, a.org, a.uid, o.id
+                SELECT b.stream, b.version, b.app, b.endpoint, b.kind, b.schema, b.at, b.data, a.org, a.uid AS app_uid,
+                    o.id AS operational
                 FROM batch b
                 JOIN unnest($5::text[], $6::int[]) AS k (kind, version) ON k.kind = b.kind AND b.version >= k.version
                 JOIN hookledger.registry_object a ON a.id = b.app
@@ -45,10 +49,8 @@ async def tell(connection: Connection, checkpoint: Checkpoint) -> int:
                     AND o.kind = 'application' AND o.uid = 'operational' AND o.deleted_at IS NULL
                 WHERE b.at >= greatest(o.created_at, clock_timestamp() - $7::interval)
             )
-            SELECT b.stream, b.version, b.epoch, b.xact, b.position, b.app, b.endpoint, b.kind, b.schema, b.at,
-                CASE WHEN t.id IS NOT NULL THEN b.data END AS data, t.org, t.uid AS app_uid, t.id AS operational
-            FROM batch b LEFT JOIN told t ON t.stream = b.stream AND t.version = b.version
-            ORDER BY b.epoch, b.xact, b.position
+            SELECT e.facts, e.epoch, e.xact, e.position, t.* FROM ends e LEFT JOIN told t ON true
+            ORDER BY t.at, t.version
             """,
             *cursor,
             BATCH,
@@ -57,8 +59,7 @@ async def tell(connection: Connection, checkpoint: Checkpoint) -> int:
             NEWS_FOR,
         )
         await accept(connection, await _of_deliveries(connection, [row for row in rows if row["operational"]]))
-        await move(connection, checkpoint, rows)
-    return len(rows)
+        return await move(connection, checkpoint, rows)
 
 
 async def _of_deliveries(connection: Connection, rows: Sequence[asyncpg.Record]) -> list[Item]:

@@ -25,24 +25,25 @@ async def tell(connection: Connection, checkpoint: Checkpoint) -> int:
         rows = await connection.fetch(
             """
             WITH batch AS MATERIALIZED (
-                SELECT f.stream, f.version, f.epoch, f.xact, f.position, f.org, f.app, f.endpoint, f.kind, f.at, f.data
+                SELECT f.stream, f.version, f.epoch, f.xact, f.position, f.org, f.app, f.kind, f.at, f.data
                 FROM hookledger.registry_fact f
                 WHERE (f.epoch, f.xact, f.position) > ($1, $2, $3)
                   AND (f.epoch, f.xact) < ((SELECT max(epoch) FROM hookledger.ledger_epoch),
                       pg_snapshot_xmin(pg_current_snapshot()))
                 ORDER BY f.epoch, f.xact, f.position LIMIT $4
+            ), ends AS (
+                SELECT count(*) OVER () AS facts, epoch, xact, position
+                FROM batch ORDER BY epoch DESC, xact DESC, position DESC LIMIT 1
             ), told AS (
-                SELECT b.stream, b.version, a.uid, o.id
+                SELECT b.stream, b.version, b.org, b.app, b.kind, b.at, b.data, a.uid AS app_uid, o.id AS operational
                 FROM batch b
                 JOIN hookledger.registry_object a ON a.id = b.app
                 JOIN hookledger.registry_object o ON o.org = b.org AND o.id <> b.app
                     AND o.kind = 'application' AND o.uid = 'operational' AND o.deleted_at IS NULL
                 WHERE b.kind = ANY($5) AND b.at >= greatest(o.created_at, clock_timestamp() - $6::interval)
             )
-            SELECT b.stream, b.version, b.epoch, b.xact, b.position, b.org, b.app, b.endpoint, b.kind, b.at,
-                CASE WHEN t.id IS NOT NULL THEN b.data END AS data, t.uid AS app_uid, t.id AS operational
-            FROM batch b LEFT JOIN told t ON t.stream = b.stream AND t.version = b.version
-            ORDER BY b.epoch, b.xact, b.position
+            SELECT e.facts, e.epoch, e.xact, e.position, t.* FROM ends e LEFT JOIN told t ON true
+            ORDER BY t.at, t.version
             """,
             *cursor,
             BATCH,
@@ -51,8 +52,7 @@ async def tell(connection: Connection, checkpoint: Checkpoint) -> int:
         )
         items = [_of_endpoint(row) for row in rows if row["operational"]]
         await accept(connection, [item for item in items if item is not None])
-        await move(connection, checkpoint, rows)
-    return len(rows)
+        return await move(connection, checkpoint, rows)
 
 
 def _of_endpoint(row: asyncpg.Record) -> Item | None:

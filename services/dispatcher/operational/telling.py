@@ -22,7 +22,7 @@ from libs.common.postgres import acceptance
 from libs.common.postgres.checkpoint import Checkpoint, Cursor
 from libs.common.postgres.pool import Connection
 
-BATCH: Final = 1_000
+BATCH: Final = 2_000
 NEWS_FOR: Final = timedelta(days=7)
 """What happened longer ago is no news: after a long standstill. There is a partition for all messages since then."""
 
@@ -83,10 +83,13 @@ async def begin(connection: Connection, checkpoint: Checkpoint) -> Cursor | None
     return None
 
 
-async def move(connection: Connection, checkpoint: Checkpoint, rows: Sequence[asyncpg.Record]) -> None:
-    """All of these facts, which come in the ledger's order, are told of."""
-    if rows:
-        await checkpoint.move(connection, Cursor(rows[-1]["epoch"], rows[-1]["xact"], rows[-1]["position"]))
+async def move(connection: Connection, checkpoint: Checkpoint, rows: Sequence[asyncpg.Record]) -> int:
+    """Go on after a batch of facts, the end of which each row has; how many facts it had."""
+    if not rows:
+        return 0
+    facts: int = rows[0]["facts"]
+    await checkpoint.move(connection, Cursor(rows[0]["epoch"], rows[0]["xact"], rows[0]["position"]))
+    return facts
 
 
 async def accept(connection: Connection, items: Sequence[Item]) -> None:
