@@ -41,6 +41,7 @@ from services.dispatcher.lease import Lease
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.sender import Sender
 from services.dispatcher.settings import DispatcherSettings
+from services.dispatcher.skips import Skips
 
 _LOG: Final = logger("dispatcher")
 POOL_SIZE: Final = 8
@@ -129,6 +130,7 @@ class Dispatcher:
             working = [
                 group.create_task(self._fan_outs.sweep()),
                 group.create_task(self._claims.run(stopping)),
+                group.create_task(self._skips.run(stopping)),
                 group.create_task(self._keep_current(stopping)),
                 group.create_task(self._keep_partitions(stopping)),
             ]
@@ -141,7 +143,7 @@ class Dispatcher:
         settings, pool = self._settings, self._pool
         self._capacity = Capacity(settings.max_concurrency)
         metrics.IN_FLIGHT.set_function(lambda: self._capacity.in_flight)
-        self._lease = Lease(pool, self._drop_attempts)
+        self._lease = Lease(pool, self._drop_attempts, self._capacity.shared_anew)
         self._recorder = Recorder(pool, epoch, self._lease, self._note)
         self._attempts = Attempts(self._sender, self._recorder, self._lease, self._capacity, self._policy)
         self._claims = Claims(
@@ -152,6 +154,7 @@ class Dispatcher:
             capacity=self._capacity,
             attempts=self._attempts,
         )
+        self._skips = Skips(pool, epoch, self._lease, self._note)
         self._fan_outs = FanOuts(
             pool=pool,
             epoch=epoch,

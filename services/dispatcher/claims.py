@@ -10,12 +10,14 @@ from uuid import UUID
 import asyncpg
 
 from libs.common.domain.delivery import (
-    LONGEST_LIFE,
     Cancel,
     Command,
     Delivery,
     Expire,
+    LetGo,
     NotWaitingError,
+    StartAttempt,
+    Status,
     decide,
 )
 from libs.common.domain.endpoint import Endpoint
@@ -26,14 +28,15 @@ from libs.common.runtime import clock
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
-from services.dispatcher import lanes, messages, projection, transitions
+from services.dispatcher import lanes, messages, projection, transitions, turns
 from services.dispatcher.attempts import Attempts
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.fanout import attempt_command
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
 from services.dispatcher.metrics import CLAIMED
-from services.dispatcher.transitions import Transition
+from services.dispatcher.terms import CurrentTerms
+from services.dispatcher.transitions import HELD_LOOK, Transition
 
 _LOG: Final = logger("claims")
 MOST_AT_ONCE: Final = 128
@@ -61,7 +64,8 @@ class Claims:
         self._snapshot = snapshot
         self._capacity = capacity
         self._attempts = attempts
-        self._wake = asyncio.Event()
+        self._terms = CurrentTerms(snapshot, capacity, lease)
+        self._wake = capacity.room
         self._next_due: datetime | None = None
         self._unwanted_as_of = -1
 
@@ -116,14 +120,17 @@ class Claims:
         try:
             async with transaction(self._pool) as connection:
                 now = await self._lease.fence(connection)
-                claim = await lanes.claim(connection, now, most=most, owner=self._lease.process)
+                claim = await turns.claim(
+                    connection, now, most=most, owner=self._lease.process, terms=self._terms, epoch=self._epoch
+                )
                 if claim.deliveries:
                     flights = await self._start(connection, claim.deliveries, now)
-                for _ in flights:
-                    self._capacity.take_claimed()
-                await lanes.refresh(connection, claim.served, now, served=True)
-                await lanes.refresh_turns(connection, claim.idle, now, served=True)
-                self._next_due = await lanes.next_ready(connection)
+                for flight in flights:
+                    self._capacity.take(flight.endpoint.id)
+                await lanes.refresh(connection, claim.served, now, served=True, parked=claim.parked)
+                await lanes.refresh_turns(connection, claim.idle, now, served=True, parked=claim.parked)
+                idle = claim.idle - claim.parked.keys()
+                self._next_due = await lanes.next_ready(connection, idle=idle, full=claim.full)
                 reach(Failpoint.CLAIM_IN_TRANSACTION)
             committed = True
             if flights:
@@ -134,20 +141,28 @@ class Claims:
                     self._attempts.disown(flight)
         return flights, len(claim.deliveries)
 
-    async def _start(self, connection: Connection, claimed: Sequence[lanes.Claimed], now: datetime) -> list[Flight]:
+    async def _start(self, connection: Connection, claimed: Sequence[turns.Claimed], now: datetime) -> list[Flight]:
         states = await projection.lock(connection, sorted(item.delivery for item in claimed))
         bodies = await messages.read(connection, list({state.message for state in states.values()}))
         flights: list[Flight] = []
         changed: list[Transition] = []
         started: Counter[UUID] = Counter()
+        put_back: list[tuple[UUID, datetime]] = []
         for item in claimed:
             state = states.get(item.delivery)
             if state is None:  # a damaged row must not stop the others; rebuild brings it back
                 _LOG.error("claims.no_state", delivery=str(item.delivery))
                 continue
             endpoint = self._snapshot.endpoint(state.endpoint)
+            command = self._command(state, endpoint, now)
+            if command is None:
+                put_back.append((item.delivery, now + HELD_LOOK))
+                continue
+            if isinstance(command, StartAttempt) and not item.in_turn:
+                put_back.append((item.delivery, now))  # its endpoint is wanted again, and with it the order
+                continue
             try:
-                facts = decide(state, self._command(state, endpoint, now))
+                facts = decide(state, command)
             except NotWaitingError as error:
                 _LOG.error("claims.not_waiting", delivery=str(item.delivery), status=str(error))
                 continue
@@ -161,6 +176,7 @@ class Claims:
                             started=begun,
                             message=bodies[state.message],
                             endpoint=endpoint,
+                            lane=item.lane,
                             counted=True,
                             lease=self._lease.epoch,
                         )
@@ -169,16 +185,20 @@ class Claims:
                     pass
         await transitions.write_facts(connection, self._epoch, changed)
         await lanes.finish(connection, [change.delivery for change in changed if change.after.status.terminal])
+        await lanes.release(connection, put_back)
         await lanes.count(connection, started)
         return flights
 
-    def _command(self, state: Delivery, endpoint: Endpoint | None, now: datetime) -> Command:
+    def _command(self, state: Delivery, endpoint: Endpoint | None, now: datetime) -> Command | None:
+        """What is to be done with a delivery that was claimed; None for one that is held, and stays so."""
         if endpoint is None:
             return Cancel(at=now, reason=CancelReason.ENDPOINT_DELETED)
         if not endpoint.enabled:
             return Cancel(at=now, reason=CancelReason.ENDPOINT_DISABLED)
-        if now - state.created_at > LONGEST_LIFE:
+        if now - state.created_at > endpoint.retry.max_age:
             return Expire(at=now)
+        if state.status is Status.HELD:
+            return None if endpoint.retry.holds else LetGo(at=now)
         return attempt_command(endpoint, now, self._lease.process)
 
     async def _hasten_unwanted(self) -> None:

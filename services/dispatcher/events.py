@@ -16,6 +16,7 @@ from libs.common.domain.facts import (
     DeliveryExhausted,
     DeliveryExpired,
     DeliveryGone,
+    DeliveryHeld,
     DeliveryRefused,
     Fact,
 )
@@ -27,7 +28,7 @@ from libs.common.rabbitmq.burst import Outgoing
 
 KINDS: Final = frozenset({
     "MessageAccepted", "AttemptEnded", "AttemptOutcomeUnknown", "DeliveryExhausted", "DeliveryRefused", "DeliveryGone",
-    "DeliveryCancelled", "DeliveryExpired",
+    "DeliveryCancelled", "DeliveryExpired", "DeliveryHeld",
 })  # fmt: skip
 """The kinds of fact that may become an event."""
 
@@ -35,6 +36,7 @@ _ENDS: Final[Mapping[type[Fact], str]] = {
     DeliveryExhausted: "delivery.exhausted",
     DeliveryRefused: "delivery.refused",
     DeliveryGone: "delivery.gone",
+    DeliveryHeld: "delivery.held",
     DeliveryCancelled: "delivery.cancelled",
     DeliveryExpired: "delivery.expired",
     AttemptOutcomeUnknown: "attempt.unknown",

@@ -56,12 +56,12 @@ async def reclaim_one(pool: Pool, epoch: int) -> bool:
 async def take_over(connection: Connection, epoch: int, process: UUID) -> int:
     """Declare unknown what `process` had in flight; how many deliveries that was."""
     rows = await connection.fetch(
-        "SELECT delivery, counted FROM hookledger.queue WHERE owner = $1 ORDER BY delivery", process
+        "SELECT delivery, lane, counted FROM hookledger.queue WHERE owner = $1 ORDER BY delivery", process
     )
     if not rows:
         return 0
-    counted = {row["delivery"]: row["counted"] for row in rows}
-    states = await projection.lock(connection, list(counted))
+    owned = {row["delivery"]: row for row in rows}
+    states = await projection.lock(connection, list(owned))
     flying = {
         delivery: state
         for delivery, state in states.items()
@@ -74,7 +74,14 @@ async def take_over(connection: Connection, epoch: int, process: UUID) -> int:
         assert state.attempt is not None
         facts = decide(state, DeclareUnknown(at=now, attempt=state.attempt))
         changes.append(
-            Transition(delivery=delivery, before=state, facts=facts, started=begun[delivery], counted=counted[delivery])
+            Transition(
+                delivery=delivery,
+                before=state,
+                facts=facts,
+                started=begun[delivery],
+                lane=owned[delivery]["lane"],
+                counted=owned[delivery]["counted"],
+            )
         )
     await transitions.write(connection, epoch, changes, now)
     return len(changes)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import reduce
 from typing import Final
 from uuid import UUID
@@ -21,6 +21,8 @@ from libs.common.postgres.ledger import Appended, append
 from libs.common.postgres.pool import Connection
 from services.dispatcher import lanes, projection
 
+HELD_LOOK: Final = timedelta(minutes=1)
+"""How often a held delivery is looked at: whether its endpoint still holds, and whether it is too old."""
 _ENDS: Final = (AttemptEnded, AttemptAbandoned, AttemptOutcomeUnknown)
 
 
@@ -28,13 +30,15 @@ _ENDS: Final = (AttemptEnded, AttemptAbandoned, AttemptOutcomeUnknown)
 class Transition:
     """Facts decided for one delivery, whose row this transaction has locked.
 
-    `started` is the attempt that an ending among the facts ends; `counted` says that the delivery's lane counts it.
+    `started` is the attempt that an ending among the facts ends; `lane` is where the delivery waits, None for the
+    endpoint's own; `counted` says that the lane counts it.
     """
 
     delivery: UUID
     before: Delivery
     facts: Sequence[DeliveryFact]
     started: AttemptStarted | None = None
+    lane: UUID | None = None
     counted: bool = False
     max_inflight: int = DEFAULT_MAX_INFLIGHT
     after: Delivery = field(init=False)
@@ -51,12 +55,12 @@ async def write_facts(connection: Connection, epoch: int, transitions: Sequence[
 
 
 async def write(connection: Connection, epoch: int, transitions: Sequence[Transition], now: datetime) -> None:
-    """Write facts and projections of deliveries that were in flight, and let them wait or leave.
+    """Write facts and projections of deliveries that were in flight, or are skipped, and let them wait or leave.
 
     Args:
         connection: in the transaction that has locked the deliveries' rows in the order of their ids.
         epoch: of the ledger.
-        transitions: out of flight, each to waiting or to an end.
+        transitions: out of flight, each to waiting or to an end; or from waiting to an end.
         now: the database's time.
     """
     await write_facts(connection, epoch, transitions)
@@ -66,12 +70,14 @@ async def write(connection: Connection, epoch: int, transitions: Sequence[Transi
         for transition in transitions
         if transition.after.status is Status.WAITING and transition.after.due_at is not None
     ]
+    held = [transition.delivery for transition in transitions if transition.after.status is Status.HELD]
     changes: dict[UUID, lanes.LaneChange] = {}
     for transition in transitions:
-        if transition.counted or transition.after.status is Status.WAITING:
+        if transition.counted or not transition.after.status.terminal or transition.started is None:
             endpoint = transition.before.endpoint
-            before = changes.get(endpoint)
-            changes[endpoint] = lanes.LaneChange(
+            lane = transition.lane or endpoint
+            before = changes.get(lane)
+            changes[lane] = lanes.LaneChange(
                 app=transition.before.app,
                 endpoint=endpoint,
                 max_inflight=transition.max_inflight,
@@ -79,7 +85,7 @@ async def write(connection: Connection, epoch: int, transitions: Sequence[Transi
             )
     await lanes.lock(connection, changes)
     await lanes.finish(connection, over)
-    await lanes.release(connection, waiting)
+    await lanes.release(connection, [*waiting, *((delivery, now + HELD_LOOK) for delivery in held)])
     await lanes.refresh(connection, changes, now, served=False)
 
 

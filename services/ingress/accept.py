@@ -224,8 +224,8 @@ async def _insert(connection: Connection, messages: Sequence[Message], *, epoch:
             FROM unnest($1::uuid[], $3::uuid[], $15::text[], $16::smallint[], $17::bytea[])
                 AS u (id, app, kind, schema, data)
         )
-        INSERT INTO hookledger.outbox (message, accepted_at)
-        SELECT u.id, $19 FROM unnest($1::uuid[]) AS u (id)
+        INSERT INTO hookledger.outbox (message, app, accepted_at)
+        SELECT u.id, u.app, $19 FROM unnest($1::uuid[], $3::uuid[]) AS u (id, app)
         """,
         [message.id for message in messages],
         [message.org for message in messages],

@@ -11,6 +11,7 @@ from libs.common.contracts.registry import Kind
 from libs.common.domain import ids
 from libs.common.domain.delivery import Status
 from libs.common.domain.ids import BadIdError, Prefix
+from libs.common.postgres.registry import Changes
 from libs.common.runtime.http import invalid
 from services.registry import objects
 from services.registry.answers import Answer, ok
@@ -18,7 +19,7 @@ from services.registry.calls import Call
 from services.registry.fields import Out
 from services.registry.paging import read_page, whole
 from services.registry.parameters import ORDERED_PAGE, text, texts
-from services.registry.parsing import not_found
+from services.registry.parsing import conflict, not_found
 
 MESSAGE: Final = text("messageId", "Only deliveries of this message.")
 ENDPOINT: Final = text("endpointId", "Only deliveries to this endpoint, by id or uid.")
@@ -101,6 +102,22 @@ async def ledger(call: Call) -> Answer:
         delivery["delivery"],
     )
     return ok(whole([_fact_out(row) for row in rows]))
+
+
+async def skip(call: Call, _: Changes) -> Answer:
+    """Skip a delivery that is not over: it is cancelled, and its ordered lane goes on.
+
+    One that is in flight is skipped after its attempt, unless that succeeds.
+    """
+    delivery = await _delivery(call)
+    if Status(delivery["status"]).terminal:
+        raise conflict(f"the delivery is over: {delivery['status']}")
+    await call.connection.execute(
+        "INSERT INTO hookledger.skip_request (delivery, actor) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        delivery["delivery"],
+        f"key:{call.caller.key}",
+    )
+    return ok(_out(delivery), 202)
 
 
 async def _delivery(call: Call) -> asyncpg.Record:

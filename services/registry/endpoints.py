@@ -7,7 +7,17 @@ from uuid import UUID
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from libs.common.contracts.registry import EndpointDocument, KeyReference, Kind, RegistryObject
+from libs.common.contracts.registry import (
+    EndpointDocument,
+    KeyReference,
+    Kind,
+    MaxAge,
+    OnExhausted,
+    RegistryObject,
+    Schedule,
+    Share,
+    TimeoutMs,
+)
 from libs.common.domain import ids
 from libs.common.domain.endpoint import Profile
 from libs.common.domain.ids import Prefix
@@ -27,7 +37,6 @@ from services.registry.fields import (
     Out,
     Rate,
     RetrySchedule,
-    TimeoutMs,
     Uid,
     checked_metadata,
     distinct,
@@ -55,7 +64,11 @@ class EndpointIn(In, frozen=True):
     profile: Profile = Profile.STANDARD
     retry_schedule: RetrySchedule | None = None
     retry_client_errors: bool | None = None
+    retry_jitter: Share | None = None
     timeout_ms: TimeoutMs | None = None
+    max_age: MaxAge | None = None
+    ordered: bool = False
+    on_exhausted: OnExhausted = OnExhausted.RELEASE
 
 
 class EndpointPatch(In, frozen=True):
@@ -74,7 +87,11 @@ class EndpointPatch(In, frozen=True):
     profile: Profile | UnsetType = UNSET
     retry_schedule: RetrySchedule | UnsetType | None = UNSET
     retry_client_errors: bool | UnsetType | None = UNSET
+    retry_jitter: Share | UnsetType | None = UNSET
     timeout_ms: TimeoutMs | UnsetType | None = UNSET
+    max_age: MaxAge | UnsetType | None = UNSET
+    ordered: bool | UnsetType = UNSET
+    on_exhausted: OnExhausted | UnsetType = UNSET
 
 
 class EndpointOut(Out):
@@ -93,9 +110,13 @@ class EndpointOut(Out):
     rate_limit: int | None
     throttle_rate: int | None
     profile: Profile
-    retry_schedule: tuple[float, ...] | None
+    retry_schedule: Schedule | None
     retry_client_errors: bool | None
+    retry_jitter: float | None
     timeout_ms: int | None
+    max_age: float | None
+    ordered: bool
+    on_exhausted: OnExhausted
     created_at: datetime
     updated_at: datetime
     secret: str | UnsetType = UNSET
@@ -167,7 +188,11 @@ async def patch(call: Call, changes: Changes) -> Answer:
         profile=given(body.profile, old.profile),
         retry_schedule=given(body.retry_schedule, old.retry_schedule),
         retry_client_errors=given(body.retry_client_errors, old.retry_client_errors),
+        retry_jitter=given(body.retry_jitter, old.retry_jitter),
         timeout_ms=given(body.timeout_ms, old.timeout_ms),
+        max_age=given(body.max_age, old.max_age),
+        ordered=given(body.ordered, old.ordered),
+        on_exhausted=given(body.on_exhausted, old.on_exhausted),
         keys=old.keys,
     )
     return ok(out(await changes.update(found, document, uid=given(body.uid, found.uid))))
@@ -207,7 +232,11 @@ async def _document(call: Call, body: EndpointIn, keys: tuple[KeyReference, ...]
         profile=body.profile,
         retry_schedule=body.retry_schedule,
         retry_client_errors=body.retry_client_errors,
+        retry_jitter=body.retry_jitter,
         timeout_ms=body.timeout_ms,
+        max_age=body.max_age,
+        ordered=body.ordered,
+        on_exhausted=body.on_exhausted,
         keys=keys,
     )
 
@@ -244,7 +273,11 @@ def out(item: RegistryObject, secret: str | UnsetType = UNSET) -> EndpointOut:
         profile=document.profile,
         retry_schedule=document.retry_schedule,
         retry_client_errors=document.retry_client_errors,
+        retry_jitter=document.retry_jitter,
         timeout_ms=document.timeout_ms,
+        max_age=document.max_age,
+        ordered=document.ordered,
+        on_exhausted=document.on_exhausted,
         created_at=item.created_at,
         updated_at=item.updated_at,
         secret=secret,

@@ -5,6 +5,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from libs.common.contracts.registry import Exponential, Preset, Seconds
 from libs.common.runtime.http import invalid
 
 # `\Z`, not `$`, which also matches before a line feed.
@@ -21,8 +22,7 @@ Rate = Annotated[int, Meta(ge=1, le=65_535)]
 Metadata = dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_length=4096)]]
 EventTypes = Annotated[tuple[EventTypeName, ...], Meta(min_length=1, max_length=1000)]
 Channels = Annotated[tuple[Channel, ...], Meta(min_length=1, max_length=10)]
-RetrySchedule = Annotated[tuple[Annotated[float, Meta(ge=0, le=30 * 24 * 3600)], ...], Meta(max_length=100)]
-TimeoutMs = Annotated[int, Meta(ge=1000, le=30_000)]
+RetrySchedule = Annotated[tuple[Seconds, ...], Meta(max_length=100)] | Preset | Exponential
 
 Value = TypeVar("Value")
 

@@ -117,6 +117,7 @@ ROUTES: Final = (
 
     read(f"{_APP}/delivery", deliveries.list_all, "v1.delivery.list", PageOut[DeliveryOut], query=deliveries.FILTER),
     read(_DELIVERY, deliveries.get, "v1.delivery.get", DeliveryOut),
+    write("POST", f"{_DELIVERY}/skip", deliveries.skip, "v1.delivery.skip", {202: DeliveryOut}, refusals=(409,)),
     read(f"{_DELIVERY}/ledger", deliveries.ledger, "v1.delivery.ledger", PageOut[LedgerEventOut]),
 
     read(f"{_APP}/rejected", rejected.list_all, "v1.rejected.list", PageOut[RejectedOut], query=ORDERED_PAGE),

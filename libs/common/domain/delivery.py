@@ -4,14 +4,16 @@
                     ▼                                        │
     DeliveryScheduled → WAITING ── AttemptStarted ──▶ SENDING ── AttemptEnded, …Abandoned, …OutcomeUnknown
                           │                             │
-             Cancelled, Expired                         └─▶ SUCCEEDED, EXHAUSTED, REFUSED, GONE
+             Cancelled, Expired                         └─▶ SUCCEEDED, EXHAUSTED, REFUSED, GONE, or HELD
+
+HELD, at the head of an ordered lane that nothing may pass, ends as CANCELLED, EXPIRED or EXHAUSTED.
 
 `evolve` trusts the ledger and never validates; `decide` judges commands and never mutates.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from functools import reduce
 from typing import Final, assert_never
@@ -28,6 +30,7 @@ from libs.common.domain.facts import (
     DeliveryExpired,
     DeliveryFact,
     DeliveryGone,
+    DeliveryHeld,
     DeliveryRefused,
     DeliveryScheduled,
     RetryScheduled,
@@ -37,14 +40,13 @@ from libs.common.domain.facts import (
 from libs.common.domain.outcome import Answer, Outcome, classify
 from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW, RetryPolicy
 
-LONGEST_LIFE: Final = timedelta(days=30)
-
 
 class Status(StrEnum):
     """Where a delivery is in its life."""
 
     WAITING = "waiting"
     SENDING = "sending"
+    HELD = "held"
     SUCCEEDED = "succeeded"
     EXHAUSTED = "exhausted"
     REFUSED = "refused"
@@ -57,8 +59,14 @@ class Status(StrEnum):
         """Whether nothing more happens in this run."""
         return self not in _OPEN
 
+    @property
+    def idle(self) -> bool:
+        """Whether it can be cancelled: open, and not in flight."""
+        return self in _IDLE
 
-_OPEN: Final = frozenset({Status.WAITING, Status.SENDING})
+
+_OPEN: Final = frozenset({Status.WAITING, Status.SENDING, Status.HELD})
+_IDLE: Final = frozenset({Status.WAITING, Status.HELD})
 
 
 class StaleAttemptError(Exception):
@@ -66,7 +74,7 @@ class StaleAttemptError(Exception):
 
 
 class NotWaitingError(Exception):
-    """The delivery cannot be begun, cancelled or expired: it is in flight, or over."""
+    """The delivery is not in a state for this: it is in flight, or over, or held."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +146,7 @@ class DeclareUnknown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """The endpoint is no longer there, or no longer enabled."""
+    """The endpoint is no longer there, or no longer enabled; or an operator skips the delivery."""
 
     at: datetime
     reason: CancelReason
@@ -146,12 +154,19 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expire:
-    """The delivery is older than `LONGEST_LIFE`."""
+    """The delivery is older than its endpoint's policy allows."""
 
     at: datetime
 
 
-Command = StartAttempt | RecordAnswer | AbandonAttempt | DeclareUnknown | Cancel | Expire
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetGo:
+    """A held delivery's endpoint does not hold any more: it is exhausted like any other."""
+
+    at: datetime
+
+
+Command = StartAttempt | RecordAnswer | AbandonAttempt | DeclareUnknown | Cancel | Expire | LetGo
 
 
 def scheduled(fact: DeliveryScheduled) -> Delivery:
@@ -202,6 +217,8 @@ def evolve(state: Delivery, fact: DeliveryFact) -> Delivery:
             return _over(seen, Status.REFUSED)
         case DeliveryGone():
             return _over(seen, Status.GONE)
+        case DeliveryHeld():
+            return _over(seen, Status.HELD)
         case DeliveryCancelled():
             return _over(seen, Status.CANCELLED)
         case DeliveryExpired():
@@ -248,11 +265,15 @@ def decide(state: Delivery, command: Command) -> list[DeliveryFact]:
                 return [unknown, DeliveryExhausted(at=at)]
             return [unknown, RetryScheduled(at=at, due_at=at)]
         case Cancel(reason=reason):
-            _must_wait(state)
+            _must_be_idle(state)
             return [DeliveryCancelled(at=at, reason=reason)]
         case Expire():
-            _must_wait(state)
+            _must_be_idle(state)
             return [DeliveryExpired(at=at)]
+        case LetGo():
+            if state.status is not Status.HELD:
+                raise NotWaitingError(state.status)
+            return [DeliveryExhausted(at=at)]
         case _:
             assert_never(command)
 
@@ -296,12 +317,14 @@ def _record(state: Delivery, command: RecordAnswer) -> list[DeliveryFact]:
             return [ended]
         case Outcome.GONE:
             return [ended, DeliveryGone(at=command.at)]
-        case Outcome.REFUSED:
+        case Outcome.REFUSED if not command.policy.holds:
             return [ended, DeliveryRefused(at=command.at)]
         case Outcome.RETRYABLE if wait is not None:
             return [ended, RetryScheduled(at=command.at, due_at=command.at + wait.delay)]
-        case Outcome.RETRYABLE:
+        case Outcome.RETRYABLE if not command.policy.holds:
             return [ended, DeliveryExhausted(at=command.at)]
+        case Outcome.REFUSED | Outcome.RETRYABLE:
+            return [ended, DeliveryHeld(at=command.at)]
         case _:
             assert_never(outcome)
 
@@ -312,6 +335,11 @@ def _over(state: Delivery, status: Status) -> Delivery:
 
 def _must_wait(state: Delivery) -> None:
     if state.status is not Status.WAITING:
+        raise NotWaitingError(state.status)
+
+
+def _must_be_idle(state: Delivery) -> None:
+    if not state.status.idle:
         raise NotWaitingError(state.status)
 
 

@@ -36,6 +36,7 @@ class CancelReason(StrEnum):
 
     ENDPOINT_DISABLED = "endpoint_disabled"
     ENDPOINT_DELETED = "endpoint_deleted"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,8 +162,15 @@ class DeliveryGone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryHeld:
+    """Retries are spent, or the receiver refused; the delivery keeps its place at the head of its ordered lane."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryCancelled:
-    """An operator disabled or deleted the endpoint while the delivery waited."""
+    """An operator disabled or deleted the endpoint, or skipped the delivery, while it waited or was held."""
 
     at: datetime
     reason: CancelReason
@@ -186,6 +194,7 @@ DeliveryFact = (
     | DeliveryExhausted
     | DeliveryRefused
     | DeliveryGone
+    | DeliveryHeld
     | DeliveryCancelled
     | DeliveryExpired
 )

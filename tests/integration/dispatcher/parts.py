@@ -16,6 +16,7 @@ from services.dispatcher.fanout import FanOuts
 from services.dispatcher.lease import Lease
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.sender import Sender
+from services.dispatcher.skips import Skips
 from tests.integration.dispatcher.world import World
 
 POLICY = AddressPolicy(development=True)
@@ -34,6 +35,7 @@ class Parts:
     attempts: Attempts
     claims: Claims
     fan_outs: FanOuts
+    skips: Skips
     tasks: asyncio.TaskGroup
     stopping: asyncio.Event
 
@@ -65,7 +67,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
         def note(waiting: Sequence[Delivery]) -> None:
             claims.note(waiting)
 
-        lease = Lease(pool, lost)
+        lease = Lease(pool, lost, capacity.shared_anew)
         recorder = Recorder(pool, world.epoch, lease, note)
         attempts = Attempts(sender, recorder, lease, capacity, POLICY)
         claims = Claims(
@@ -95,6 +97,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
                 attempts=attempts,
                 claims=claims,
                 fan_outs=fan_outs,
+                skips=Skips(pool, world.epoch, lease, note),
                 tasks=tasks,
                 stopping=stopping,
             )

@@ -8,7 +8,7 @@ from uuid import UUID
 from libs.common.domain.endpoint import DEFAULT_MAX_INFLIGHT
 from libs.common.postgres.pool import Connection, Pool
 from libs.common.runtime.clock import new_id
-from services.dispatcher import lanes
+from services.dispatcher import lanes, turns
 from services.dispatcher.projection import delivery_of
 from tests.integration.dispatcher.parts import dispatching
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, raw_receiver
@@ -30,7 +30,7 @@ async def test_no_more_are_in_flight_than_the_endpoint_takes_however_many_claim(
                 await receiver.read_request(reader)
                 now += 1
                 most = max(most, now)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.06)
                 now -= 1
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
@@ -38,13 +38,13 @@ async def test_no_more_are_in_flight_than_the_endpoint_takes_however_many_claim(
 
     async with raw_receiver(converse) as receiver:
         endpoint = await world.endpoint(app, receiver.url())
-        await world.waiting(app, endpoint, 200)
+        await world.waiting(app, endpoint, 400)
         async with dispatching(world) as one, dispatching(world) as other:
             one.start_claiming()
             other.start_claiming()
-            assert await world.until_over(app, 200) == {"succeeded": 200}
+            assert await world.until_over(app, 400) == {"succeeded": 400}
     assert DEFAULT_MAX_INFLIGHT - 4 <= most <= DEFAULT_MAX_INFLIGHT
-    assert len(receiver.requests) == 200
+    assert len(receiver.requests) == 400
     assert await world.owner.fetchval("SELECT sum(inflight) FROM hookledger.lane") == 0
 
 
@@ -191,13 +191,23 @@ async def test_claimers_sleep_until_the_next_due_time(world: World, receiver: Re
         await world.until_over(app, 1)
 
 
-async def _claim(connection: Connection, *, most: int) -> tuple[lanes.Claimed, ...]:
+class _Unlimited:
+    """The terms of endpoints that nothing limits."""
+
+    def bounds(self, _endpoint: UUID) -> turns.Bounds:
+        return turns.Bounds()
+
+    def full(self) -> list[UUID]:
+        return []
+
+
+async def _claim(connection: Connection, *, most: int) -> tuple[turns.Claimed, ...]:
     """A claim as `Claims` makes it, without attempts."""
     now = await _now(connection)
-    claim = await lanes.claim(connection, now, most=most, owner=new_id())
+    claim = await turns.claim(connection, now, most=most, owner=new_id(), terms=_Unlimited(), epoch=1)
     await lanes.count(connection, Counter(item.lane for item in claim.deliveries))
-    await lanes.refresh(connection, claim.served, now, served=True)
-    await lanes.refresh_turns(connection, claim.idle, now, served=True)
+    await lanes.refresh(connection, claim.served, now, served=True, parked=claim.parked)
+    await lanes.refresh_turns(connection, claim.idle, now, served=True, parked=claim.parked)
     return claim.deliveries
 
 

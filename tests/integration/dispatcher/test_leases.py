@@ -152,7 +152,7 @@ async def test_a_dead_process_is_taken_over_once_by_several_at_once(world: World
 async def test_a_second_dispatcher_halves_the_share_of_first_attempts(world: World) -> None:
     async with dispatching(world) as one, dispatching(world):
         await one.lease._renew_or_begin_again()
-        assert one.lease.dispatchers == 2
+        assert one.lease.standing.of == 2
 
 
 async def _pass(world: World, parts: Parts) -> None:

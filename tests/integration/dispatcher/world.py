@@ -64,11 +64,11 @@ class World:
         async with self.registry.acquire() as connection, changing(connection, "operator") as changes:
             await changes.create(Kind.ORGANISATION, self.org, OrganisationDocument(name="tests"), org=self.org)
 
-    async def application(self) -> UUID:
+    async def application(self, **fields: Any) -> UUID:
         """A new application."""
         app = new_id()
         async with self.registry.acquire() as connection, changing(connection, "operator") as changes:
-            await changes.create(Kind.APPLICATION, app, ApplicationDocument(name="tests"), org=self.org)
+            await changes.create(Kind.APPLICATION, app, ApplicationDocument(name="tests", **fields), org=self.org)
         self.apps.append(app)
         return app
 
@@ -125,6 +125,7 @@ class World:
         event_type: str = "order.completed",
         publish: bool = False,
         overdue: timedelta = timedelta(0),
+        ordering_key: str | None = None,
     ) -> list[Message]:
         """Commit messages as ingress does; `overdue` lets their envelope seem lost for so long."""
         accepted_at = await self.owner.fetchval("SELECT clock_timestamp()")
@@ -139,14 +140,15 @@ class World:
                 registry_version=await self.version(),
                 origin=Origin.API,
                 publish=publish,
+                ordering_key=ordering_key,
             )
             for _ in range(count)
         ]
         async with self.owner.acquire() as connection, connection.transaction():
             await self.store(connection, messages)
             await connection.executemany(
-                "INSERT INTO hookledger.outbox (message, accepted_at) VALUES ($1, $2)",
-                [(message.id, accepted_at - overdue) for message in messages],
+                "INSERT INTO hookledger.outbox (message, app, accepted_at) VALUES ($1, $2, $3)",
+                [(message.id, app, accepted_at - overdue) for message in messages],
             )
         return messages
 
@@ -182,11 +184,14 @@ class World:
         await connection.executemany(
             """
             INSERT INTO hookledger.message (id, org, app, event_type, channels, origin, content_type, body_hash,
-                body_bytes, registry_version, publish, accepted_at)
-            VALUES ($1, $2, $3, $4, '{}', 'api', 'application/json', 'x', $5, $6, $7, $8)
+                body_bytes, registry_version, publish, accepted_at, ordering_key)
+            VALUES ($1, $2, $3, $4, '{}', 'api', 'application/json', 'x', $5, $6, $7, $8, $9)
             """,
             [
-                (m.id, m.org, m.app, m.event_type, len(m.body), m.registry_version, m.publish, m.accepted_at)
+                (
+                    *(m.id, m.org, m.app, m.event_type, len(m.body), m.registry_version, m.publish, m.accepted_at),
+                    m.ordering_key,
+                )
                 for m in messages
             ],
         )
@@ -253,7 +258,7 @@ class World:
         """Forget everything that waits or runs, so that the next test finds nothing of this one."""
         await self.owner.execute("""
             TRUNCATE hookledger.queue, hookledger.lane, hookledger.app_turn, hookledger.process, hookledger.outbox,
-                hookledger.checkpoint, projection_1.endpoint_hour
+                hookledger.checkpoint, hookledger.throttle, hookledger.skip_request, projection_1.endpoint_hour
         """)
 
     async def state(self, delivery: UUID) -> asyncpg.Record:
@@ -299,7 +304,7 @@ class World:
         rows = await self.owner.fetch(
             """
             SELECT delivery FROM projection_1.delivery_state
-            WHERE status IN ('waiting', 'sending') AND app <> ALL($1)
+            WHERE status IN ('waiting', 'sending', 'held') AND app <> ALL($1)
             """,
             self.apps,
         )

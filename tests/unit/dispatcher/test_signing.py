@@ -49,6 +49,7 @@ def flight(*keys: SigningKey, profile: Profile = Profile.STANDARD) -> Flight:
             origin=Origin.API,
         ),
         endpoint=Endpoint(id=an_id(7), app=an_id(6), version=1, url="https://a.example/", keys=keys, profile=profile),
+        lane=an_id(7),
         counted=False,
         lease=1,
     )

@@ -1,0 +1,47 @@
+-- Lanes complete: throttles, what is parked, and the order of ordered endpoints.
+
+-- A lane, or an application's turn, that is parked is not looked at before `not_before`; `due_at` stays what it is.
+ALTER TABLE hookledger.lane
+    DROP COLUMN rate,
+    DROP COLUMN tokens,
+    DROP COLUMN filled_at,
+    ADD COLUMN not_before timestamptz NOT NULL DEFAULT '-infinity';
+ALTER TABLE hookledger.app_turn ADD COLUMN not_before timestamptz NOT NULL DEFAULT '-infinity';
+
+-- One account for each endpoint and application with a rate, over all replicas: until when its time is spent, and until
+-- when turns are promised to lanes that were turned away.
+CREATE TABLE hookledger.throttle (
+    owner          uuid PRIMARY KEY,
+    spent_until    timestamptz NOT NULL,
+    promised_until timestamptz NOT NULL
+) WITH (fillfactor = 50);
+GRANT SELECT, INSERT, UPDATE, DELETE ON hookledger.throttle TO hookledger_dispatcher;
+
+-- Order of acceptance is that of the message's first fact: (epoch, xact, position). Set where the lane is an ordered one.
+ALTER TABLE hookledger.queue
+    ADD COLUMN epoch integer,
+    ADD COLUMN xact xid8,
+    ADD COLUMN position bigint;
+CREATE INDEX queue_order ON hookledger.queue (lane, epoch, xact, position) WHERE xact IS NOT NULL;
+
+-- Whether an older message may still come is read off the outbox. `app` is NULL in rows of an ingress of an older
+-- version: they may be anybody's.
+ALTER TABLE hookledger.outbox ADD COLUMN app uuid, ADD COLUMN xact xid8;
+ALTER TABLE hookledger.outbox ALTER COLUMN xact SET DEFAULT pg_current_xact_id();
+CREATE INDEX outbox_order ON hookledger.outbox (app, xact);
+
+-- The lane of an ordering key within an endpoint; without a key, of all that has none. `libs.common.domain.lanes` has
+-- the same in Python.
+CREATE FUNCTION hookledger.ordering_lane(endpoint uuid, key text) RETURNS uuid
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT substr(encode(sha256(uuid_send(endpoint) || convert_to(coalesce(key, ''), 'UTF8')), 'hex'), 1, 32)::uuid
+$$;
+
+-- What operators want passed over. Dispatchers take these up and record the fact.
+CREATE TABLE hookledger.skip_request (
+    delivery uuid PRIMARY KEY,
+    actor    text NOT NULL,
+    asked_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+GRANT SELECT, INSERT ON hookledger.skip_request TO hookledger_registry;
+GRANT SELECT, DELETE ON hookledger.skip_request TO hookledger_dispatcher;
