@@ -29,12 +29,13 @@ from libs.common.runtime.http import add_health, middlewares
 from libs.common.runtime.listening import listening
 from libs.common.runtime.logs import logger
 from libs.common.runtime.service import StartError
-from libs.common.runtime.settings import parse_master_keys, parse_networks
+from libs.common.runtime.settings import parse_master_keys, parse_networks, parse_way_out
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import metrics, reclaim, statistics
 from services.dispatcher.attempts import Attempts
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
+from services.dispatcher.connections import trusted
 from services.dispatcher.fanout import FanOuts
 from services.dispatcher.follower import Follower
 from services.dispatcher.lease import Lease
@@ -60,6 +61,11 @@ async def serve(settings: DispatcherSettings, stopping: asyncio.Event) -> None:
     """
     policy = AddressPolicy(development=settings.dev, allowed_networks=parse_networks(settings.allow_networks))
     master_keys = parse_master_keys(settings.master_key)
+    egress = parse_way_out(settings.egress_proxy, settings.egress_proxy_except)
+    try:
+        trust = trusted(settings.ca_file)
+    except OSError as error:
+        raise StartError(f"HOOKLEDGER_CA_FILE: {settings.ca_file}: {error.strerror or error}") from None
     if settings.dev:
         _LOG.warning("development", means="http, private addresses, plain host names and any port are allowed")
     try:
@@ -72,7 +78,7 @@ async def serve(settings: DispatcherSettings, stopping: asyncio.Event) -> None:
     except DatabaseUnavailableError as error:
         raise StartError(str(error)) from error
     try:
-        async with Sender(policy) as sender:
+        async with Sender(policy, egress=egress, trust=trust) as sender:
             snapshot = RegistrySnapshot(pool, master_keys)
             await Dispatcher(settings, pool, snapshot, sender, policy).run(stopping)
     finally:
