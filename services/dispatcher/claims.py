@@ -35,7 +35,7 @@ from services.dispatcher.fanout import attempt_command
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
 from services.dispatcher.metrics import CLAIMED
-from services.dispatcher.terms import CurrentTerms
+from services.dispatcher.terms import ClaimTerms
 from services.dispatcher.transitions import HELD_LOOK, Transition
 
 _LOG: Final = logger("claims")
@@ -64,7 +64,6 @@ class Claims:
         self._snapshot = snapshot
         self._capacity = capacity
         self._attempts = attempts
-        self._terms = CurrentTerms(snapshot, capacity, lease)
         self._wake = capacity.room
         self._next_due: datetime | None = None
         self._unwanted_as_of = -1
@@ -117,16 +116,16 @@ class Claims:
     async def _claim(self, most: int) -> tuple[list[Flight], int]:
         flights: list[Flight] = []
         committed = False
+        terms = ClaimTerms(self._snapshot, self._capacity, self._lease)
         try:
             async with transaction(self._pool) as connection:
                 now = await self._lease.fence(connection)
                 claim = await turns.claim(
-                    connection, now, most=most, owner=self._lease.process, terms=self._terms, epoch=self._epoch
+                    connection, now, most=most, owner=self._lease.process, terms=terms, epoch=self._epoch
                 )
                 if claim.deliveries:
                     flights = await self._start(connection, claim.deliveries, now)
-                for flight in flights:
-                    self._capacity.take(flight.endpoint.id)
+                terms.hand_over(flights)
                 await lanes.refresh(connection, claim.served, now, served=True, parked=claim.parked)
                 await lanes.refresh_turns(connection, claim.idle, now, served=True, parked=claim.parked)
                 idle = claim.idle - claim.parked.keys()
@@ -136,6 +135,7 @@ class Claims:
             if flights:
                 reach(Failpoint.CLAIM_COMMITTED)
         finally:
+            terms.give_back()
             if not committed:
                 for flight in flights:
                     self._attempts.disown(flight)

@@ -28,13 +28,11 @@ class Bounds:
     """What limits an endpoint now. None: no bound, as for what is only to be cancelled, whatever its order.
 
     Attributes:
-        room: what is left of this process's share of its attempts in flight.
         rate: its sends per second.
         app_rate: its application's.
         ordered: whether what waits in its ordered lanes keeps its order.
     """
 
-    room: int | None = None
     rate: int | None = None
     app_rate: int | None = None
     ordered: bool = True
@@ -48,6 +46,12 @@ class Terms(Protocol):
 
     def full(self) -> Collection[UUID]:
         """Endpoints that have no room in this process."""
+
+    def room(self, endpoint: UUID) -> int | None:
+        """Places for attempts of this endpoint in this process; None for as many as one likes."""
+
+    def reserve(self, endpoint: UUID, places: int) -> None:
+        """Take places before anything is claimed, so that first attempts do not take them meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +126,12 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
     allotted = allot(
         [_ready(row, bounds[row["endpoint"]]) for row in rows],
         most=most,
-        rooms={endpoint: said.room for endpoint, said in bounds.items() if said.room is not None},
+        rooms={endpoint: room for endpoint in bounds if (room := terms.room(endpoint)) is not None},
         available={identity: account.available(now) for identity, account in accounts.items()},
     )
+    endpoint_of = {row["lane"]: row["endpoint"] for row in rows}
+    for lane, limit in allotted.limits.items():
+        terms.reserve(endpoint_of[lane], limit)
     taken = _Taking(rows, bounds, allotted, now)
     await taken.take(connection, owner, epoch)
     taken.settle(accounts)
