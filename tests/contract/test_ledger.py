@@ -24,6 +24,7 @@ from libs.common.domain.facts import (
     DeliveryExhausted,
     DeliveryExpired,
     DeliveryGone,
+    DeliveryHeld,
     DeliveryRefused,
     DeliveryScheduled,
     Fact,
@@ -161,6 +162,7 @@ GOLDEN = [
     Golden(fact=DeliveryExhausted(at=AT), data=b"{}"),
     Golden(fact=DeliveryRefused(at=AT), data=b"{}"),
     Golden(fact=DeliveryGone(at=AT), data=b"{}"),
+    Golden(fact=DeliveryHeld(at=AT), data=b"{}"),
     Golden(
         fact=DeliveryCancelled(at=AT, reason=CancelReason.ENDPOINT_DISABLED), data=b'{"reason":"endpoint_disabled"}'
     ),
@@ -218,7 +220,7 @@ WORDS = {
         "timeout",
         "tls_failed",
     ],
-    CancelReason: ["endpoint_deleted", "endpoint_disabled"],
+    CancelReason: ["endpoint_deleted", "endpoint_disabled", "skipped"],
 }
 
 

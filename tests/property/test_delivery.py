@@ -14,6 +14,7 @@ from libs.common.domain.delivery import (
     Command,
     DeclareUnknown,
     Expire,
+    LetGo,
     NotWaitingError,
     RecordAnswer,
     StaleAttemptError,
@@ -32,6 +33,7 @@ from libs.common.domain.facts import (
     CancelReason,
     DeliveryExhausted,
     DeliveryFact,
+    DeliveryHeld,
     DeliveryScheduled,
     RetryScheduled,
     Timings,
@@ -54,9 +56,11 @@ ANSWERS = st.builds(Answer, status=STATUSES, retry_after=st.none() | DURATIONS) 
 class DeliveryMachine(RuleBasedStateMachine):
     """One delivery, from its schedule on."""
 
-    @initialize(schedule=st.lists(DURATIONS, max_size=4).map(tuple), retry_client_errors=st.booleans())
-    def schedule(self, schedule: tuple[timedelta, ...], *, retry_client_errors: bool) -> None:
-        self.policy = RetryPolicy(schedule=schedule, retry_client_errors=retry_client_errors)
+    @initialize(
+        schedule=st.lists(DURATIONS, max_size=4).map(tuple), retry_client_errors=st.booleans(), holds=st.booleans()
+    )
+    def schedule(self, schedule: tuple[timedelta, ...], *, retry_client_errors: bool, holds: bool) -> None:
+        self.policy = RetryPolicy(schedule=schedule, retry_client_errors=retry_client_errors, holds=holds)
         self.now = NOON
         self.started = 0
         first = DeliveryScheduled(
@@ -110,13 +114,18 @@ class DeliveryMachine(RuleBasedStateMachine):
         if chance == 0:
             self.issue(step, Expire(at=self.now))
 
+    @rule(step=STEPS, chance=st.integers(0, 9))
+    def let_go(self, step: timedelta, chance: int) -> None:
+        if chance == 0:
+            self.issue(step, LetGo(at=self.now))
+
     def issue(self, step: timedelta, command: Command) -> None:
         before = self.state
         self.now += step
         try:
             facts = decide(before, command)
         except NotWaitingError:
-            assert before.status is not Status.WAITING
+            assert before.status is not Status.WAITING or isinstance(command, LetGo)
             return
         except StaleAttemptError:
             assert before.status is not Status.SENDING or before.attempt != getattr(command, "attempt", None)
@@ -189,6 +198,9 @@ class DeliveryMachine(RuleBasedStateMachine):
                     raise AssertionError("a retry says from which chance it was decided")
                 case AttemptEnded(), DeliveryExhausted():
                     assert next(places, None) is None
+                    assert not self.policy.holds
+                case AttemptEnded(), DeliveryHeld():
+                    assert self.policy.holds
                 case ((AttemptAbandoned() | AttemptOutcomeUnknown()), RetryScheduled()):
                     assert decision.due_at == fact.at
 

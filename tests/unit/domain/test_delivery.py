@@ -14,6 +14,7 @@ from libs.common.domain.delivery import (
     DeclareUnknown,
     Delivery,
     Expire,
+    LetGo,
     NotWaitingError,
     RecordAnswer,
     StaleAttemptError,
@@ -35,6 +36,7 @@ from libs.common.domain.facts import (
     DeliveryExpired,
     DeliveryFact,
     DeliveryGone,
+    DeliveryHeld,
     DeliveryRefused,
     DeliveryScheduled,
     RetryScheduled,
@@ -300,6 +302,52 @@ def test_a_waiting_delivery_can_expire() -> None:
     facts = decide(given(), Expire(at=NOON))
     assert facts == [DeliveryExpired(at=NOON)]
     assert then(given(), facts).status is Status.EXPIRED
+
+
+# Held
+
+
+HOLDING = RetryPolicy(schedule=(), holds=True)
+
+
+@pytest.mark.parametrize("status", [404, 500], ids=["refused", "exhausted"])
+def test_where_the_endpoint_holds_a_delivery_that_is_spent_keeps_its_place(status: int) -> None:
+    facts = decide(given(start(1)), answer(1, status, policy=HOLDING))
+    assert facts[1:] == [DeliveryHeld(at=NOON)]
+    held = then(given(start(1)), facts)
+    assert (held.status, held.due_at, held.status.terminal) == (Status.HELD, None, False)
+
+
+@pytest.mark.parametrize("status", [200, 410], ids=["succeeded", "gone"])
+def test_what_is_delivered_or_gone_is_not_held(status: int) -> None:
+    assert given(start(1), answer(1, status, policy=HOLDING)).status.terminal
+
+
+def test_a_retry_that_is_left_is_made_before_anything_is_held() -> None:
+    waiting = given(start(1), answer(1, 500, policy=RetryPolicy(schedule=(SECOND,), holds=True)))
+    assert waiting.status is Status.WAITING
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (Cancel(at=NOON, reason=CancelReason.SKIPPED), Status.CANCELLED),
+        (Expire(at=NOON), Status.EXPIRED),
+        (LetGo(at=NOON), Status.EXHAUSTED),
+    ],
+)
+def test_a_held_delivery_ends_when_it_is_skipped_too_old_or_let_go(command: Command, status: Status) -> None:
+    assert given(start(1), answer(1, 500, policy=HOLDING), command).status is status
+
+
+def test_a_held_delivery_is_not_tried_again() -> None:
+    with pytest.raises(NotWaitingError):
+        decide(given(start(1), answer(1, 500, policy=HOLDING)), start(2))
+
+
+def test_only_what_is_held_can_be_let_go() -> None:
+    with pytest.raises(NotWaitingError):
+        decide(given(), LetGo(at=NOON))
 
 
 # Commands that come too late
