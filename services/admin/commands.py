@@ -23,6 +23,7 @@ from services.admin.creation import CreationError, create_key, create_organisati
 from services.admin.dead_letter_commands import dead_letters
 from services.admin.errors import NOT_ALL, operator_errors
 from services.admin.progress import showing
+from services.admin.secret_commands import secrets
 
 commands = typer.Typer(
     help="Hookledger's command for operators. The database is named by HOOKLEDGER_DATABASE_URL (or …_URL_FILE),"
@@ -36,6 +37,7 @@ keys = typer.Typer(help="API keys.", no_args_is_help=True)
 commands.add_typer(organisations, name="organisation")
 commands.add_typer(keys, name="key")
 commands.add_typer(dead_letters, name="dead-letter")
+commands.add_typer(secrets, name="secrets")
 
 
 class AdminSettings(msgspec.Struct, kw_only=True, frozen=True):

@@ -38,6 +38,7 @@ from services.dispatcher.claims import Claims
 from services.dispatcher.connections import trusted
 from services.dispatcher.fanout import FanOuts
 from services.dispatcher.follower import Follower
+from services.dispatcher.jobs import Jobs
 from services.dispatcher.lease import Lease
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.sender import Sender
@@ -137,6 +138,7 @@ class Dispatcher:
                 group.create_task(self._fan_outs.sweep()),
                 group.create_task(self._claims.run(stopping)),
                 group.create_task(self._skips.run(stopping)),
+                group.create_task(self._jobs.run(stopping)),
                 group.create_task(self._keep_current(stopping)),
                 group.create_task(self._keep_partitions(stopping)),
             ]
@@ -161,6 +163,7 @@ class Dispatcher:
             attempts=self._attempts,
         )
         self._skips = Skips(pool, epoch, self._lease, self._note)
+        self._jobs = Jobs(pool=pool, epoch=epoch, lease=self._lease, snapshot=self._snapshot, requested=self._note)
         self._fan_outs = FanOuts(
             pool=pool,
             epoch=epoch,
@@ -190,6 +193,7 @@ class Dispatcher:
         await self._broker.stop_consuming()
         self._fan_outs.stop()
         self._claims.note([])
+        self._jobs.wake()
         self._unheard.set()
         await asyncio.gather(*working)
         await batchers[0]
@@ -224,6 +228,7 @@ class Dispatcher:
                 return
             await self._snapshot.catch_up(version)
             self._claims.note([])
+            self._jobs.wake()
 
     async def _catch_up_soon(self) -> None:
         """Announcements may have gone unheard: look at once, apart from the broker, whose state is not Postgres's."""

@@ -8,13 +8,14 @@ from typing import Any, Final
 import asyncpg
 
 from libs.common.domain.addresses import AddressPolicy
-from libs.common.domain.delivery import AbandonAttempt, RecordAnswer
+from libs.common.domain.commands import AbandonAttempt, RecordAnswer
 from libs.common.domain.facts import Timings
 from libs.common.domain.outcome import Answer, Failure, describe
 from libs.common.domain.urls import TargetUrl, UrlRefusal, parse_target
 from libs.common.postgres.pool import CONNECTION_ERRORS, CONTENT_ERRORS
 from libs.common.runtime import clock
 from libs.common.runtime.batcher import StoppedError
+from libs.common.runtime.expressions.evaluation import TransformationError
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from services.dispatcher.capacity import Capacity
@@ -105,6 +106,9 @@ class Attempts:
             request = sign(flight, clock.now())
         except NoSigningKeyError:
             return _ending(flight, _unsent(Failure.CONFIGURATION), url=target.without_query)
+        except TransformationError as error:
+            _LOG.info("attempt.transformation_failed", delivery=str(flight.delivery), reason=str(error))
+            return _ending(flight, _unsent(Failure.TRANSFORMATION), url=target.without_query)
         if not self._lease.held or flight.lease != self._lease.epoch:
             raise LeaseLostError
         report = await self._sender.send(target.text, request.headers, request.body, timeout=flight.endpoint.timeout)

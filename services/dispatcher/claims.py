@@ -9,19 +9,11 @@ from uuid import UUID
 
 import asyncpg
 
-from libs.common.domain.delivery import (
-    Cancel,
-    Command,
-    Delivery,
-    Expire,
-    LetGo,
-    NotWaitingError,
-    StartAttempt,
-    Status,
-    decide,
-)
+from libs.common.domain.commands import Cancel, Command, DropResend, Expire, LetGo, StartAttempt
+from libs.common.domain.delivery import Delivery, NotWaitingError, Status, decide
 from libs.common.domain.endpoint import Endpoint
-from libs.common.domain.facts import AttemptStarted, CancelReason
+from libs.common.domain.facts import AttemptStarted, CancelReason, DropReason
+from libs.common.domain.message import Message
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime import clock
@@ -71,8 +63,8 @@ class Claims:
     def note(self, waiting: Sequence[Delivery]) -> None:
         """These deliveries wait now, or lanes have room again: look in time."""
         for state in waiting:
-            if state.due_at is not None and (self._next_due is None or state.due_at < self._next_due):
-                self._next_due = state.due_at
+            if state.next_at is not None and (self._next_due is None or state.next_at < self._next_due):
+                self._next_due = state.next_at
             if not self._wanted(state.endpoint):
                 # It was in flight when the others that wait for its endpoint were hastened.
                 self._unwanted_as_of = -1
@@ -154,7 +146,7 @@ class Claims:
                 _LOG.error("claims.no_state", delivery=str(item.delivery))
                 continue
             endpoint = self._snapshot.endpoint(state.endpoint)
-            command = self._command(state, endpoint, now)
+            command = self._command(state, endpoint, bodies.get(state.message), now)
             if command is None:
                 put_back.append((item.delivery, now + HELD_LOOK))
                 continue
@@ -184,20 +176,24 @@ class Claims:
                 case _:
                     pass
         await transitions.write_facts(connection, self._epoch, changed)
-        await lanes.finish(connection, [change.delivery for change in changed if change.after.status.terminal])
+        await lanes.finish(connection, [change.delivery for change in changed if not change.after.open])
         await lanes.release(connection, put_back)
         await lanes.count(connection, started)
         return flights
 
-    def _command(self, state: Delivery, endpoint: Endpoint | None, now: datetime) -> Command | None:
+    def _command(
+        self, state: Delivery, endpoint: Endpoint | None, message: Message | None, now: datetime
+    ) -> Command | None:
         """What is to be done with a delivery that was claimed; None for one that is held, and stays so."""
         if endpoint is None:
-            return Cancel(at=now, reason=CancelReason.ENDPOINT_DELETED)
+            return _unwanted(state, now, CancelReason.ENDPOINT_DELETED, DropReason.ENDPOINT_DELETED)
         if not endpoint.enabled:
-            return Cancel(at=now, reason=CancelReason.ENDPOINT_DISABLED)
-        if now - state.created_at > endpoint.retry.max_age:
+            return _unwanted(state, now, CancelReason.ENDPOINT_DISABLED, DropReason.ENDPOINT_DISABLED)
+        if message is None or message.erased:
+            return _unwanted(state, now, CancelReason.CONTENT_ERASED, DropReason.CONTENT_ERASED)
+        if state.resend_at is None and now - state.begun_at > endpoint.retry.max_age:
             return Expire(at=now)
-        if state.status is Status.HELD:
+        if state.status is Status.HELD and state.resend_at is None:
             return None if endpoint.retry.holds else LetGo(at=now)
         return attempt_command(endpoint, now, self._lease.process)
 
@@ -222,3 +218,8 @@ class Claims:
             until_due = (self._next_due - clock.now() + _SOON).total_seconds()
             seconds = min(seconds, max(0.005, until_due))
         await set_within(self._wake, seconds)
+
+
+def _unwanted(state: Delivery, now: datetime, cancel: CancelReason, drop: DropReason) -> Command:
+    """Nothing can be sent: what waits is cancelled; of what is over, only the manual attempt is given up."""
+    return DropResend(at=now, reason=drop) if state.status.terminal else Cancel(at=now, reason=cancel)

@@ -12,6 +12,7 @@ from libs.common.contracts.cloudevents.event import is_json
 from libs.common.domain.facts import (
     AttemptEnded,
     AttemptOutcomeUnknown,
+    CancelReason,
     DeliveryCancelled,
     DeliveryExhausted,
     DeliveryExpired,
@@ -48,6 +49,8 @@ def outcome(item: Appended, message: UUID) -> Outgoing | None:
     fact = item.fact
     if isinstance(fact, AttemptEnded):
         kind = "delivery.succeeded" if fact.outcome is Outcome.SUCCEEDED else "attempt.failed"
+    elif isinstance(fact, DeliveryCancelled) and fact.reason is CancelReason.NEVER_SCHEDULED:
+        return None  # it is about to be sent for the first time
     else:
         found = _ENDS.get(type(fact))
         if found is None:

@@ -14,7 +14,8 @@ import asyncpg
 from aio_pika.abc import AbstractIncomingMessage
 
 from libs.common.contracts import envelope
-from libs.common.domain.delivery import Delivery, StartAttempt, evolve, scheduled, start
+from libs.common.domain.commands import StartAttempt
+from libs.common.domain.delivery import Delivery, evolve, scheduled, start
 from libs.common.domain.endpoint import Endpoint, FanOut, Rule, fan_out
 from libs.common.domain.facts import AttemptStarted, DeliveryScheduled, MessageFannedOut
 from libs.common.domain.ids import delivery_id
@@ -32,6 +33,7 @@ from libs.common.postgres.pool import (
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime import clock
 from libs.common.runtime.batcher import Batcher, StoppedError
+from libs.common.runtime.expressions.evaluation import PayloadFilters
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
@@ -222,13 +224,17 @@ class FanOuts:
         )
         for row in rows:
             message, after = batch[row["message"]], row["after_endpoint"]
+            filters = PayloadFilters(message.body)
             found = fan_out(
                 self._snapshot.endpoints(message.app),
                 event_type=message.event_type,
                 channels=message.channels,
+                judge=filters.judge,
                 after=after,
                 most=MOST_MATCHES,
             )
+            if filters.asked:
+                await asyncio.sleep(0)  # a costly filter keeps everything else waiting for one message at most
             version = 2 if after is None else await _next_version(connection, message.id)
             self._plan_message(plan, message, found, now, version)
         await append(connection, self._epoch, plan.facts)
@@ -272,7 +278,8 @@ class FanOuts:
         )
         facts: list[DeliveryScheduled | AttemptStarted] = [first]
         state = scheduled(first)
-        if endpoint.unhindered and self._capacity.take_direct(endpoint, self._lease.standing):
+        direct = endpoint.unhindered and not message.erased
+        if direct and self._capacity.take_direct(endpoint, self._lease.standing):
             started = start(state, attempt_command(endpoint, at, self._lease.process))
             facts.append(started)
             state = evolve(state, started)

@@ -31,6 +31,7 @@ def message_of(row: asyncpg.Record) -> Message:
         source=row["source"],
         ordering_key=row["ordering_key"],
         publish=row["publish"],
+        erased=row["body"] is None,
     )
 
 

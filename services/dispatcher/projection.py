@@ -11,7 +11,8 @@ from libs.common.domain.delivery import Delivery, Status
 from libs.common.postgres.pool import Connection
 
 STATE_COLUMNS: Final = """d.delivery, d.app, d.message, d.endpoint, d.status, d.version, d.run, d.attempts, d.failures,
-    d.unknowns, d.attempt, d.process, d.last_status, d.due_at, d.created_at, d.updated_at"""
+    d.unknowns, d.attempt, d.process, d.last_status, d.due_at, d.created_at, d.updated_at, d.resend_at, d.beside,
+    d.reopened_at"""
 
 
 def delivery_of(row: asyncpg.Record) -> Delivery:
@@ -32,6 +33,9 @@ def delivery_of(row: asyncpg.Record) -> Delivery:
         attempt=row["attempt"],
         process=row["process"],
         last_status=row["last_status"],
+        resend_at=row["resend_at"],
+        beside=Status(row["beside"]) if row["beside"] is not None else None,
+        reopened_at=row["reopened_at"],
     )
 
 
@@ -53,10 +57,10 @@ async def insert(connection: Connection, states: Sequence[tuple[UUID, Delivery]]
     await connection.execute(
         """
         INSERT INTO delivery_state (delivery, app, message, endpoint, status, version, run, attempts, failures,
-            unknowns, attempt, process, last_status, due_at, created_at, updated_at)
+            unknowns, attempt, process, last_status, due_at, created_at, updated_at, resend_at, beside, reopened_at)
         SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::int[], $7::smallint[],
             $8::int[], $9::int[], $10::smallint[], $11::uuid[], $12::uuid[], $13::smallint[], $14::timestamptz[],
-            $15::timestamptz[], $16::timestamptz[])
+            $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::text[], $19::timestamptz[])
         """,
         [delivery for delivery, _ in states],
         [state.app for _, state in states],
@@ -74,6 +78,9 @@ async def insert(connection: Connection, states: Sequence[tuple[UUID, Delivery]]
         [state.due_at for _, state in states],
         [state.created_at for _, state in states],
         [state.updated_at for _, state in states],
+        [state.resend_at for _, state in states],
+        [state.beside for _, state in states],
+        [state.reopened_at for _, state in states],
     )
 
 
@@ -86,11 +93,13 @@ async def update(connection: Connection, states: Sequence[tuple[UUID, Delivery]]
         UPDATE delivery_state d
         SET status = u.status, version = u.version, run = u.run, attempts = u.attempts, failures = u.failures,
             unknowns = u.unknowns, attempt = u.attempt, process = u.process, last_status = u.last_status,
-            due_at = u.due_at, updated_at = u.updated_at
+            due_at = u.due_at, updated_at = u.updated_at, resend_at = u.resend_at, beside = u.beside,
+            reopened_at = u.reopened_at
         FROM unnest($1::uuid[], $2::text[], $3::int[], $4::smallint[], $5::int[], $6::int[], $7::smallint[],
-            $8::uuid[], $9::uuid[], $10::smallint[], $11::timestamptz[], $12::timestamptz[])
+            $8::uuid[], $9::uuid[], $10::smallint[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[],
+            $14::text[], $15::timestamptz[])
             AS u (delivery, status, version, run, attempts, failures, unknowns, attempt, process, last_status,
-                due_at, updated_at)
+                due_at, updated_at, resend_at, beside, reopened_at)
         WHERE d.delivery = u.delivery
         """,
         [delivery for delivery, _ in states],
@@ -105,6 +114,9 @@ async def update(connection: Connection, states: Sequence[tuple[UUID, Delivery]]
         [state.last_status for _, state in states],
         [state.due_at for _, state in states],
         [state.updated_at for _, state in states],
+        [state.resend_at for _, state in states],
+        [state.beside for _, state in states],
+        [state.reopened_at for _, state in states],
     )
 
 

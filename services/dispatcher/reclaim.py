@@ -6,7 +6,8 @@ from uuid import UUID
 
 import asyncpg
 
-from libs.common.domain.delivery import DeclareUnknown, Delivery, Status, decide
+from libs.common.domain.commands import DeclareUnknown
+from libs.common.domain.delivery import Delivery, Status, decide
 from libs.common.domain.facts import AttemptStarted
 from libs.common.postgres.ledger import appended
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
@@ -88,15 +89,17 @@ async def take_over(connection: Connection, epoch: int, process: UUID) -> int:
 
 
 async def _begun(connection: Connection, flying: dict[UUID, Delivery]) -> dict[UUID, AttemptStarted]:
-    """The start of each attempt in flight: its stream's last fact."""
+    """The start of each attempt in flight: its stream's last one. Since then a resend may have been asked for."""
     rows = await connection.fetch(
         """
         SELECT f.stream, f.version, f.app, f.endpoint, f.kind, f.schema, f.at, f.data
-        FROM unnest($1::uuid[], $2::int[]) AS u (stream, version)
-        JOIN hookledger.fact f ON f.stream = u.stream AND f.version = u.version
+        FROM unnest($1::uuid[]) AS u (stream)
+        CROSS JOIN LATERAL (
+            SELECT * FROM hookledger.fact
+            WHERE stream = u.stream AND kind = 'AttemptStarted' ORDER BY version DESC LIMIT 1
+        ) f
         """,
         list(flying),
-        [state.version for state in flying.values()],
     )
     begun = {}
     for row in rows:

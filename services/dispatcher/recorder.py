@@ -6,7 +6,8 @@ from typing import Final
 
 import asyncpg
 
-from libs.common.domain.delivery import AbandonAttempt, Delivery, RecordAnswer, StaleAttemptError, decide
+from libs.common.domain.commands import AbandonAttempt, RecordAnswer
+from libs.common.domain.delivery import Delivery, StaleAttemptError, decide
 from libs.common.postgres.pool import CONTENT_ERRORS, RETRYABLE_ERRORS, Connection, Pool, transaction
 from libs.common.runtime.batcher import Batcher
 from libs.common.runtime.failpoints import Failpoint, reach
@@ -73,7 +74,7 @@ class Recorder:
                 _LOG.info("recorder.again", reason=str(error))
         else:
             raise asyncpg.DeadlockDetectedError("the transaction lost too often")
-        waiting = [result.after for result in results if result is not None and not result.after.status.terminal]
+        waiting = [result.after for result in results if result is not None and result.after.open]
         if waiting or any(ending.flight.counted for ending in batch):
             self._waiting(waiting)
         return results

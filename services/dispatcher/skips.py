@@ -7,7 +7,8 @@ from uuid import UUID
 
 import asyncpg
 
-from libs.common.domain.delivery import Cancel, Delivery, decide
+from libs.common.domain.commands import Cancel
+from libs.common.domain.delivery import Delivery, decide
 from libs.common.domain.facts import CancelReason
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
 from libs.common.runtime.logs import logger

@@ -64,16 +64,20 @@ async def write(connection: Connection, epoch: int, transitions: Sequence[Transi
         now: the database's time.
     """
     await write_facts(connection, epoch, transitions)
-    over = [transition.delivery for transition in transitions if transition.after.status.terminal]
+    over = [transition.delivery for transition in transitions if not transition.after.open]
     waiting = [
-        (transition.delivery, transition.after.due_at)
+        (transition.delivery, transition.after.next_at)
         for transition in transitions
-        if transition.after.status is Status.WAITING and transition.after.due_at is not None
+        if transition.after.next_at is not None
     ]
-    held = [transition.delivery for transition in transitions if transition.after.status is Status.HELD]
+    held = [
+        transition.delivery
+        for transition in transitions
+        if transition.after.status is Status.HELD and transition.after.next_at is None
+    ]
     changes: dict[UUID, lanes.LaneChange] = {}
     for transition in transitions:
-        if transition.counted or not transition.after.status.terminal or transition.started is None:
+        if transition.counted or transition.after.open or transition.started is None:
             endpoint = transition.before.endpoint
             lane = transition.lane or endpoint
             before = changes.get(lane)

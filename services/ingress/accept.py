@@ -6,10 +6,12 @@ message, body, fact and outbox row in one statement.
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
+import msgspec
 
 from libs.common.contracts import ledger
 from libs.common.domain import ids
@@ -28,8 +30,19 @@ from libs.common.runtime.batcher import Batcher, StoppedError
 from libs.common.runtime.clock import monotonic, random_bytes
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
+from libs.common.runtime.schemas.payload import Violation
 from services.ingress import claims, metrics
-from services.ingress.candidate import Acceptance, Accepted, Candidate, Claim, Duplicate, Forbidden
+from services.ingress.candidate import (
+    FAULTLESS,
+    Acceptance,
+    Accepted,
+    Candidate,
+    Claim,
+    Duplicate,
+    Forbidden,
+    Violating,
+)
+from services.ingress.schemas import Schemas
 
 _LOG: Final = logger("accept")
 MAX_BATCH_MESSAGES: Final = 256
@@ -76,6 +89,7 @@ class Acceptor:
         self._epoch = epoch
         self._lifetime = lifetime
         self._committed = committed
+        self._schemas = Schemas(snapshot)
         self._waiting_bytes = 0
         self.batcher: Batcher[Candidate, Acceptance] = Batcher(
             self._write,
@@ -93,6 +107,9 @@ class Acceptor:
             UnavailableError: Postgres does not answer, or too much waits for it already.
             UnstorableError: Postgres does not take this message.
         """
+        finding = self._schemas.check(candidate)
+        if finding is not FAULTLESS:
+            candidate = replace(candidate, finding=finding)
         size = len(candidate.body)
         if self._waiting_bytes + size > MAX_WAITING_BYTES:
             raise UnavailableError("too much waits to be committed")
@@ -114,6 +131,10 @@ class Acceptor:
             self._waiting_bytes -= size
             metrics.WAITING_BYTES.set(self._waiting_bytes)
         _count(candidate, acceptance)
+        if isinstance(acceptance, Violating):
+            # A key is judged before the content: under one that was used, the first answer is given again.
+            first = [await self.holder(claim) for claim in candidate.claims]
+            return next(filter(None, first), acceptance)
         return acceptance
 
     async def holder(self, claim: Claim) -> Duplicate | None:
@@ -163,20 +184,24 @@ class Acceptor:
             acceptances = [(next(verdicts) or each) if isinstance(each, Accepted) else each for each in acceptances]
             accepted = [each.message for each in acceptances if isinstance(each, Accepted)]
             if accepted:
-                await _insert(connection, accepted, epoch=self._epoch)
+                violations = [each.violations for each in acceptances if isinstance(each, Accepted)]
+                await _insert(connection, accepted, violations, epoch=self._epoch)
             reach(Failpoint.ACCEPT_IN_TRANSACTION)
         return acceptances
 
     async def _judge(self, candidates: Sequence[Candidate], version: int, at: datetime) -> list[Acceptance]:
-        """The messages to be, or why not: what was authorised by an older registry is authorised again."""
+        """The messages to be, or why not: what an older registry was asked about is asked again."""
         await self._snapshot.catch_up(version)
         judged: list[Acceptance] = []
         for candidate in candidates:
             error = candidate.authorise() if candidate.registry_version < version else None
+            finding = self._schemas.check(candidate) if candidate.registry_version < version else candidate.finding
             if error is not None:
                 judged.append(Forbidden(error=error))
+            elif finding.enforced:
+                judged.append(Violating(violations=finding.violations))
             else:
-                judged.append(Accepted(message=_message(candidate, version, at)))
+                judged.append(Accepted(message=_message(candidate, version, at), violations=finding.violations))
         return judged
 
 
@@ -199,7 +224,9 @@ def _message(candidate: Candidate, version: int, at: datetime) -> Message:
     )
 
 
-async def _insert(connection: Connection, messages: Sequence[Message], *, epoch: int) -> None:
+async def _insert(
+    connection: Connection, messages: Sequence[Message], violations: Sequence[tuple[Violation, ...]], *, epoch: int
+) -> None:
     salts = [random_bytes(_SALT_BYTES) for _ in messages]
     facts = [ledger.encode(_fact(message)) for message in messages]
     first = messages[0]  # version and time are the batch's
@@ -207,13 +234,15 @@ async def _insert(connection: Connection, messages: Sequence[Message], *, epoch:
         """
         WITH message AS (
             INSERT INTO hookledger.message (id, org, app, event_type, channels, event_id, origin, source, content_type,
-                body_hash, body_bytes, publish, registry_version, accepted_at)
+                body_hash, body_bytes, publish, registry_version, accepted_at, schema_violations)
             SELECT u.id, u.org, u.app, u.event_type, string_to_array(u.channels, ','), u.event_id, u.origin, u.source,
-                u.content_type, u.body_hash, u.body_bytes, u.publish, $18, $19
+                u.content_type, u.body_hash, u.body_bytes, u.publish, $18, $19,
+                u.schema_violations::jsonb
             FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[],
-                $9::text[], $10::bytea[], $11::int[], $12::bool[])
+                $9::text[], $10::bytea[], $11::int[], $12::bool[],
+                $21::text[])
                 AS u (id, org, app, event_type, channels, event_id, origin, source, content_type, body_hash, body_bytes,
-                    publish)
+                    publish, schema_violations)
         ), body AS (
             INSERT INTO hookledger.message_body (message, salt, body)
             SELECT u.id, u.salt, u.body
@@ -247,7 +276,13 @@ async def _insert(connection: Connection, messages: Sequence[Message], *, epoch:
         first.registry_version,
         first.accepted_at,
         epoch,
+        [_violations_text(each) for each in violations],
     )
+
+
+def _violations_text(violations: tuple[Violation, ...]) -> str | None:
+    # PostgreSQL's jsonb holds no NUL.
+    return msgspec.json.encode(violations).decode().replace("\\u0000", "") if violations else None
 
 
 def _fact(message: Message) -> MessageAccepted:
@@ -267,5 +302,5 @@ def _count(candidate: Candidate, acceptance: Acceptance) -> None:
             metrics.ACCEPTED.labels(str(candidate.origin)).inc()
         case Duplicate(kind=kind):
             metrics.DUPLICATES.labels(str(kind)).inc()
-        case Forbidden():
+        case Forbidden() | Violating():
             pass

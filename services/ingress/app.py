@@ -12,6 +12,7 @@ import msgspec
 from aio_pika.abc import AbstractIncomingMessage
 from aiohttp import web
 
+from libs.common.postgres.key_use import KeyUse
 from libs.common.postgres.migrate import epoch as ledger_epoch
 from libs.common.postgres.pool import CONNECTION_ERRORS, DatabaseUnavailableError, Pool, answers, open_pool, reason
 from libs.common.postgres.snapshot import RegistrySnapshot
@@ -88,6 +89,7 @@ class Ingress:
         self._directory = Directory(self._snapshot)
         self._rejections = Rejections(pool)
         self._broker = self._make_broker()
+        self._key_use = KeyUse(pool)
         self._publisher = EnvelopePublisher(self._broker)
         self._ended = asyncio.Event()
 
@@ -108,6 +110,7 @@ class Ingress:
                     group.create_task(self._acceptor.batcher.run()),
                     group.create_task(self._publisher.run()),
                     group.create_task(self._rejections.run()),
+                    group.create_task(self._key_use.run()),
                 ]
                 group.create_task(self._broker.run())
                 group.create_task(self._keep_current())
@@ -175,13 +178,13 @@ class Ingress:
         app = web.Application(middlewares=middlewares((UnavailableError,)))
         add_health(app, {"postgres": database, "rabbitmq": broker})
         Inbound(self._acceptor, self._directory, self._rejections, body_seconds=body_seconds).add_routes(app)
-        Messages(self._acceptor, self._directory, registry, body_seconds=body_seconds).add_routes(app)
+        Messages(self._acceptor, self._directory, registry, self._key_use, body_seconds=body_seconds).add_routes(app)
         FrontDoor(registry, body_seconds=body_seconds).add_routes(app)
         return app
 
     async def _drain(self, door: AsyncExitStack, writing: Sequence[asyncio.Task[None]]) -> None:
         """Take nothing more, finish what is in hand, and write what it left, within the grace."""
-        accepting, publishing, rejecting = writing
+        accepting, publishing, rejecting, noting = writing
         try:
             async with asyncio.timeout(self._settings.stop_grace_ms / 1000 + CLOSE_SECONDS):
                 await self._broker.stop_consuming()
@@ -190,7 +193,8 @@ class Ingress:
                 await accepting
                 self._publisher.stop()
                 self._rejections.stop()
-                await asyncio.gather(publishing, rejecting)
+                self._key_use.stop()
+                await asyncio.gather(publishing, rejecting, noting)
         except TimeoutError:
             # Whoever waits for an answer gets none, and will come again; what was committed is in the outbox.
             _LOG.warning("ingress.stopped_undrained", waiting=len(self._acceptor.batcher))

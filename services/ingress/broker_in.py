@@ -21,10 +21,11 @@ from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.ingress.accept import Acceptor, UnavailableError, UnstorableError
-from services.ingress.candidate import Forbidden
+from services.ingress.candidate import Forbidden, Violating
 from services.ingress.directory import Directory
 from services.ingress.event_in import application_of, candidate_of, organisation_of
 from services.ingress.poison import Parking, PoisonError
+from services.ingress.schemas import told
 
 _LOG: Final = logger("broker_in")
 PREFETCH: Final = 32
@@ -148,6 +149,9 @@ class BrokerIn:
             raise PoisonError(str(error), org=organisation.id, app=app.id) from None
         if isinstance(acceptance, Forbidden):
             raise PoisonError(str(acceptance.error.detail), org=organisation.id, app=app.id)
+        if isinstance(acceptance, Violating):
+            reason = f"the schema of {event.type} is violated: {told(acceptance.violations)}"
+            raise PoisonError(reason, org=organisation.id, app=app.id)
 
 
 def _read(incoming: AbstractIncomingMessage, organisation: RegistryObject) -> list[carried.Carried]:

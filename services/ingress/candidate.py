@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from uuid import UUID
 
 from libs.common.domain.facts import Origin
 from libs.common.domain.message import JSON, Message
 from libs.common.runtime.http import ApiError
+from libs.common.runtime.schemas.payload import Violation
 
 
 class KeyKind(StrEnum):
@@ -45,12 +46,24 @@ def claim(app: UUID, kind: KeyKind, parts: tuple[bytes, ...], request: bytes) ->
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """How a payload violates the schema of its event type, and whether the message is refused for it."""
+
+    enforced: bool
+    violations: tuple[Violation, ...]
+
+
+FAULTLESS: Final = Finding(enforced=False, violations=())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A verified event that is to become a message.
 
     Attributes:
         registry_version: of the snapshot by which it was authorised.
         authorise: judges it again by the snapshot as it is then; what forbids it, or None.
+        finding: about its payload, by the same snapshot.
         claims: its keys; the first one that is taken decides what the sender hears.
     """
 
@@ -66,14 +79,16 @@ class Candidate:
     event_id: str | None = None
     source: UUID | None = None
     publish: bool = False
+    finding: Finding = FAULTLESS
     claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """It is committed."""
+    """It is committed. `violations` are those of its event type's schema, where those are only warned of."""
 
     message: Message
+    violations: tuple[Violation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,4 +108,11 @@ class Forbidden:
     error: ApiError
 
 
-Acceptance: TypeAlias = Accepted | Duplicate | Forbidden
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violating:
+    """Its payload violates the schema of its event type, which the organisation enforces."""
+
+    violations: tuple[Violation, ...]
+
+
+Acceptance: TypeAlias = Accepted | Duplicate | Forbidden | Violating

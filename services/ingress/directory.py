@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from libs.common.contracts.credentials import allows, bearer, hash_key, live
+from libs.common.contracts.credentials import allows, bearer, hash_key, is_token, live
 from libs.common.contracts.registry import ApiKeyDocument, ApplicationDocument, Kind, RegistryObject, Scope
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
@@ -55,6 +55,8 @@ class Directory:
         text = bearer(authorization)
         if text is None:
             raise ApiError(401, _UNKNOWN_KEY)
+        if is_token(text):
+            raise ApiError(403, "an application token may not publish messages")
         digest = hash_key(text)
         if self.snapshot.api_key(digest) is None:
             await self.refresh()

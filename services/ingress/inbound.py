@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from aiohttp import web
@@ -28,16 +28,27 @@ from libs.common.domain.signatures.verdict import RefusalReason, Refused
 from libs.common.runtime import ed25519
 from libs.common.runtime.clock import now
 from libs.common.runtime.http import ApiError, json_response
-from services.ingress import metrics
+from services.ingress import metrics, schemas
 from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.body import BodyError, continue_unless_too_large, read_body
-from services.ingress.candidate import Accepted, Candidate, Claim, Duplicate, Forbidden, KeyKind, claim
+from services.ingress.candidate import (
+    Acceptance,
+    Accepted,
+    Candidate,
+    Claim,
+    Duplicate,
+    Forbidden,
+    KeyKind,
+    Violating,
+    claim,
+)
 from services.ingress.directory import Directory
 from services.ingress.rejections import Rejection, Rejections, kept_headers
 
 REPLAYED: Final = "Idempotent-Replayed"
 _CREDIBLE_BUT_LATE: Final = frozenset({RefusalReason.STALE, RefusalReason.FUTURE})
 _LONGEST_CONTENT_TYPE: Final = 256
+_LONGEST_REASON: Final = 500
 
 
 class RejectedError(ApiError):
@@ -49,7 +60,7 @@ class RejectedError(ApiError):
         detail: for the sender.
     """
 
-    def __init__(self, status: int, reason: str, detail: str) -> None:
+    def __init__(self, status: int, reason: str, detail: str | list[dict[str, Any]]) -> None:
         super().__init__(status, detail)
         self.reason = reason
 
@@ -125,10 +136,13 @@ class Inbound:
                 return _answer(scheme, first, bare=bare, headers={REPLAYED: "true"})
             case Forbidden(error=error):
                 raise error
+            case Violating(violations=violations):
+                detail = schemas.refusal(violations, "body").detail
+                raise RejectedError(422, f"schema: {schemas.told(violations)}"[:_LONGEST_REASON], detail)
 
     async def _commit(
         self, source: RegistryObject, arrived: Request, identity: Identity, content_type: str
-    ) -> Accepted | Duplicate | Forbidden:
+    ) -> Acceptance:
         assert source.app is not None, "a source belongs to an application"
         claims: tuple[Claim, ...] = ()
         if identity.event_id is not None:

@@ -9,11 +9,12 @@ from aiohttp import web
 from libs.common.contracts.registry import RegistryObject
 from libs.common.domain.facts import Origin
 from libs.common.domain.message import MAX_BODY_BYTES
+from libs.common.postgres.key_use import KeyUse
 from libs.common.runtime.http import ApiError, invalid, json_response
-from services.ingress import message_in
+from services.ingress import message_in, schemas
 from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.body import continue_unless_too_large, read_body
-from services.ingress.candidate import Accepted, Candidate, Claim, Duplicate, Forbidden, KeyKind, claim
+from services.ingress.candidate import Accepted, Candidate, Claim, Duplicate, Forbidden, KeyKind, Violating, claim
 from services.ingress.directory import Directory
 from services.ingress.inbound import REPLAYED
 from services.ingress.message_in import MessageIn
@@ -27,10 +28,13 @@ _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 class Messages:
     """The handler of message creation."""
 
-    def __init__(self, acceptor: Acceptor, directory: Directory, registry: Registry, *, body_seconds: float) -> None:
+    def __init__(
+        self, acceptor: Acceptor, directory: Directory, registry: Registry, key_use: KeyUse, *, body_seconds: float
+    ) -> None:
         self._acceptor = acceptor
         self._directory = directory
         self._registry = registry
+        self._key_use = key_use
         self._body_seconds = body_seconds
 
     def add_routes(self, app: web.Application) -> None:
@@ -49,7 +53,9 @@ class Messages:
         if "Content-Encoding" in request.headers:
             raise ApiError(415, "an encoded body is not taken: send it plain")
         body = await read_body(request, most=MAX_BODY_BYTES, seconds=self._body_seconds)
-        org = self._directory.known_key(key_hash).org
+        key = self._directory.known_key(key_hash)
+        self._key_use.note(key.id)
+        org = key.org
         named = request.match_info["app"]
         app = await self._directory.fresh_application(org, named)
         repetition = None if app is None else self._repetition(request, key_hash, app, body)
@@ -112,6 +118,8 @@ class Messages:
                 raise ApiError(409, "a message with this eventId was accepted already")
             case Forbidden(error=forbidden):
                 raise forbidden
+            case Violating(violations=violations):
+                raise schemas.refusal(violations, "body", "payload")
 
     def _repetition(self, request: web.Request, key_hash: str, app: RegistryObject, body: bytes) -> Claim | None:
         """The claim of the request's `Idempotency-Key`, of that API key and path."""

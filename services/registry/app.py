@@ -10,7 +10,9 @@ from aiohttp import web
 
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.postgres import pool as postgres
-from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, DatabaseUnavailableError, open_pool
+from libs.common.postgres.fingerprints import fingerprint_key
+from libs.common.postgres.key_use import KeyUse
+from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, DatabaseUnavailableError, Pool, open_pool
 from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
 from libs.common.rabbitmq.consuming import Consumer
@@ -18,13 +20,16 @@ from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.http import add_health, middlewares
 from libs.common.runtime.listening import listening
 from libs.common.runtime.logs import logger
+from libs.common.runtime.sealing import MasterKeys, SealError
 from libs.common.runtime.service import StartError
 from libs.common.runtime.settings import parse_master_keys, parse_networks
 from services.registry.announcing import Announcer
 from services.registry.answers import forget_old
+from services.registry.app_tokens import forget_expired
 from services.registry.authentication import Authentication
 from services.registry.calls import MAX_BODY_BYTES, REGISTRY, Registry
 from services.registry.gone import GoneEndpoints
+from services.registry.retention import erase_old_payloads
 from services.registry.routes import add_routes
 from services.registry.settings import RegistrySettings
 
@@ -33,6 +38,7 @@ POOL_SIZE: Final = 16
 SWEEP_SECONDS: Final = 30.0
 CLOCK_SECONDS: Final = 10.0
 FORGET_SECONDS: Final = 600.0
+ERASE_SECONDS: Final = 3600.0
 CLOSE_SECONDS: Final = 5.0
 
 
@@ -50,15 +56,17 @@ async def serve(settings: RegistrySettings, stopping: asyncio.Event) -> None:
         pool = await open_pool(settings.database_url, "registry", size=POOL_SIZE, custom_plans=True)
     except DatabaseUnavailableError as error:
         raise StartError(str(error)) from error
-    registry = Registry(
-        pool=pool,
-        master_keys=master_keys,
-        addresses=addresses,
-        authentication=Authentication(pool),
-        announcer=Announcer(),
-    )
     try:
-        await _serve(settings, stopping, registry)
+        key_use = KeyUse(pool)
+        registry = Registry(
+            pool=pool,
+            master_keys=await _with_fingerprints(pool, master_keys),
+            addresses=addresses,
+            authentication=Authentication(pool, key_use),
+            announcer=Announcer(),
+            public_url=settings.public_url,
+        )
+        await _serve(settings, stopping, registry, key_use)
     finally:
         try:
             await asyncio.wait_for(pool.close(), CLOSE_SECONDS)
@@ -66,7 +74,19 @@ async def serve(settings: RegistrySettings, stopping: asyncio.Event) -> None:
             pool.terminate()
 
 
-async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: Registry) -> None:
+async def _with_fingerprints(pool: Pool, master_keys: MasterKeys) -> MasterKeys:
+    """The master keys, with the installation's key for fingerprints.
+
+    Where that does not open the registry still starts: who has lost a master key must be able to rotate the secrets.
+    """
+    try:
+        return master_keys.with_fingerprint_key(await fingerprint_key(pool, master_keys))
+    except SealError as error:
+        _LOG.error("master_key.missing", reason=str(error), means="older secrets do not open: see `hookledger secrets`")
+        return master_keys
+
+
+async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: Registry, key_use: KeyUse) -> None:
     names = Names(settings.amqp_prefix)
     gone = GoneEndpoints(registry.pool, registry.announcer)
     consumer = Consumer(queue=names.deliveries_queue, handle=gone.handle, limited=True)
@@ -81,10 +101,13 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.run())
             announcing = group.create_task(registry.announcer.run(broker))
+            noting = group.create_task(key_use.run())
             repeating = [
                 group.create_task(_repeat("sweep", gone.sweep, SWEEP_SECONDS)),
                 group.create_task(_repeat("clock", lambda: postgres.follow_clock(registry.pool), CLOCK_SECONDS)),
                 group.create_task(_repeat("forget", lambda: forget_old(registry.pool), FORGET_SECONDS)),
+                group.create_task(_repeat("tokens", lambda: forget_expired(registry.pool), FORGET_SECONDS)),
+                group.create_task(_repeat("payloads", lambda: erase_old_payloads(registry.pool), ERASE_SECONDS)),
             ]
             await stopping.wait()
             for task in repeating:
@@ -93,7 +116,8 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
             # The requests in hand end here; what they changed is still announced.
             await door.aclose()
             registry.announcer.stop()
-            await announcing
+            key_use.stop()
+            await asyncio.gather(announcing, noting)
             broker.close()
 
 

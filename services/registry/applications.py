@@ -74,7 +74,7 @@ async def create(call: Call, changes: Changes) -> Answer:
             if reuse:
                 return ok(_out(existing))
             raise conflict("an application with this uid exists already")
-    created = await changes.create(Kind.APPLICATION, new_id(), _document(body), org=call.caller.org, uid=body.uid)
+    created = await changes.create(Kind.APPLICATION, new_id(), document_of(body), org=call.caller.org, uid=body.uid)
     return ok(_out(created), 201)
 
 
@@ -90,12 +90,12 @@ async def put(call: Call, changes: Changes) -> Answer:
     found = await objects.find(call, Kind.APPLICATION, path)
     if found is not None:
         uid = objects.put_uid(found, path, body.uid)
-        return ok(_out(await changes.update(found, _document(body), uid=uid)))
+        return ok(_out(await changes.update(found, document_of(body), uid=uid)))
     uid = objects.new_uid(Kind.APPLICATION, path)
     if uid is None:
         raise not_found("application")
     created = await changes.create(
-        Kind.APPLICATION, new_id(), _document(body), org=call.caller.org, uid=body.uid or uid
+        Kind.APPLICATION, new_id(), document_of(body), org=call.caller.org, uid=body.uid or uid
     )
     return ok(_out(created), 201)
 
@@ -123,7 +123,12 @@ async def delete(call: Call, changes: Changes) -> Answer:
     return NO_CONTENT
 
 
-def _document(body: ApplicationIn) -> ApplicationDocument:
+def document_of(body: ApplicationIn) -> ApplicationDocument:
+    """The document of an application that is created or replaced.
+
+    Raises:
+        ApiError: 422.
+    """
     return ApplicationDocument(
         name=body.name,
         metadata=checked_metadata(body.metadata),

@@ -33,6 +33,7 @@ STATUS_CODE_CLASS: Final = choice(
 ENDPOINT: Final = text("endpoint_id", "Only attempts at this endpoint.")
 FILTER_BY_ENDPOINT: Final = (*FILTER, statuses.STATUS, STATUS_CODE_CLASS)
 FILTER_BY_MESSAGE: Final = (*FILTER_BY_ENDPOINT, ENDPOINT)
+EXPUNGED: Final = "EXPUNGED"
 _WITHOUT_ANSWER: Final = {
     ABANDONED: "not sent: the dispatcher was stopping",
     UNKNOWN: "the outcome is not known: the dispatcher died meanwhile",
@@ -80,7 +81,8 @@ async def list_by_endpoint(call: Call) -> Answer:
             # In flight: looked for among the endpoint's newest deliveries only, because there is no index of those in
             # flight, which would cost each attempt a write; another attempt shows when it has ended.
             """
-            SELECT t.*, CASE WHEN $11 THEN c.response END AS response, c.url_query, e.data ->> 'url' AS endpoint_url
+            SELECT t.*, CASE WHEN $11 THEN c.response END AS response, c.erased, c.url_query,
+                e.data ->> 'url' AS endpoint_url
             FROM (
                 (SELECT a.attempt, a.delivery, a.app, a.message, a.endpoint, a.result, a.status, a.failure, a.url,
                     a.total_us, a.trigger, a.started_at
@@ -94,7 +96,7 @@ async def list_by_endpoint(call: Call) -> Answer:
                 ORDER BY a.attempt :direction LIMIT $4)
                 UNION ALL
                 (SELECT s.attempt, s.delivery, s.app, s.message, s.endpoint, 'sending', NULL, NULL, NULL,
-                    NULL, 'scheduled', s.updated_at
+                    NULL, CASE WHEN s.beside IS NULL THEN 'scheduled' ELSE 'manual' END, s.updated_at
                 FROM (SELECT * FROM projection_1.delivery_state WHERE endpoint = $1 ORDER BY delivery DESC LIMIT 500) s
                 JOIN hookledger.message m ON m.id = s.message
                 WHERE s.status = 'sending' AND s.app = $2 AND s.attempt :beyond $3
@@ -132,14 +134,15 @@ async def list_by_message(call: Call) -> Answer:
     rows = await call.connection.fetch(
         page.directed(
             """
-            SELECT t.*, CASE WHEN $11 THEN c.response END AS response, c.url_query, e.data ->> 'url' AS endpoint_url
+            SELECT t.*, CASE WHEN $11 THEN c.response END AS response, c.erased, c.url_query,
+                e.data ->> 'url' AS endpoint_url
             FROM (
                 SELECT a.attempt, a.delivery, a.app, a.message, a.endpoint, a.result, a.status, a.failure, a.url,
                     a.total_us, a.trigger, a.started_at
                 FROM projection_1.attempt a WHERE a.message = $1
                 UNION ALL
                 SELECT s.attempt, s.delivery, s.app, s.message, s.endpoint, 'sending', NULL, NULL, NULL,
-                    NULL, 'scheduled', s.updated_at
+                    NULL, CASE WHEN s.beside IS NULL THEN 'scheduled' ELSE 'manual' END, s.updated_at
                 FROM projection_1.delivery_state s WHERE s.message = $1 AND s.status = 'sending'
             ) t
             JOIN hookledger.message m ON m.id = t.message
@@ -181,14 +184,14 @@ async def get(call: Call) -> Answer:
         raise not_found("attempt") from None
     row = await call.connection.fetchrow(
         """
-        SELECT t.*, c.response, c.url_query, e.data ->> 'url' AS endpoint_url
+        SELECT t.*, c.response, c.erased, c.url_query, e.data ->> 'url' AS endpoint_url
         FROM (
             SELECT a.attempt, a.delivery, a.app, a.message, a.endpoint, a.result, a.status, a.failure, a.url,
                 a.total_us, a.trigger, a.started_at
             FROM projection_1.attempt a WHERE a.message = $1 AND a.attempt = $3
             UNION ALL
             SELECT s.attempt, s.delivery, s.app, s.message, s.endpoint, 'sending', NULL, NULL, NULL,
-                NULL, 'scheduled', s.updated_at
+                NULL, CASE WHEN s.beside IS NULL THEN 'scheduled' ELSE 'manual' END, s.updated_at
             FROM projection_1.delivery_state s WHERE s.message = $1 AND s.status = 'sending' AND s.attempt = $3
         ) t
         LEFT JOIN hookledger.attempt_content c ON c.delivery = t.delivery AND c.attempt = t.attempt
@@ -244,6 +247,8 @@ def _out(row: asyncpg.Record | Mapping[str, Any], *, content: bool) -> AttemptOu
 
 def _response(row: asyncpg.Record | Mapping[str, Any]) -> str:
     """What the receiver said; where it said nothing, why."""
+    if row["erased"]:
+        return EXPUNGED
     if row["response"] is not None:
         return cast("bytes", row["response"]).decode("utf-8", "replace")
     if row["status"] is not None:

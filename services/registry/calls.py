@@ -11,7 +11,6 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from libs.common.contracts.operations import Access, Operation, QueryParameter
-from libs.common.contracts.registry import Scope
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.postgres.pool import CONNECT_SECONDS, Connection, Pool, transaction
 from libs.common.postgres.registry import Changes, changing
@@ -19,6 +18,7 @@ from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.http import ApiError
 from libs.common.runtime.logs import logger
 from libs.common.runtime.sealing import MasterKeys
+from services.registry.access import ACCESS
 from services.registry.announcing import Announcer
 from services.registry.answers import Answer, Claim
 from services.registry.authentication import Authentication, Caller
@@ -41,6 +41,8 @@ class Registry:
     addresses: AddressPolicy
     authentication: Authentication
     announcer: Announcer
+    public_url: str
+    """How users reach the platform, without a trailing slash; empty: as the request came."""
 
 
 REGISTRY: Final = web.AppKey("registry", Registry)
@@ -82,8 +84,6 @@ class Call:
         return parse_body(self.body, kind)
 
 
-READS: Final = Access(scope=Scope.READ)
-CHANGES: Final = Access(scope=Scope.ADMIN)
 Read: TypeAlias = Callable[[Call], Awaitable[Answer]]
 Write: TypeAlias = Callable[[Call, Changes], Awaitable[Answer]]
 
@@ -104,9 +104,9 @@ def read(
     *,
     query: tuple[QueryParameter, ...] = (),
     refusals: tuple[int, ...] = (),
-    access: Access = READS,
 ) -> Route:
     """GET: it only reads."""
+    access = ACCESS["GET", path]
     operation = Operation(
         method="GET",
         path=path,
@@ -132,9 +132,9 @@ def write(
     body_required: bool = True,
     query: tuple[QueryParameter, ...] = (),
     refusals: tuple[int, ...] = (),
-    access: Access = CHANGES,
 ) -> Route:
     """Another method: it changes the registry."""
+    access = ACCESS[method, path]
     operation = Operation(
         method=method,
         path=path,
@@ -155,7 +155,7 @@ def _reading(operation: Operation, access: Access, handler: Read) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         registry = request.app[REGISTRY]
-        caller = await registry.authentication.caller(request.headers.get("Authorization"), access.scope)
+        caller = await registry.authentication.caller(request.headers.get("Authorization"), access)
         async with registry.pool.acquire(timeout=CONNECT_SECONDS) as connection:
             call = Call(registry=registry, caller=caller, request=request, connection=connection, operation=operation)
             try:
@@ -171,9 +171,10 @@ def _writing(operation: Operation, access: Access, handler: Write) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         registry = request.app[REGISTRY]
-        caller = await registry.authentication.caller(request.headers.get("Authorization"), access.scope)
+        authorization = request.headers.get("Authorization")
+        caller = await registry.authentication.caller(authorization, access)
         body = await _read_body(request)
-        claim = Claim.of(request, body, key=caller.key, org=caller.org) if request.method == "POST" else None
+        claim = Claim.of(request, body, key=caller.id, org=caller.org) if request.method == "POST" else None
         version = 0
         async with transaction(registry.pool) as connection:
             if claim is not None:
@@ -189,7 +190,9 @@ def _writing(operation: Operation, access: Access, handler: Write) -> Handler:
                 body=body,
             )
             try:
-                async with changing(connection, f"key:{caller.key}") as changes:
+                async with changing(connection, caller.actor) as changes:
+                    # Once more, now that nobody else changes the registry: it may have been revoked since.
+                    await registry.authentication.caller(authorization, access, within=connection)
                     answer = await handler(call, changes)
                 version = changes.made[-1].registry_version if changes.made else 0
             except ApiError as refusal:
@@ -202,7 +205,7 @@ def _writing(operation: Operation, access: Access, handler: Write) -> Handler:
                 await claim.keep(connection, registry.master_keys, answer)
         if version:
             reach(Failpoint.CHANGE_COMMITTED)
-            _LOG.info("registry.changed", version=version, key=str(caller.key), method=request.method)
+            _LOG.info("registry.changed", version=version, actor=caller.actor, method=request.method)
             registry.announcer.announce(version)
         return answer.response()
 

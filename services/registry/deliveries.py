@@ -26,7 +26,7 @@ ENDPOINT: Final = text("endpointId", "Only deliveries to this endpoint, by id or
 STATUS: Final = texts("status", "Only deliveries that have one of these statuses.", list(Status))
 FILTER: Final = (*ORDERED_PAGE, MESSAGE, ENDPOINT, STATUS)
 
-_IDS: Final = {"attempt": Prefix.ATTEMPT, "message": Prefix.MESSAGE, "source": Prefix.SOURCE}
+_IDS: Final = {"attempt": Prefix.ATTEMPT, "message": Prefix.MESSAGE, "source": Prefix.SOURCE, "job": Prefix.JOB}
 _NAMES: Final = {name: f"{name}Id" for name in _IDS}
 
 
@@ -115,7 +115,7 @@ async def skip(call: Call, _: Changes) -> Answer:
     await call.connection.execute(
         "INSERT INTO hookledger.skip_request (delivery, actor) VALUES ($1, $2) ON CONFLICT DO NOTHING",
         delivery["delivery"],
-        f"key:{call.caller.key}",
+        call.caller.actor,
     )
     return ok(_out(delivery), 202)
 

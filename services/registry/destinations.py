@@ -44,7 +44,7 @@ async def attempted_messages(call: Call) -> Answer:
     rows = await call.connection.fetch(
         page.directed(
             """
-            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at,
+            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at, m.schema_violations,
                 b.message IS NOT NULL AS kept, CASE WHEN $9 THEN b.body END AS body,
                 s.status, s.attempts, s.due_at
             FROM projection_1.delivery_state s

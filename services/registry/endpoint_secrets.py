@@ -22,14 +22,15 @@ _SDK_READS_SECRET: Final = 2
 
 
 class EndpointSecretRotateIn(In, frozen=True):
-    """A secret of one's own, and how long the old one goes on signing."""
+    """A secret of one's own, or the kind of a new one (else as before), and how long the old one goes on signing."""
 
     key: str | None = None
+    secret_type: secrets.SecretType | None = None
     grace_period_seconds: secrets.GraceSeconds | None = None
 
 
 class EndpointSecretOut(Out):
-    """A secret in the open."""
+    """A secret in the open; of a pair of keys the public one, since nobody but us needs the other."""
 
     key: str
 
@@ -37,13 +38,14 @@ class EndpointSecretOut(Out):
 async def get(call: Call) -> Answer:
     """Get the secret of an endpoint, where the organisation's secrets may be read again."""
     found = await endpoint(call)
+    newest = cast("EndpointDocument", found.document).keys[0]
+    if newest.public_key is not None:
+        return ok(EndpointSecretOut(key=newest.public_key))
     organisation = await objects.organisation(call)
     if organisation.secret_reveal is not SecretReveal.ALWAYS:
         raise ApiError(
             403, "an endpoint's secret is shown once, when it is created: rotate it, or pass one of your own"
         )
-    document = cast("EndpointDocument", found.document)
-    newest = document.keys[0]
     return ok(EndpointSecretOut(key=await secrets.reveal(call.connection, call.registry.master_keys, newest.id)))
 
 
@@ -57,21 +59,26 @@ async def rotate(call: Call, changes: Changes) -> Answer:
     found = await endpoint(call)
     organisation = await objects.organisation(call)
     document = cast("EndpointDocument", found.document)
-    text = secrets.checked(body.key, ["body", "key"])
+    kind = body.secret_type
+    if body.key is None and kind is None and document.keys[0].public_key is not None:
+        kind = secrets.SecretType.ED25519
+    text = secrets.for_endpoint(body.key, kind, ["body", "key"])
     seconds = secrets.DEFAULT_GRACE_SECONDS if body.grace_period_seconds is None else body.grace_period_seconds
     keys = await secrets.rotate(
         call.connection,
         call.registry.master_keys,
-        text or secrets.generate(),
+        text,
         owner=found.id,
         org=found.org,
         keys=document.keys,
         grace=timedelta(seconds=seconds),
         most_old=MOST_OLD_KEYS,
+        others=tuple(document.sealed_headers.values()),
     )
+    secrets.check_profile(document.profile, keys[0])
     await changes.update(found, replace(document, keys=keys), uid=found.uid, verb=Verb.SECRET_ROTATED)
-    only_now = text is None and organisation.secret_reveal is SecretReveal.ONCE
+    only_now = body.key is None and organisation.secret_reveal is SecretReveal.ONCE
     sdk = _SDK.match(call.request.headers.get("User-Agent", ""))
     if only_now or (sdk is not None and int(sdk[1]) >= _SDK_READS_SECRET):
-        return ok(EndpointSecretOut(key=await secrets.reveal(call.connection, call.registry.master_keys, keys[0].id)))
+        return ok(EndpointSecretOut(key=keys[0].public_key or text))
     return NO_CONTENT

@@ -17,6 +17,7 @@ from libs.common.contracts.registry import (
     Schedule,
     Share,
     TimeoutMs,
+    UnknownEventTypes,
 )
 from libs.common.domain import ids
 from libs.common.domain.endpoint import Profile
@@ -25,19 +26,21 @@ from libs.common.domain.urls import UrlRefusal, parse_target
 from libs.common.postgres.registry import Changes
 from libs.common.runtime.clock import new_id
 from libs.common.runtime.http import invalid
-from services.registry import objects, secrets
+from services.registry import event_types, objects, secrets
 from services.registry.answers import NO_CONTENT, Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import (
     Channels,
     Description,
     EventTypes,
+    Expression,
     In,
     Metadata,
     Out,
     Rate,
     RetrySchedule,
     Uid,
+    checked_expression,
     checked_metadata,
     distinct,
     either,
@@ -45,10 +48,11 @@ from services.registry.fields import (
 )
 from services.registry.paging import read_page
 from services.registry.parsing import conflict, not_found
+from services.registry.sealed_headers import with_headers
 
 
 class EndpointIn(In, frozen=True):
-    """A whole endpoint. `secret` counts on creation only; afterwards it is rotated."""
+    """A whole endpoint. `secret` and `headers` count on creation only; afterwards they have paths of their own."""
 
     url: str
     uid: Uid | None = None
@@ -57,10 +61,12 @@ class EndpointIn(In, frozen=True):
     event_types: EventTypes | UnsetType | None = UNSET
     filter_types: EventTypes | UnsetType | None = UNSET
     channels: Channels | None = None
+    filter: Expression | None = None
     metadata: Metadata | None = None
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
     secret: str | None = None
+    secret_type: secrets.SecretType | None = None
     profile: Profile = Profile.STANDARD
     retry_schedule: RetrySchedule | None = None
     retry_client_errors: bool | None = None
@@ -69,6 +75,7 @@ class EndpointIn(In, frozen=True):
     max_age: MaxAge | None = None
     ordered: bool = False
     on_exhausted: OnExhausted = OnExhausted.RELEASE
+    headers: dict[str, str] | None = None
 
 
 class EndpointPatch(In, frozen=True):
@@ -81,6 +88,7 @@ class EndpointPatch(In, frozen=True):
     event_types: EventTypes | UnsetType | None = UNSET
     filter_types: EventTypes | UnsetType | None = UNSET
     channels: Channels | UnsetType | None = UNSET
+    filter: Expression | UnsetType | None = UNSET
     metadata: Metadata | UnsetType | None = UNSET
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
@@ -106,6 +114,7 @@ class EndpointOut(Out):
     event_types: tuple[str, ...] | None
     filter_types: tuple[str, ...] | None
     channels: tuple[str, ...] | None
+    filter: str | None
     metadata: dict[str, str]
     rate_limit: int | None
     throttle_rate: int | None
@@ -130,6 +139,18 @@ async def endpoint(call: Call) -> RegistryObject:
     """
     app = await objects.application(call)
     return await objects.require(call, Kind.ENDPOINT, call.named("endpoint"), app=app.id)
+
+
+async def enabled_endpoint(call: Call) -> RegistryObject:
+    """As `endpoint`.
+
+    Raises:
+        ApiError: 404; 409, it is disabled, so that nothing can be sent to it.
+    """
+    found = await endpoint(call)
+    if cast("EndpointDocument", found.document).disabled:
+        raise conflict("the endpoint is disabled: enable it first")
+    return found
 
 
 async def list_all(call: Call) -> Answer:
@@ -166,9 +187,17 @@ async def put(call: Call, changes: Changes) -> Answer:
         if uid is None:
             raise not_found("endpoint")
         return await _create(call, changes, app.id, body, body.uid or uid)
-    keys = cast("EndpointDocument", found.document).keys
+    old = cast("EndpointDocument", found.document)
     uid = objects.put_uid(found, path, body.uid)
-    return ok(out(await changes.update(found, await _document(call, body, keys), uid=uid)))
+    secrets.check_profile(body.profile, old.keys[0])
+    document = replace(
+        await _document(call, body, old.keys),
+        transformation=old.transformation,
+        headers=old.headers,
+        sealed_headers=old.sealed_headers,
+    )
+    await _check_event_types(call, document, old)
+    return ok(out(await changes.update(found, document, uid=uid)))
 
 
 async def patch(call: Call, changes: Changes) -> Answer:
@@ -183,6 +212,8 @@ async def patch(call: Call, changes: Changes) -> Answer:
         disabled=given(body.disabled, old.disabled),
         event_types=distinct(given(either(body.event_types, body.filter_types), old.event_types)),
         channels=distinct(given(body.channels, old.channels)),
+        filter=checked_expression(given(body.filter, old.filter), "filter"),
+        transformation=old.transformation,
         metadata=checked_metadata(given(body.metadata, old.metadata)),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), old.throttle_rate),
         profile=given(body.profile, old.profile),
@@ -194,7 +225,11 @@ async def patch(call: Call, changes: Changes) -> Answer:
         ordered=given(body.ordered, old.ordered),
         on_exhausted=given(body.on_exhausted, old.on_exhausted),
         keys=old.keys,
+        headers=old.headers,
+        sealed_headers=old.sealed_headers,
     )
+    await _check_event_types(call, document, old)
+    secrets.check_profile(document.profile, old.keys[0])
     return ok(out(await changes.update(found, document, uid=given(body.uid, found.uid))))
 
 
@@ -212,12 +247,16 @@ async def _create(call: Call, changes: Changes, app: UUID, body: EndpointIn, uid
         if existing is not None and existing.uid == uid:
             raise conflict("an endpoint with this uid exists already in the application")
     identity = new_id()
-    text = secrets.checked(body.secret, ["body", "secret"]) or secrets.generate()
+    text = secrets.for_endpoint(body.secret, body.secret_type, ["body", "secret"])
     document = await _document(call, body, ())
-    key = await secrets.store(call.connection, call.registry.master_keys, text, owner=identity, org=call.caller.org)
+    await _check_event_types(call, document)
+    seal = secrets.Sealer(call.connection, call.registry.master_keys, owner=identity, org=call.caller.org)
+    key = await seal(text)
+    secrets.check_profile(body.profile, key)
     document = replace(document, keys=(key,))
+    document = await with_headers(document, body.headers or {}, set(), seal)
     created = await changes.create(Kind.ENDPOINT, identity, document, org=call.caller.org, app=app, uid=uid)
-    return ok(out(created, secret=text), 201)
+    return ok(out(created, secret=key.public_key or text), 201)
 
 
 async def _document(call: Call, body: EndpointIn, keys: tuple[KeyReference, ...]) -> EndpointDocument:
@@ -227,6 +266,7 @@ async def _document(call: Call, body: EndpointIn, keys: tuple[KeyReference, ...]
         disabled=body.disabled or False,
         event_types=distinct(given(either(body.event_types, body.filter_types), None)),
         channels=distinct(body.channels),
+        filter=checked_expression(body.filter, "filter"),
         metadata=checked_metadata(body.metadata),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), None),
         profile=body.profile,
@@ -254,6 +294,20 @@ async def _checked_url(call: Call, text: str) -> str:
     return target.text
 
 
+async def _check_event_types(call: Call, new: EndpointDocument, old: EndpointDocument | None = None) -> None:
+    """Where the organisation says so, an endpoint may only name event types that there are, or that it named before.
+
+    Raises:
+        ApiError: 422.
+    """
+    named = set(new.event_types or ()) - set(old.event_types or () if old is not None else ())
+    if not named or (await objects.organisation(call)).unknown_event_types is not UnknownEventTypes.REJECT:
+        return
+    unknown = await event_types.unknown(call, named)
+    if unknown:
+        raise invalid(["body", "eventTypes"], f"there is no event type {unknown[0]}: create it first")
+
+
 def out(item: RegistryObject, secret: str | UnsetType = UNSET) -> EndpointOut:
     """An endpoint as the API shows it."""
     document = cast("EndpointDocument", item.document)
@@ -267,6 +321,7 @@ def out(item: RegistryObject, secret: str | UnsetType = UNSET) -> EndpointOut:
         event_types=document.event_types,
         filter_types=document.event_types,
         channels=document.channels,
+        filter=document.filter,
         metadata=document.metadata,
         rate_limit=document.throttle_rate,
         throttle_rate=document.throttle_rate,

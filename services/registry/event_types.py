@@ -1,20 +1,24 @@
 """Event types: the dotted names that messages carry. A name is its own id; deleting one archives it."""
 
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Annotated, Any, Final, cast
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from libs.common.contracts.registry import EventTypeDocument, Kind, RegistryObject
 from libs.common.postgres.registry import Changes
 from libs.common.postgres.snapshot import object_of
 from libs.common.runtime.clock import new_id
 from libs.common.runtime.http import invalid
+from libs.common.runtime.schemas.cost import BadSchemaError
+from libs.common.runtime.schemas.payload import LONGEST_SCHEMA, PayloadSchema
 from services.registry import objects
 from services.registry.answers import NO_CONTENT, Answer, ok
+from services.registry.authentication import AppToken
 from services.registry.calls import Call
-from services.registry.fields import Description, EventTypeName, In, Out, Uid, given
+from services.registry.fields import Description, EventTypeName, In, Out, Uid, either, given
 from services.registry.paging import Page, read_page
 from services.registry.parameters import flag
 from services.registry.parsing import conflict, not_found
@@ -26,7 +30,8 @@ EXPUNGE: Final = flag("expunge", "Whether it is deleted for good, not archived."
 # Above every name: names are ASCII.
 _ABOVE_ALL_NAMES = "\U0010ffff"
 
-Schemas = dict[str, msgspec.Raw]
+Schemas = Annotated[dict[Uid, msgspec.Raw], Meta(max_length=100)]
+FeatureFlags = Annotated[tuple[Uid, ...], Meta(max_length=100)]
 
 
 class EventTypeUpdate(In, frozen=True):
@@ -36,6 +41,8 @@ class EventTypeUpdate(In, frozen=True):
     archived: bool = False
     deprecated: bool = False
     feature_flag: Uid | None = None
+    feature_flags: FeatureFlags | None = None
+    group_name: Uid | None = None
     schemas: Schemas | None = None
 
 
@@ -52,17 +59,21 @@ class EventTypePatch(In, frozen=True):
     archived: bool | UnsetType = UNSET
     deprecated: bool | UnsetType = UNSET
     feature_flag: Uid | UnsetType | None = UNSET
+    feature_flags: FeatureFlags | UnsetType | None = UNSET
+    group_name: Uid | UnsetType | None = UNSET
     schemas: Schemas | UnsetType | None = UNSET
 
 
 class EventTypeOut(Out):
-    """An event type as the API shows it."""
+    """An event type as the API shows it; `featureFlag` is the first of `featureFlags`."""
 
     name: str
     description: str
     archived: bool
     deprecated: bool
     feature_flag: str | None
+    feature_flags: tuple[str, ...] | None
+    group_name: str | None
     schemas: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
@@ -82,6 +93,9 @@ async def list_all(call: Call) -> Answer:
             WHERE kind = 'event_type' AND (CASE WHEN kind = 'organisation' THEN NULL ELSE org END) = $1
                 AND app IS NULL AND uid :beyond $2 AND deleted_at IS NULL AND uid IS NOT NULL
                 AND ($3 OR NOT coalesce((data ->> 'archived')::boolean, false))
+                AND ($5::text[] IS NULL
+                    OR coalesce(data -> 'featureFlags', data -> 'featureFlag', 'null') IN ('null', '[]')
+                    OR coalesce(data -> 'featureFlags', data -> 'featureFlag') ?| $5)
             ORDER BY uid :direction LIMIT $4
             """
         ),
@@ -89,6 +103,7 @@ async def list_all(call: Call) -> Answer:
         _bound(page),
         archived,
         page.fetched,
+        list(call.caller.feature_flags) if isinstance(call.caller, AppToken) else None,
     )
     return ok(page.of([_out(object_of(row), content=content) for row in rows], lambda item: item.name))
 
@@ -128,12 +143,15 @@ async def patch(call: Call, changes: Changes) -> Answer:
     body = call.content(EventTypePatch)
     found = await _event_type(call)
     old = cast("EventTypeDocument", found.document)
+    flag = UNSET if isinstance(body.feature_flag, UnsetType) else _several(body.feature_flag)
     document = EventTypeDocument(
         description=given(body.description, old.description),
         archived=given(body.archived, old.archived),
         deprecated=given(body.deprecated, old.deprecated),
-        feature_flag=given(body.feature_flag, old.feature_flag),
-        schemas=_checked_schemas(given(body.schemas, old.schemas)),
+        feature_flags=given(either(body.feature_flags, flag), _flags(old)),
+        group_name=given(body.group_name, old.group_name),
+        # Old ones are not judged anew: what changes otherwise must be changeable whatever was taken once.
+        schemas=old.schemas if isinstance(body.schemas, UnsetType) else checked_schemas(body.schemas),
     )
     return ok(_out(await changes.update(found, document, uid=found.uid)))
 
@@ -150,8 +168,27 @@ async def delete(call: Call, changes: Changes) -> Answer:
     return NO_CONTENT
 
 
+async def unknown(call: Call, names: Collection[str]) -> list[str]:
+    """Those of the names that the organisation has no event type for; archived ones it has."""
+    rows = await call.connection.fetch(
+        # Word for word the expressions of the index registry_object_uid, or it would not be used.
+        """
+        SELECT uid FROM hookledger.registry_object
+        WHERE kind = 'event_type' AND (CASE WHEN kind = 'organisation' THEN NULL ELSE org END) = $1
+            AND app IS NULL AND uid = ANY($2) AND deleted_at IS NULL AND uid IS NOT NULL
+        """,
+        call.caller.org,
+        list(names),
+    )
+    return sorted(set(names) - {row["uid"] for row in rows})
+
+
 async def _event_type(call: Call) -> RegistryObject:
-    return await objects.require(call, Kind.EVENT_TYPE, call.named("name"))
+    found = await objects.require(call, Kind.EVENT_TYPE, call.named("name"))
+    flags = _flags(cast("EventTypeDocument", found.document))
+    if isinstance(call.caller, AppToken) and flags and call.caller.feature_flags.isdisjoint(flags):
+        raise not_found("event type")
+    return found
 
 
 def _bound(page: Page) -> str:
@@ -167,15 +204,36 @@ def _document(body: EventTypeUpdate) -> EventTypeDocument:
         description=body.description,
         archived=body.archived,
         deprecated=body.deprecated,
-        feature_flag=body.feature_flag,
-        schemas=_checked_schemas(body.schemas),
+        feature_flags=body.feature_flags or _several(body.feature_flag),
+        group_name=body.group_name,
+        schemas=checked_schemas(body.schemas),
     )
 
 
-def _checked_schemas(schemas: Schemas | None) -> Schemas | None:
+def _several(flag: str | None) -> tuple[str, ...] | None:
+    return None if flag is None else (flag,)
+
+
+def _flags(document: EventTypeDocument) -> tuple[str, ...] | None:
+    return document.feature_flags or _several(document.feature_flag)
+
+
+def checked_schemas(schemas: Schemas | None, place: Sequence[str | int] = ("body", "schemas")) -> Schemas | None:
+    """Schemas by version, each of them one that payloads can be checked by.
+
+    Raises:
+        ApiError: 422, with the path in the schema.
+    """
     for version, schema in (schemas or {}).items():
+        here = [*place, version]
         if not bytes(schema).startswith(b"{"):
-            raise invalid(["body", "schemas", version], "a schema is a JSON object", "type_error.dict")
+            raise invalid(here, "a schema is a JSON object", "type_error.dict")
+        if len(bytes(schema)) > LONGEST_SCHEMA:
+            raise invalid(here, f"a schema has at most {LONGEST_SCHEMA} bytes")
+        try:
+            PayloadSchema(msgspec.json.decode(schema))
+        except BadSchemaError as error:
+            raise invalid([*here, *error.path], error.reason, "value_error.schema") from None
     return schemas
 
 
@@ -187,7 +245,9 @@ def _out(item: RegistryObject, *, content: bool = True) -> EventTypeOut:
         description=document.description,
         archived=document.archived,
         deprecated=document.deprecated,
-        feature_flag=document.feature_flag,
+        feature_flag=next(iter(_flags(document) or ()), None),
+        feature_flags=_flags(document),
+        group_name=document.group_name,
         schemas=document.schemas if content else None,
         created_at=item.created_at,
         updated_at=item.updated_at,

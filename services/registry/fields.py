@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from libs.common.contracts.registry import Exponential, Preset, Seconds
+from libs.common.runtime.expressions.compiled import LONGEST_EXPRESSION, BadExpressionError, compiled
 from libs.common.runtime.http import invalid
 
 # `\Z`, not `$`, which also matches before a line feed.
@@ -22,6 +23,7 @@ Rate = Annotated[int, Meta(ge=1, le=65_535)]
 Metadata = dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_length=4096)]]
 EventTypes = Annotated[tuple[EventTypeName, ...], Meta(min_length=1, max_length=1000)]
 Channels = Annotated[tuple[Channel, ...], Meta(min_length=1, max_length=10)]
+Expression = Annotated[str, Meta(min_length=1, max_length=LONGEST_EXPRESSION)]
 RetrySchedule = Annotated[tuple[Seconds, ...], Meta(max_length=100)] | Preset | Exponential
 
 Value = TypeVar("Value")
@@ -54,6 +56,20 @@ def checked_metadata(metadata: Metadata | None) -> dict[str, str]:
     if metadata and len(msgspec.json.encode(metadata)) > LONGEST_METADATA:
         raise invalid(["body", "metadata"], f"it has at most {LONGEST_METADATA} bytes in all")
     return metadata or {}
+
+
+def checked_expression(text: str | None, name: str) -> str | None:
+    """An expression that parses, from the field of that name.
+
+    Raises:
+        ApiError: 422, with the column of what is wrong.
+    """
+    if text is not None:
+        try:
+            compiled(text)
+        except BadExpressionError as error:
+            raise invalid(["body", name], str(error), "value_error.expression") from None
+    return text
 
 
 def distinct(values: tuple[str, ...] | None) -> tuple[str, ...] | None:

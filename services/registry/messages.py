@@ -31,6 +31,16 @@ FILTER: Final = (*PAGE, EVENT_TYPES, CHANNEL, BEFORE, AFTER, WITH_CONTENT)
 EXPIRED: Final = {"expired": True}
 
 
+class SchemaViolationOut(Out):
+    """Where in a payload something is wrong, and what."""
+
+    path: list[str | int]
+    message: str
+
+
+_VIOLATIONS: Final = msgspec.json.Decoder(list[SchemaViolationOut] | None)
+
+
 class MessageOut(Out):
     """A message as the API shows it. `payload` is the slice of bytes that came, where that is a JSON object."""
 
@@ -41,6 +51,7 @@ class MessageOut(Out):
     channels: list[str] | None
     tags: list[str] | None
     timestamp: datetime
+    schema_violations: list[SchemaViolationOut] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +90,7 @@ async def list_all(call: Call) -> Answer:
     rows = await call.connection.fetch(
         page.directed(
             """
-            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at,
+            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at, m.schema_violations,
                 b.message IS NOT NULL AS kept, CASE WHEN $8 THEN b.body END AS body
             FROM hookledger.message m LEFT JOIN hookledger.message_body b ON b.message = m.id
             WHERE m.app = $1 AND m.id :beyond $2
@@ -108,7 +119,7 @@ async def get(call: Call) -> Answer:
     identity = await message_id(call, app.id)
     row = await call.connection.fetchrow(
         """
-        SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at,
+        SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at, m.schema_violations,
             b.message IS NOT NULL AS kept, b.body
         FROM hookledger.message m LEFT JOIN hookledger.message_body b ON b.message = m.id
         WHERE m.app = $1 AND m.id = $2
@@ -156,6 +167,7 @@ def out(row: asyncpg.Record, *, content: bool) -> MessageOut:
         channels=sorted(row["channels"]) or None,
         tags=None,
         timestamp=row["accepted_at"],
+        schema_violations=_VIOLATIONS.decode(row["schema_violations"] or "null"),
     )
 
 

@@ -12,6 +12,7 @@ from libs.common.domain import ids
 from libs.common.domain.ids import BadIdError, Prefix
 from libs.common.postgres.pool import Connection
 from libs.common.postgres.snapshot import object_of
+from services.registry.authentication import AppToken
 from services.registry.calls import Call
 from services.registry.paging import Page
 from services.registry.parsing import not_found
@@ -21,11 +22,16 @@ PREFIXES: Final = {
     Kind.APPLICATION: Prefix.APPLICATION,
     Kind.ENDPOINT: Prefix.ENDPOINT,
     Kind.SOURCE: Prefix.SOURCE,
+    Kind.API_KEY: Prefix.API_KEY,
+    Kind.JOB: Prefix.JOB,
 }
 
 
 async def find(call: Call, kind: Kind, text: str, *, app: UUID | None = None) -> RegistryObject | None:
-    """The object that `text` names: an id or a uid. Within an application only its own."""
+    """The object that `text` names: an id or a uid. Within an application only its own.
+
+    To an application token there is no application but its own.
+    """
     row: asyncpg.Record | None = None
     identity = _identity(kind, text)
     if identity is not None:
@@ -42,7 +48,11 @@ async def find(call: Call, kind: Kind, text: str, *, app: UUID | None = None) ->
         )
     if row is None and UID.fullmatch(text):
         row = await _find_by_uid(call.connection, kind, call.caller.org, app, text)
-    return None if row is None else object_of(row)
+    if row is None:
+        return None
+    if kind is Kind.APPLICATION and isinstance(call.caller, AppToken) and row["id"] != call.caller.app:
+        return None
+    return object_of(row)
 
 
 async def require(call: Call, kind: Kind, text: str, *, app: UUID | None = None) -> RegistryObject:
@@ -68,6 +78,11 @@ async def application(call: Call) -> RegistryObject:
 
 async def organisation(call: Call) -> OrganisationDocument:
     """The caller's organisation."""
+    return cast("OrganisationDocument", (await organisation_object(call)).document)
+
+
+async def organisation_object(call: Call) -> RegistryObject:
+    """The registry object that the caller's organisation is."""
     row = await call.connection.fetchrow(
         """
         SELECT id, kind, org, app, uid, version, registry_version, created_at, updated_at, deleted_at, data
@@ -76,7 +91,7 @@ async def organisation(call: Call) -> OrganisationDocument:
         call.caller.org,
     )
     assert row is not None
-    return cast("OrganisationDocument", object_of(row).document)
+    return object_of(row)
 
 
 async def list_objects(call: Call, kind: Kind, page: Page, *, app: UUID | None) -> Sequence[RegistryObject]:

@@ -17,6 +17,13 @@ class RegistrySettings(CommonSettings, kw_only=True, frozen=True):
     dev: Annotated[bool, Meta(description="development: http, private addresses and plain host names are allowed")] = (
         False
     )
+    public_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(https?://[^\s/?#]+(/[^\s/?#]+)*)?$",
+            description="how users reach the platform, for links in answers; empty: as the request came",
+        ),
+    ] = ""
     allow_networks: Annotated[
         str, Meta(description="networks (CIDR, by commas) that endpoints may live in beside the public ones")
     ] = ""

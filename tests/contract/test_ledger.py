@@ -26,11 +26,16 @@ from libs.common.domain.facts import (
     DeliveryGone,
     DeliveryHeld,
     DeliveryRefused,
+    DeliveryReopened,
     DeliveryScheduled,
+    DropReason,
     Fact,
     MessageAccepted,
     MessageFannedOut,
     Origin,
+    ResendDelayed,
+    ResendDropped,
+    ResendRequested,
     RetryScheduled,
     Timings,
     Trigger,
@@ -167,6 +172,13 @@ GOLDEN = [
         fact=DeliveryCancelled(at=AT, reason=CancelReason.ENDPOINT_DISABLED), data=b'{"reason":"endpoint_disabled"}'
     ),
     Golden(fact=DeliveryExpired(at=AT), data=b"{}"),
+    Golden(
+        fact=DeliveryReopened(at=AT, run=2, due_at=DUE, job=KEY),
+        data=b'{"run":2,"due_at":"2026-08-21T10:00:05.678901Z","job":"01a02361-0000-7004-8203-040506070809"}',
+    ),
+    Golden(fact=ResendRequested(at=AT, job=KEY), data=b'{"job":"01a02361-0000-7004-8203-040506070809"}'),
+    Golden(fact=ResendDelayed(at=AT), data=b"{}"),
+    Golden(fact=ResendDropped(at=AT, reason=DropReason.OUTCOME_UNKNOWN), data=b'{"reason":"outcome_unknown"}'),
 ]
 EACH = pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: type(golden.fact).__name__)
 
@@ -206,8 +218,21 @@ def test_every_kind_of_fact_has_its_frozen_bytes() -> None:
 
 
 WORDS = {
-    Rule: ["all", "channel", "disabled", "event_type", "event_type_and_channel", "other_channel", "other_event_type"],
-    Origin: ["api", "broker", "source"],
+    Rule: [
+        "all",
+        "channel",
+        "disabled",
+        "event_type",
+        "event_type_and_channel",
+        "filter",
+        "filter_failed",
+        "filter_too_costly",
+        "filtered_out",
+        "other_channel",
+        "other_event_type",
+        "requested",
+    ],
+    Origin: ["api", "broker", "example", "source"],
     Trigger: ["manual", "scheduled"],
     Outcome: ["gone", "refused", "retryable", "succeeded"],
     Failure: [
@@ -219,14 +244,16 @@ WORDS = {
         "protocol_error",
         "timeout",
         "tls_failed",
+        "transformation_failed",
     ],
-    CancelReason: ["endpoint_deleted", "endpoint_disabled", "skipped"],
+    CancelReason: ["content_erased", "endpoint_deleted", "endpoint_disabled", "never_scheduled", "skipped"],
+    DropReason: ["content_erased", "endpoint_deleted", "endpoint_disabled", "outcome_unknown"],
 }
 
 
 @pytest.mark.parametrize("words", WORDS, ids=lambda words: words.__name__)
 def test_the_words_inside_facts_may_grow_in_number_but_never_change(
-    words: type[Rule | Origin | Trigger | Outcome | Failure | CancelReason],
+    words: type[Rule | Origin | Trigger | Outcome | Failure | CancelReason | DropReason],
 ) -> None:
     assert sorted(words) == WORDS[words]
 

@@ -8,18 +8,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from libs.common.contracts import ledger
-from libs.common.domain.delivery import (
+from libs.common.domain.commands import (
     AbandonAttempt,
     Cancel,
     Command,
     DeclareUnknown,
+    DropResend,
     Expire,
     LetGo,
-    NotWaitingError,
     RecordAnswer,
-    StaleAttemptError,
+    Reopen,
+    RequestResend,
     StartAttempt,
+)
+from libs.common.domain.delivery import (
+    Delivery,
+    NotWaitingError,
+    StaleAttemptError,
     Status,
+    UnderWayError,
     decide,
     evolve,
     fold,
@@ -34,14 +41,19 @@ from libs.common.domain.facts import (
     DeliveryExhausted,
     DeliveryFact,
     DeliveryHeld,
+    DeliveryReopened,
     DeliveryScheduled,
+    DropReason,
+    ResendDelayed,
+    ResendRequested,
     RetryScheduled,
     Timings,
+    Trigger,
 )
 from libs.common.domain.outcome import Answer, Failure
 from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW, RetryPolicy
 
-STREAM, APP, MESSAGE, ENDPOINT, PROCESS = (UUID(int=number) for number in range(1, 6))
+STREAM, APP, MESSAGE, ENDPOINT, PROCESS, JOB = (UUID(int=number) for number in range(1, 7))
 NOON = datetime(2026, 8, 21, 12, tzinfo=UTC)
 
 # Clocks may step backwards between replicas.
@@ -119,18 +131,36 @@ class DeliveryMachine(RuleBasedStateMachine):
         if chance == 0:
             self.issue(step, LetGo(at=self.now))
 
+    @rule(step=STEPS)
+    def request_resend(self, step: timedelta) -> None:
+        self.issue(step, RequestResend(at=self.now, job=JOB))
+
+    @rule(step=STEPS, reason=st.sampled_from(DropReason), chance=st.integers(0, 3))
+    def drop_resend(self, step: timedelta, reason: DropReason, chance: int) -> None:
+        if chance == 0:
+            self.issue(step, DropResend(at=self.now, reason=reason))
+
+    @rule(step=STEPS)
+    def reopen(self, step: timedelta) -> None:
+        self.issue(step, Reopen(at=self.now, job=JOB))
+
     def issue(self, step: timedelta, command: Command) -> None:
         before = self.state
         self.now += step
         try:
             facts = decide(before, command)
         except NotWaitingError:
-            assert before.status is not Status.WAITING or isinstance(command, LetGo)
+            assert before.status is not Status.WAITING or isinstance(command, DropResend | LetGo)
+            return
+        except UnderWayError:
+            assert before.resend_at is not None or not before.status.terminal
             return
         except StaleAttemptError:
             assert before.status is not Status.SENDING or before.attempt != getattr(command, "attempt", None)
             return
-        assert not before.status.terminal, "terminal states absorb"
+        if before.status.terminal and not isinstance(command, Reopen | RequestResend):
+            assert before.resend_at is not None, "terminal states absorb"
+            assert isinstance(command, StartAttempt | DropResend)
         assert facts == decide(before, command), "a decision depends on nothing but its arguments"
         assert facts, "an accepted command leaves a fact"
         for fact in facts:
@@ -157,9 +187,47 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @invariant()
     def attempts_are_numbered_from_one_without_gaps(self) -> None:
-        numbers = [fact.number for fact in self.facts if isinstance(fact, AttemptStarted)]
-        assert numbers == list(range(1, len(numbers) + 1))
+        for run, facts in enumerate(self.runs(), start=1):
+            started = [fact for fact in facts if isinstance(fact, AttemptStarted)]
+            assert {fact.run for fact in started} <= {run}
+            numbers = [fact.number for fact in started if fact.trigger is Trigger.SCHEDULED]
+            assert numbers == list(range(1, len(numbers) + 1))
+            assert {fact.number for fact in started if fact.trigger is Trigger.MANUAL} <= {0}
+        assert self.state.run == run
         assert self.state.attempts == len(numbers)
+
+    @invariant()
+    def a_run_starts_nothing_after_its_end(self) -> None:
+        state = fold(self.facts[:1])
+        for fact in self.facts[1:]:
+            if isinstance(fact, AttemptStarted) and fact.trigger is Trigger.SCHEDULED:
+                assert state.status is Status.WAITING
+            state = evolve(state, fact)
+
+    @invariant()
+    def a_manual_attempt_leaves_the_schedule_alone(self) -> None:
+        states = self.states()
+        for fact, before, after in zip(self.facts[1:], states, states[1:], strict=False):
+            if before.beside is None or not isinstance(fact, AttemptEnded | AttemptAbandoned | AttemptOutcomeUnknown):
+                continue
+            schedule = [(state.due_at, state.run, state.attempts, state.failures) for state in (before, after)]
+            if after.status is Status.SUCCEEDED and before.beside is not Status.SUCCEEDED:
+                assert isinstance(fact, AttemptEnded)
+                assert after.due_at is None
+            else:
+                assert after.status is before.beside or after.status is Status.SUCCEEDED
+                assert schedule[0] == schedule[1]
+
+    @invariant()
+    def each_manual_attempt_was_asked_for_and_one_is_made_for_each_that_is_not_dropped(self) -> None:
+        asked = sum(isinstance(fact, ResendRequested) for fact in self.facts)
+        again = sum(isinstance(fact, ResendDelayed) for fact in self.facts)
+        manual = sum(isinstance(fact, AttemptStarted) and fact.trigger is Trigger.MANUAL for fact in self.facts)
+        assert manual <= asked + again
+
+    @invariant()
+    def an_open_delivery_has_its_time_unless_it_flies(self) -> None:
+        assert self.state.open is (self.state.next_at is not None or self.state.status is Status.SENDING)
 
     @invariant()
     def attempts_do_not_overlap(self) -> None:
@@ -176,19 +244,28 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @invariant()
     def answered_attempts_are_no_more_than_the_schedule_allows(self) -> None:
-        ended = [fact for fact in self.facts if isinstance(fact, AttemptEnded)]
-        assert len(ended) <= len(self.policy.schedule) + 1
+        for run in self.runs():
+            manual = {fact.attempt for fact in run if isinstance(fact, AttemptStarted) and not fact.number}
+            ended = [fact for fact in run if isinstance(fact, AttemptEnded) and fact.attempt not in manual]
+            assert len(ended) <= len(self.policy.schedule) + 1
 
     @invariant()
     def five_unknown_attempts_in_a_row_are_the_end(self) -> None:
         assert self.state.unknowns <= MOST_UNKNOWN_IN_A_ROW
         if self.state.unknowns == MOST_UNKNOWN_IN_A_ROW:
-            assert self.state.status is Status.EXHAUSTED
+            assert self.state.status is Status.EXHAUSTED or self.state.beside is Status.EXHAUSTED
 
     @invariant()
     def every_schedule_that_is_folded_was_decided(self) -> None:
         places = iter(self.policy.schedule)
-        for fact, decision in zip(self.facts, self.facts[1:], strict=False):
+        states = self.states()
+        for fact, decision, before in zip(self.facts[1:], self.facts[2:], states, strict=False):
+            if isinstance(decision, DeliveryReopened):
+                places = iter(self.policy.schedule)
+                continue
+            if before.beside is not None:
+                assert not isinstance(fact, AttemptEnded) or fact.jitter is None
+                continue
             match fact, decision:
                 case AttemptEnded(jitter=float(jitter)), RetryScheduled():
                     decided = RetryPolicy(schedule=(next(places),)).wait(1, jitter=jitter, retry_after=fact.retry_after)
@@ -206,15 +283,33 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_due_waits_and_what_is_owned_flies(self) -> None:
-        assert (self.state.due_at is not None) is (self.state.status is Status.WAITING)
+        waits = Status.WAITING in {self.state.status, self.state.beside}
+        assert (self.state.due_at is not None) is waits
+        assert self.state.beside is None or self.state.status is Status.SENDING
         assert (self.state.attempt is not None) is (self.state.status is Status.SENDING)
         assert (self.state.process is not None) is (self.state.status is Status.SENDING)
 
     @invariant()
     def a_delivery_keeps_its_message_and_endpoint(self) -> None:
         first = fold(self.facts[:1])
-        for name in ("app", "message", "endpoint", "created_at", "run"):
+        for name in ("app", "message", "endpoint", "created_at"):
             assert getattr(self.state, name) == getattr(first, name)
+
+    def states(self) -> list[Delivery]:
+        """The state after each fact."""
+        states = [fold(self.facts[:1])]
+        for fact in self.facts[1:]:
+            states.append(evolve(states[-1], fact))
+        return states
+
+    def runs(self) -> list[list[DeliveryFact]]:
+        """The facts of each run."""
+        runs: list[list[DeliveryFact]] = [[]]
+        for fact in self.facts:
+            if isinstance(fact, DeliveryReopened):
+                runs.append([])
+            runs[-1].append(fact)
+        return runs
 
 
 def attempt(number: int) -> UUID:

@@ -15,8 +15,13 @@ from libs.common.domain.facts import (
     AttemptOutcomeUnknown,
     AttemptStarted,
     DeliveryFact,
+    DeliveryReopened,
     DeliveryScheduled,
+    ResendDelayed,
+    ResendDropped,
+    ResendRequested,
     RetryScheduled,
+    Trigger,
 )
 from libs.common.domain.ids import Prefix, encode
 from libs.common.postgres.ledger import appended
@@ -108,15 +113,18 @@ def _broken(stream: Stream, schedule: int) -> Iterator[str]:
     assert isinstance(first, DeliveryScheduled)
     state: Delivery = scheduled(first)
     number = 0
+    answered = 0
     flying: UUID | None = None
     unknown = False
     for fact in facts:
-        if state.status.terminal:
+        manual = state.beside is not None or (isinstance(fact, AttemptStarted) and fact.trigger is Trigger.MANUAL)
+        asked = isinstance(fact, ResendRequested | ResendDropped | DeliveryReopened)
+        if state.status.terminal and not manual and not asked and not isinstance(fact, ResendDelayed):
             yield f"{type(fact).__name__} after {state.status} (4)"
         match fact:
             case AttemptStarted():
-                number += 1
-                if fact.number != number:
+                number += not manual
+                if fact.number != (0 if manual else number):
                     yield f"attempt {fact.number} where {number} was next (3)"
                 if flying is not None:
                     yield "two attempts at once (6)"
@@ -125,14 +133,16 @@ def _broken(stream: Stream, schedule: int) -> Iterator[str]:
                 if fact.attempt != flying:
                     yield "the end of an attempt that was not in flight (6)"
                 flying, unknown = None, isinstance(fact, AttemptOutcomeUnknown)
-            case RetryScheduled():
+                answered += isinstance(fact, AttemptEnded) and not manual
+            case RetryScheduled() | ResendDelayed() | ResendDropped():
                 unknown = False
+            case DeliveryReopened():
+                number = answered = 0
         state = evolve(state, fact)
     if flying is not None:
         yield "an attempt without an end (5)"
     if unknown and state.status is not Status.EXHAUSTED:
         yield "an unknown outcome without a next attempt (5)"
-    answered = sum(isinstance(fact, AttemptEnded) for fact in facts)
     if answered > schedule + 1:
         yield f"{answered} attempts with an outcome, {schedule + 1} are allowed (3)"
 

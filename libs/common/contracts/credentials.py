@@ -1,4 +1,4 @@
-"""API keys as text: a prefix that secret scanners can find, and 256 random bits."""
+"""API keys and application tokens as text: a prefix that secret scanners can find, and 256 random bits."""
 
 import base64
 import hashlib
@@ -9,15 +9,21 @@ from typing import Final
 from libs.common.contracts.registry import ApiKeyDocument, Scope
 
 KEY_PREFIX: Final = "hlk_"
+TOKEN_PREFIX: Final = "hlt_"  # noqa: S105  what a token begins with
 KEY_BYTES: Final = 32
 _LONGEST_KEY: Final = 256
 
 
-def format_key(random: bytes) -> str:
+def format_key(random: bytes, prefix: str = KEY_PREFIX) -> str:
     """The text of a new key: the prefix and 32 random bytes. It holds no `.`, by which SDKs choose a region."""
     if len(random) != KEY_BYTES:
         raise ValueError("an API key takes 32 random bytes")
-    return KEY_PREFIX + base64.b32encode(random).decode().rstrip("=").lower()
+    return prefix + base64.b32encode(random).decode().rstrip("=").lower()
+
+
+def is_token(text: str) -> bool:
+    """Whether a key's text is that of an application token."""
+    return text.startswith(TOKEN_PREFIX)
 
 
 def hash_key(text: str) -> str:

@@ -6,6 +6,7 @@ One declaration serves three purposes: routes and access rules are made from it,
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final
 
 from libs.common.contracts.registry import Scope
@@ -13,11 +14,23 @@ from libs.common.contracts.registry import Scope
 API: Final = "/api/v1"
 
 
+class Capability(StrEnum):
+    """What an application token may do, by the names that the reference has for it."""
+
+    VIEW = "ViewBase"
+    VIEW_SECRET = "ViewEndpointSecret"  # noqa: S105  a name
+    MANAGE_SECRET = "ManageEndpointSecret"  # noqa: S105  a name
+    MANAGE_ENDPOINT = "ManageEndpoint"
+    CREATE_ATTEMPTS = "CreateAttempts"
+    MANAGE_TRANSFORMATIONS = "ManageTransformations"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Who may call: API keys that hold `scope`."""
+    """A route's rule. None: no API key, or no application token, may call it."""
 
-    scope: Scope
+    scope: Scope | None
+    capability: Capability | None = None
 
 
 ANYONE: Final = None

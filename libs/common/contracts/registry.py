@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from libs.common.domain.endpoint import DEFAULT_TIMEOUT, Endpoint, Profile, SigningKey
+from libs.common.domain.job import Task
 from libs.common.domain.providers.scheme import Scheme
 from libs.common.domain.providers.settings import Algorithm, Encoding, Settings, Verification
 from libs.common.domain.providers.table import Provider, scheme_of
@@ -34,6 +35,12 @@ class Kind(StrEnum):
     SOURCE = "source"
     EVENT_TYPE = "event_type"
     API_KEY = "api_key"
+    JOB = "job"
+    ERASURE = "erasure"
+
+
+REQUESTS: Final = frozenset({Kind.JOB, Kind.ERASURE})
+"""Kinds that record what a person asked for: they configure nothing, and no snapshot holds them."""
 
 
 class Scope(StrEnum):
@@ -51,6 +58,21 @@ class SecretReveal(StrEnum):
     ALWAYS = "always"
 
 
+class UnknownEventTypes(StrEnum):
+    """Whether an endpoint may name event types that do not exist."""
+
+    ALLOW = "allow"
+    REJECT = "reject"
+
+
+class SchemaValidation(StrEnum):
+    """What becomes of a message that its event type's schema does not allow."""
+
+    OFF = "off"
+    WARN = "warn"
+    ENFORCE = "enforce"
+
+
 class Document(msgspec.Struct, kw_only=True, frozen=True, rename="camel", omit_defaults=True):
     """Base of all documents: camel case as the API has it, defaults left out."""
 
@@ -61,9 +83,13 @@ class KeyReference(Document, frozen=True):
     id: UUID
     fingerprint: str
     expires_at: datetime | None = None
+    public_key: str | None = None
+    """Of a pair of keys (ed25519): the half that receivers hold, `whpk_…`."""
 
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=30 * 24 * 3600)]
+PayloadDays = Annotated[int, msgspec.Meta(ge=1, le=90)]
+DEFAULT_PAYLOAD_DAYS: Final = 90
 
 
 class Preset(StrEnum):
@@ -108,6 +134,10 @@ class OrganisationDocument(Document, frozen=True):
     retry_jitter: Share | None = None
     timeout_ms: TimeoutMs | None = None
     max_age: MaxAge | None = None
+    unknown_event_types: UnknownEventTypes = UnknownEventTypes.ALLOW
+    schema_validation: SchemaValidation = SchemaValidation.OFF
+    compat_headers: bool = False
+    payload_retention_days: PayloadDays = DEFAULT_PAYLOAD_DAYS
 
 
 class ApplicationDocument(Document, frozen=True):
@@ -119,6 +149,13 @@ class ApplicationDocument(Document, frozen=True):
     publish_accepted: bool = False
 
 
+class TransformationDocument(Document, frozen=True):
+    """An expression whose result is sent in place of the payload, while it is enabled."""
+
+    expression: str
+    enabled: bool = True
+
+
 class EndpointDocument(Document, frozen=True):
     """A receiver."""
 
@@ -127,6 +164,8 @@ class EndpointDocument(Document, frozen=True):
     disabled: bool = False
     event_types: tuple[str, ...] | None = None
     channels: tuple[str, ...] | None = None
+    filter: str | None = None
+    transformation: TransformationDocument | None = None
     metadata: dict[str, str] = {}
     throttle_rate: int | None = None
     profile: Profile = Profile.STANDARD
@@ -138,6 +177,13 @@ class EndpointDocument(Document, frozen=True):
     ordered: bool = False
     on_exhausted: OnExhausted = OnExhausted.RELEASE
     keys: tuple[KeyReference, ...] = ()
+    headers: dict[str, str] = {}
+    sealed_headers: dict[str, KeyReference] = {}
+
+    @property
+    def sealed(self) -> tuple[KeyReference, ...]:
+        """All that stands sealed for it: its secrets, and the values of its sensitive headers."""
+        return (*self.keys, *self.sealed_headers.values())
 
 
 class VerificationDocument(Document, frozen=True):
@@ -177,20 +223,55 @@ class EventTypeDocument(Document, frozen=True):
     archived: bool = False
     deprecated: bool = False
     feature_flag: str | None = None
+    """As it was written before there could be several."""
+    feature_flags: tuple[str, ...] | None = None
+    group_name: str | None = None
     schemas: dict[str, msgspec.Raw] | None = None
 
 
 class ApiKeyDocument(Document, frozen=True):
-    """A key: its SHA-256 in hex, what it may do, and until when."""
+    """A key: its SHA-256 in hex, what it may do, until when, and the key in whose place it came."""
 
     hash: str
     name: str = ""
     scopes: tuple[Scope, ...] = ()
     expires_at: datetime | None = None
+    replaces: UUID | None = None
+
+
+class JobDocument(Document, frozen=True):
+    """What is to be sent once more to an endpoint: one message, or the messages of a time (`until` excluded).
+
+    `disabled` are the spans of the registry's versions in which the endpoint was disabled.
+    """
+
+    task: Task
+    endpoint: UUID
+    message: UUID | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    event_types: tuple[str, ...] | None = None
+    only_failed: bool = False
+    disabled: tuple[tuple[int, int], ...] = ()
+    cancelled: bool = False
+
+
+class ErasureDocument(Document, frozen=True):
+    """That a message's payload was erased, or what an attempt brought back."""
+
+    message: UUID
+    attempt: UUID | None = None
 
 
 AnyDocument = (
-    OrganisationDocument | ApplicationDocument | EndpointDocument | SourceDocument | EventTypeDocument | ApiKeyDocument
+    OrganisationDocument
+    | ApplicationDocument
+    | EndpointDocument
+    | SourceDocument
+    | EventTypeDocument
+    | ApiKeyDocument
+    | JobDocument
+    | ErasureDocument
 )
 
 DOCUMENTS: Final[Mapping[Kind, type[AnyDocument]]] = {
@@ -200,6 +281,8 @@ DOCUMENTS: Final[Mapping[Kind, type[AnyDocument]]] = {
     Kind.SOURCE: SourceDocument,
     Kind.EVENT_TYPE: EventTypeDocument,
     Kind.API_KEY: ApiKeyDocument,
+    Kind.JOB: JobDocument,
+    Kind.ERASURE: ErasureDocument,
 }
 _DECODERS: Final = {kind: msgspec.json.Decoder(document) for kind, document in DOCUMENTS.items()}
 
@@ -296,6 +379,10 @@ def endpoint(
         enabled=not document.disabled and row.deleted_at is None,
         event_types=frozenset(document.event_types) if document.event_types is not None else None,
         channels=frozenset(document.channels) if document.channels is not None else None,
+        filter=document.filter,
+        transformation=(
+            document.transformation.expression if document.transformation and document.transformation.enabled else None
+        ),
         profile=document.profile,
         keys=keys,
         retry=_retry_policy(document, organisation),
@@ -303,6 +390,11 @@ def endpoint(
         ordered=document.ordered,
         throttle_rate=document.throttle_rate,
         app_throttle_rate=application.throttle_rate,
+        compat_headers=organisation.compat_headers,
+        headers=(
+            *document.headers.items(),
+            *((name, secrets[key.id]) for name, key in document.sealed_headers.items() if key.id in secrets),
+        ),
     )
 
 

@@ -3,10 +3,14 @@
                     ┌──────────── RetryScheduled ────────────┐
                     ▼                                        │
     DeliveryScheduled → WAITING ── AttemptStarted ──▶ SENDING ── AttemptEnded, …Abandoned, …OutcomeUnknown
-                          │                             │
-             Cancelled, Expired                         └─▶ SUCCEEDED, EXHAUSTED, REFUSED, GONE, or HELD
+                    ▲     │                             │
+                    │  Cancelled, Expired               └─▶ SUCCEEDED, EXHAUSTED, REFUSED, GONE, or HELD
+                    └────────────────── DeliveryReopened (a replay: the next run) ──┘
 
-HELD, at the head of an ordered lane that nothing may pass, ends as CANCELLED, EXPIRED or EXHAUSTED.
+HELD, at the head of an ordered lane that nothing may pass, is reopened, or ends as CANCELLED, EXPIRED or EXHAUSTED.
+
+A manual attempt stands beside all this: from WAITING, HELD or any end to SENDING, and back to where it came from. Only
+one that succeeds changes that: then the delivery is SUCCEEDED.
 
 `evolve` trusts the ledger and never validates; `decide` judges commands and never mutates.
 """
@@ -19,12 +23,24 @@ from functools import reduce
 from typing import Final, assert_never
 from uuid import UUID
 
+from libs.common.domain.commands import (
+    AbandonAttempt,
+    Cancel,
+    Command,
+    DeclareUnknown,
+    DropResend,
+    Expire,
+    LetGo,
+    RecordAnswer,
+    Reopen,
+    RequestResend,
+    StartAttempt,
+)
 from libs.common.domain.facts import (
     AttemptAbandoned,
     AttemptEnded,
     AttemptOutcomeUnknown,
     AttemptStarted,
-    CancelReason,
     DeliveryCancelled,
     DeliveryExhausted,
     DeliveryExpired,
@@ -32,13 +48,17 @@ from libs.common.domain.facts import (
     DeliveryGone,
     DeliveryHeld,
     DeliveryRefused,
+    DeliveryReopened,
     DeliveryScheduled,
+    DropReason,
+    ResendDelayed,
+    ResendDropped,
+    ResendRequested,
     RetryScheduled,
-    Timings,
     Trigger,
 )
-from libs.common.domain.outcome import Answer, Outcome, classify
-from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW, RetryPolicy
+from libs.common.domain.outcome import Outcome, classify
+from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW
 
 
 class Status(StrEnum):
@@ -64,6 +84,11 @@ class Status(StrEnum):
         """Whether it can be cancelled: open, and not in flight."""
         return self in _IDLE
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether no attempt of this run is in flight or to come."""
+        return self.terminal or self is Status.HELD
+
 
 _OPEN: Final = frozenset({Status.WAITING, Status.SENDING, Status.HELD})
 _IDLE: Final = frozenset({Status.WAITING, Status.HELD})
@@ -77,12 +102,17 @@ class NotWaitingError(Exception):
     """The delivery is not in a state for this: it is in flight, or over, or held."""
 
 
+class UnderWayError(Exception):
+    """What is asked for is under way already: a manual attempt that is still to come, or a run that is not over."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
     """The fold of one delivery's stream: a row of the projection.
 
     `attempts` counts starts of this run; `failures` the places of the schedule that are used; `unknowns` the attempts
-    in a row whose outcome nobody knows. `attempt` and `process` are set while one is in flight.
+    in a row whose outcome nobody knows. `attempt` and `process` are set while one is in flight. `resend_at` is since
+    when a manual attempt is asked for; `beside` is set while one is in flight, to the status that it stands beside.
     """
 
     app: UUID
@@ -100,73 +130,25 @@ class Delivery:
     attempt: UUID | None = None
     process: UUID | None = None
     last_status: int | None = None
+    resend_at: datetime | None = None
+    beside: Status | None = None
+    reopened_at: datetime | None = None
 
+    @property
+    def open(self) -> bool:
+        """Whether an attempt is in flight or to come."""
+        return not self.status.terminal or self.resend_at is not None
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartAttempt:
-    """Begin the next attempt; refused unless the delivery waits."""
+    @property
+    def next_at(self) -> datetime | None:
+        """From when on its next attempt may begin; None while one is in flight, and where none is to come."""
+        times = (self.resend_at, self.due_at)
+        return None if self.status is Status.SENDING else min((at for at in times if at is not None), default=None)
 
-    at: datetime
-    attempt: UUID
-    config_version: int
-    signing_key: UUID | None
-    process: UUID
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordAnswer:
-    """An attempt came to an end. `jitter` in [-1, 1] is drawn by the caller."""
-
-    at: datetime
-    attempt: UUID
-    answer: Answer
-    policy: RetryPolicy
-    jitter: float
-    url: str
-    peer: str | None
-    sends: int
-    timings: Timings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AbandonAttempt:
-    """The attempt was begun and surely not sent."""
-
-    at: datetime
-    attempt: UUID
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeclareUnknown:
-    """The process that held the attempt is dead."""
-
-    at: datetime
-    attempt: UUID
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancel:
-    """The endpoint is no longer there, or no longer enabled; or an operator skips the delivery."""
-
-    at: datetime
-    reason: CancelReason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expire:
-    """The delivery is older than its endpoint's policy allows."""
-
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LetGo:
-    """A held delivery's endpoint does not hold any more: it is exhausted like any other."""
-
-    at: datetime
-
-
-Command = StartAttempt | RecordAnswer | AbandonAttempt | DeclareUnknown | Cancel | Expire | LetGo
+    @property
+    def begun_at(self) -> datetime:
+        """When its present run began."""
+        return self.reopened_at or self.created_at
 
 
 def scheduled(fact: DeliveryScheduled) -> Delivery:
@@ -189,6 +171,9 @@ def evolve(state: Delivery, fact: DeliveryFact) -> Delivery:
     match fact:
         case DeliveryScheduled():
             return scheduled(fact)
+        case AttemptStarted(trigger=Trigger.MANUAL):
+            begun = replace(seen, status=Status.SENDING, beside=state.status, resend_at=None)
+            return replace(begun, attempt=fact.attempt, process=fact.process)
         case AttemptStarted():
             return replace(
                 seen,
@@ -200,15 +185,15 @@ def evolve(state: Delivery, fact: DeliveryFact) -> Delivery:
                 due_at=None,
             )
         case AttemptEnded(outcome=Outcome.SUCCEEDED):
-            ended = replace(seen, attempt=None, process=None, last_status=fact.status, unknowns=0)
-            return replace(ended, status=Status.SUCCEEDED)
+            ended = replace(seen, last_status=fact.status, unknowns=0, beside=None)
+            return _over(ended, Status.SUCCEEDED)
         case AttemptEnded():
-            failures = state.failures + 1
-            return replace(seen, attempt=None, process=None, last_status=fact.status, failures=failures, unknowns=0)
+            failures = state.failures + (state.beside is None)
+            return _landed(replace(seen, last_status=fact.status, failures=failures, unknowns=0))
         case AttemptAbandoned():
-            return replace(seen, attempt=None, process=None)
+            return _landed(seen)
         case AttemptOutcomeUnknown():
-            return replace(seen, attempt=None, process=None, last_status=None, unknowns=state.unknowns + 1)
+            return _landed(replace(seen, last_status=None, unknowns=state.unknowns + 1))
         case RetryScheduled():
             return replace(seen, status=Status.WAITING, due_at=fact.due_at)
         case DeliveryExhausted():
@@ -220,9 +205,18 @@ def evolve(state: Delivery, fact: DeliveryFact) -> Delivery:
         case DeliveryHeld():
             return _over(seen, Status.HELD)
         case DeliveryCancelled():
-            return _over(seen, Status.CANCELLED)
+            return _over(replace(seen, resend_at=None), Status.CANCELLED)
         case DeliveryExpired():
             return _over(seen, Status.EXPIRED)
+        case DeliveryReopened():
+            anew = replace(seen, status=Status.WAITING, run=fact.run, due_at=fact.due_at, reopened_at=fact.at)
+            return replace(anew, attempts=0, failures=0, unknowns=0)
+        case ResendRequested():
+            return replace(seen, resend_at=fact.at, unknowns=0)
+        case ResendDelayed():
+            return replace(seen, resend_at=fact.at)
+        case ResendDropped():
+            return replace(seen, resend_at=None, unknowns=0)
         case _:
             assert_never(fact)
 
@@ -246,24 +240,28 @@ def decide(state: Delivery, command: Command) -> list[DeliveryFact]:
     Raises:
         StaleAttemptError: the attempt named is not the one in flight.
         NotWaitingError: the command needs a delivery that waits.
+        UnderWayError: what the command asks for is under way already.
     """
     at = max(command.at, state.updated_at)
     match command:
         case StartAttempt():
-            _must_wait(state)
+            if state.next_at is None:
+                raise NotWaitingError(state.status)
             return [start(state, replace(command, at=at))]
         case RecordAnswer():
             _must_fly(state, command.attempt)
             return _record(state, replace(command, at=at))
         case AbandonAttempt(attempt=attempt):
             _must_fly(state, attempt)
-            return [AttemptAbandoned(at=at, attempt=attempt), RetryScheduled(at=at, due_at=at)]
+            return [AttemptAbandoned(at=at, attempt=attempt), _again(state, at)]
         case DeclareUnknown(attempt=attempt):
             _must_fly(state, attempt)
             unknown = AttemptOutcomeUnknown(at=at, attempt=attempt)
-            if state.unknowns + 1 >= MOST_UNKNOWN_IN_A_ROW:
-                return [unknown, DeliveryExhausted(at=at)]
-            return [unknown, RetryScheduled(at=at, due_at=at)]
+            if state.unknowns + 1 < MOST_UNKNOWN_IN_A_ROW:
+                return [unknown, _again(state, at)]
+            if state.beside is not None:
+                return [unknown, ResendDropped(at=at, reason=DropReason.OUTCOME_UNKNOWN)]
+            return [unknown, DeliveryExhausted(at=at)]
         case Cancel(reason=reason):
             _must_be_idle(state)
             return [DeliveryCancelled(at=at, reason=reason)]
@@ -274,18 +272,31 @@ def decide(state: Delivery, command: Command) -> list[DeliveryFact]:
             if state.status is not Status.HELD:
                 raise NotWaitingError(state.status)
             return [DeliveryExhausted(at=at)]
+        case RequestResend(job=job):
+            if state.resend_at is not None:
+                raise UnderWayError("a manual attempt is asked for already")
+            return [ResendRequested(at=at, job=job)]
+        case DropResend(reason=reason):
+            if state.resend_at is None or not state.status.terminal:
+                raise NotWaitingError(state.status)
+            return [ResendDropped(at=at, reason=reason)]
+        case Reopen(job=job):
+            if not state.status.at_rest:
+                raise UnderWayError(state.status)
+            return [DeliveryReopened(at=at, run=state.run + 1, due_at=at, job=job)]
         case _:
             assert_never(command)
 
 
 def start(state: Delivery, command: StartAttempt) -> AttemptStarted:
-    """The fact that the next attempt of this run has begun."""
+    """The fact that the next attempt has begun: the manual one that is asked for, or else the next of this run."""
+    manual = state.resend_at is not None
     return AttemptStarted(
         at=command.at,
         attempt=command.attempt,
         run=state.run,
-        number=state.attempts + 1,
-        trigger=Trigger.SCHEDULED,
+        number=0 if manual else state.attempts + 1,
+        trigger=Trigger.MANUAL if manual else Trigger.SCHEDULED,
         config_version=command.config_version,
         signing_key=command.signing_key,
         process=command.process,
@@ -295,7 +306,7 @@ def start(state: Delivery, command: StartAttempt) -> AttemptStarted:
 def _record(state: Delivery, command: RecordAnswer) -> list[DeliveryFact]:
     outcome = classify(command.answer, retry_client_errors=command.policy.retry_client_errors)
     wait = None
-    if outcome is Outcome.RETRYABLE:
+    if outcome is Outcome.RETRYABLE and state.beside is None:
         retry_after = command.answer.retry_after
         wait = command.policy.wait(state.failures + 1, jitter=command.jitter, retry_after=retry_after)
     ended = AttemptEnded(
@@ -312,6 +323,8 @@ def _record(state: Delivery, command: RecordAnswer) -> list[DeliveryFact]:
         jitter=wait.jitter if wait else None,
         retry_after=command.answer.retry_after,
     )
+    if state.beside is not None:
+        return [ended]  # it leaves the schedule alone
     match outcome:
         case Outcome.SUCCEEDED:
             return [ended]
@@ -331,6 +344,17 @@ def _record(state: Delivery, command: RecordAnswer) -> list[DeliveryFact]:
 
 def _over(state: Delivery, status: Status) -> Delivery:
     return replace(state, status=status, due_at=None, attempt=None, process=None)
+
+
+def _landed(state: Delivery) -> Delivery:
+    """No longer in flight; after a manual attempt, back where it came from."""
+    status = state.status if state.beside is None else state.beside
+    return replace(state, status=status, beside=None, attempt=None, process=None)
+
+
+def _again(state: Delivery, at: datetime) -> DeliveryFact:
+    """An attempt that came to no outcome is made again, and uses no place of the schedule."""
+    return RetryScheduled(at=at, due_at=at) if state.beside is None else ResendDelayed(at=at)
 
 
 def _must_wait(state: Delivery) -> None:

@@ -4,6 +4,10 @@ A message's stream holds `MessageAccepted` and `MessageFannedOut`. A delivery's 
 then each attempt is an `AttemptStarted` and one end: `AttemptEnded`, `AttemptAbandoned` or `AttemptOutcomeUnknown`. A
 success needs no decision and ends the delivery; every other end is followed, in the same transaction, by the decision
 that was taken: a `RetryScheduled` or a terminal fact.
+
+A manual attempt stands beside that: `ResendRequested`, then its start and its end. Where it ends with an outcome,
+nothing but a success changes the delivery, so that no decision follows; where it ends without one, `ResendDelayed` says
+that it is made again, or `ResendDropped` that it is not. `DeliveryReopened` begins a new run of one that is over.
 """
 
 from collections.abc import Mapping
@@ -29,14 +33,29 @@ class Origin(StrEnum):
     API = "api"
     SOURCE = "source"
     BROKER = "broker"
+    EXAMPLE = "example"
 
 
 class CancelReason(StrEnum):
-    """Why a waiting delivery is no longer wanted."""
+    """Why a waiting delivery is no longer wanted.
+
+    `NEVER_SCHEDULED`: the message was not sent to the endpoint by itself; it gets manual attempts only.
+    """
 
     ENDPOINT_DISABLED = "endpoint_disabled"
     ENDPOINT_DELETED = "endpoint_deleted"
     SKIPPED = "skipped"
+    CONTENT_ERASED = "content_erased"
+    NEVER_SCHEDULED = "never_scheduled"
+
+
+class DropReason(StrEnum):
+    """Why a manual attempt that was asked for is not made."""
+
+    ENDPOINT_DISABLED = "endpoint_disabled"
+    ENDPOINT_DELETED = "endpoint_deleted"
+    CONTENT_ERASED = "content_erased"
+    OUTCOME_UNKNOWN = "outcome_unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +105,10 @@ class DeliveryScheduled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted:
-    """Committed before the socket opens. `process` owns the attempt for as long as its lease lasts."""
+    """Committed before the socket opens. `process` owns the attempt for as long as its lease lasts.
+
+    `number` counts the attempts of the run; a manual attempt stands beside it and has the number 0.
+    """
 
     at: datetime
     attempt: UUID
@@ -149,7 +171,7 @@ class DeliveryExhausted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryRefused:
-    """The receiver answered with a final 4xx."""
+    """The receiver answered with a final 4xx, or the endpoint's transformation failed: a retry would not help."""
 
     at: datetime
 
@@ -170,7 +192,7 @@ class DeliveryHeld:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryCancelled:
-    """An operator disabled or deleted the endpoint, or skipped the delivery, while it waited or was held."""
+    """The delivery waited or was held, and is no longer wanted, or can no longer be sent, or an operator skipped it."""
 
     at: datetime
     reason: CancelReason
@@ -181,6 +203,39 @@ class DeliveryExpired:
     """The delivery waited for longer than the platform keeps trying."""
 
     at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryReopened:
+    """A delivery that was over starts its schedule anew, as run number `run`, because `job` asked for it."""
+
+    at: datetime
+    run: int
+    due_at: datetime
+    job: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResendRequested:
+    """One manual attempt is asked for by `job`, whatever the schedule says, and beside it."""
+
+    at: datetime
+    job: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResendDelayed:
+    """The manual attempt came to no outcome, because its process stopped or died, and is made again."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResendDropped:
+    """The manual attempt that was asked for is not made."""
+
+    at: datetime
+    reason: DropReason
 
 
 MessageFact = MessageAccepted | MessageFannedOut
@@ -197,5 +252,9 @@ DeliveryFact = (
     | DeliveryHeld
     | DeliveryCancelled
     | DeliveryExpired
+    | DeliveryReopened
+    | ResendRequested
+    | ResendDelayed
+    | ResendDropped
 )
 Fact = MessageFact | DeliveryFact

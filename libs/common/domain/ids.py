@@ -32,7 +32,11 @@ class Prefix(StrEnum):
     ATTEMPT = "atmpt"
     EVENT_TYPE = "evt"
     API_KEY = "key"
+    APP_TOKEN = "tok"  # noqa: S105  a prefix
+    CHANGE = "chg"
     REJECTED = "rej"
+    JOB = "job"
+    ERASURE = "ers"
 
 
 class BadIdError(ValueError):

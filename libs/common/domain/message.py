@@ -16,7 +16,10 @@ CONTENT_TYPE: Final = re.compile(r"[!-~]+/[ -~]{1,255}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One accepted event. `body` is what came, byte for byte; `registry_version` is the fence for its fan-out."""
+    """One accepted event. `body` is what came, byte for byte; `registry_version` is the fence for its fan-out.
+
+    `erased` says that the body is no longer there, so that nothing can be sent.
+    """
 
     id: UUID
     org: UUID
@@ -32,3 +35,4 @@ class Message:
     source: UUID | None = None
     ordering_key: str | None = None
     publish: bool = False
+    erased: bool = False

@@ -23,6 +23,7 @@ class Failure(StrEnum):
     TIMEOUT = "timeout"
     PROTOCOL = "protocol_error"
     CONFIGURATION = "configuration_error"
+    TRANSFORMATION = "transformation_failed"
 
 
 class Outcome(StrEnum):
@@ -47,8 +48,11 @@ def classify(answer: Answer, *, retry_client_errors: bool = False) -> Outcome:
     """The outcome of an attempt.
 
     2xx succeeded; 410 asks us to stop; a 4xx beyond 408, 425 and 429 is final unless `retry_client_errors`; all else,
-    redirects included (they are never followed), is tried again.
+    redirects included (they are never followed), is tried again. A transformation that fails on a payload would fail
+    on it again: final.
     """
+    if answer.failure is Failure.TRANSFORMATION:
+        return Outcome.REFUSED
     if answer.status is None:
         return Outcome.RETRYABLE
     status = answer.status
@@ -89,6 +93,7 @@ _PHRASES: Final = {
     Failure.TIMEOUT: "no answer in time",
     Failure.PROTOCOL: "the answer was not valid HTTP",
     Failure.CONFIGURATION: "the endpoint's configuration cannot be used",
+    Failure.TRANSFORMATION: "the endpoint's transformation failed on the payload",
 }
 
 

@@ -16,6 +16,7 @@ from libs.common.domain.facts import (
     AttemptAbandoned,
     AttemptEnded,
     AttemptOutcomeUnknown,
+    AttemptStarted,
     MessageAccepted,
     MessageFannedOut,
 )
@@ -24,7 +25,7 @@ from libs.common.postgres.checkpoint import Cursor
 from libs.common.postgres.chunks import Chunk
 from libs.common.postgres.ledger import appended
 from libs.common.postgres.pool import Connection
-from libs.common.postgres.registry import RegistryFact
+from libs.common.postgres.registry import RegistryFact, TokenFact
 
 DELIVERY_COLUMNS: Final = tuple(field.name for field in fields(Delivery))
 """Of `delivery_state`, beside its key."""
@@ -36,9 +37,6 @@ OBJECT_COLUMNS: Final = (
     *("kind", "org", "app", "uid", "version", "registry_version", "created_at", "updated_at", "deleted_at"),
 )
 """Of `registry_object`, beside its key and its document."""
-
-_FIRST_ATTEMPT: Final = 2
-"""The version at which a delivery's first attempt is in flight."""
 
 Item = TypeVar("Item")
 
@@ -97,10 +95,11 @@ async def fold_registry(connection: Connection, chunk: Chunk) -> Folded[Registry
     rows = await connection.fetch(
         """
         SELECT stream, version, org, app, kind, at, registry_version, data
-        FROM hookledger.registry_fact WHERE stream > $1 AND stream <= $2 ORDER BY stream, version
+        FROM hookledger.registry_fact WHERE stream > $1 AND stream <= $2 AND kind <> ALL($3) ORDER BY stream, version
         """,
         chunk.after,
         chunk.last,
+        list(TokenFact),
     )
     folded = Folded[RegistryObject](facts=len(rows))
     for stream, facts in _streams(rows):
@@ -140,7 +139,9 @@ def _fold_delivery(stream: UUID, rows: Sequence[asyncpg.Record]) -> FoldedDelive
         return None
     state = fold_delivery(facts)
     # The fan-out's own transaction began it, and asked no lane.
-    direct = state.version == _FIRST_ATTEMPT and _place(rows[0])[:2] == _place(rows[1])[:2]
+    first = facts[1] if len(facts) > 1 else None
+    begun = isinstance(first, AttemptStarted) and first.attempt == state.attempt
+    direct = begun and _place(rows[0])[:2] == _place(rows[1])[:2]
     return FoldedDelivery(
         state=state,
         attempts=attempt_rows(stream, facts),

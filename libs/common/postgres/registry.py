@@ -29,6 +29,8 @@ _NOUNS: Final[Mapping[Kind, str]] = {
     Kind.SOURCE: "Source",
     Kind.EVENT_TYPE: "EventType",
     Kind.API_KEY: "ApiKey",
+    Kind.JOB: "Job",
+    Kind.ERASURE: "Erasure",
 }
 
 
@@ -39,12 +41,25 @@ class Verb(StrEnum):
     UPDATED = "Updated"
     DISABLED = "Disabled"
     SECRET_ROTATED = "SecretRotated"  # noqa: S105  the name of a fact
+    CANCELLED = "Cancelled"
     DELETED = "Deleted"
 
 
 _KINDS: Final[Mapping[str, tuple[Kind, Verb]]] = {
     f"{noun}{verb}": (kind, verb) for kind, noun in _NOUNS.items() for verb in Verb
 }
+
+
+class TokenFact(StrEnum):
+    """What happened to application tokens. They are no registry objects: the fold passes these facts over."""
+
+    ISSUED = "AppTokenIssued"
+    REVOKED = "AppTokenRevoked"
+    ALL_REVOKED = "AppTokensRevoked"
+
+
+KINDS: Final = frozenset({*_KINDS, *TokenFact})
+"""Every kind of fact."""
 
 
 class FactData(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
@@ -129,6 +144,24 @@ class Changes:
         new = replace(old, version=old.version + 1, registry_version=version, updated_at=at, deleted_at=at)
         return await self._write(new, Verb.DELETED)
 
+    async def record(
+        self, kind: TokenFact, *, stream: UUID, version: int, org: UUID, app: UUID, data: FactData
+    ) -> None:
+        """Append a fact on application tokens. No registry object changes, so the registry's version stays."""
+        row = await self.connection.fetchrow("SELECT version, clock_timestamp() AS at FROM hookledger.registry_version")
+        assert row is not None
+        await self._append(
+            stream=stream,
+            version=version,
+            org=org,
+            app=app,
+            endpoint=None,
+            kind=kind,
+            at=row["at"],
+            registry_version=row["version"],
+            data=data,
+        )
+
     async def _next(self, old: RegistryObject | None) -> tuple[int, datetime]:
         """The registry's next version, and the time of the change: the database's, never decreasing in a stream."""
         row = await self.connection.fetchrow(
@@ -143,24 +176,16 @@ class Changes:
 
     async def _write(self, new: RegistryObject, verb: Verb, reason: str | None = None) -> RegistryObject:
         text = documents.encode(new.document)
-        data = msgspec.json.encode(FactData(document=msgspec.Raw(text.encode()), uid=new.uid, reason=reason))
-        await self.connection.execute(
-            """
-            INSERT INTO hookledger.registry_fact
-                (stream, version, epoch, org, app, endpoint, kind, schema, at, actor, registry_version, data)
-            SELECT $1, $2, max(epoch), $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM hookledger.ledger_epoch
-            """,
-            new.id,
-            new.version,
-            new.org,
-            new.id if new.kind is Kind.APPLICATION else new.app,
-            new.id if new.kind is Kind.ENDPOINT else None,
-            _NOUNS[new.kind] + verb,
-            SCHEMA,
-            new.updated_at,
-            self.actor,
-            new.registry_version,
-            data,
+        await self._append(
+            stream=new.id,
+            version=new.version,
+            org=new.org,
+            app=new.id if new.kind is Kind.APPLICATION else new.app,
+            endpoint=new.id if new.kind is Kind.ENDPOINT else None,
+            kind=_NOUNS[new.kind] + verb,
+            at=new.updated_at,
+            registry_version=new.registry_version,
+            data=FactData(document=msgspec.Raw(text.encode()), uid=new.uid, reason=reason),
         )
         await self.connection.execute(
             """
@@ -186,6 +211,29 @@ class Changes:
         self.made.append(new)
         return new
 
+    async def _append(
+        self, *, stream: UUID, version: int, org: UUID, app: UUID | None, endpoint: UUID | None, kind: str,
+        at: datetime, registry_version: int, data: FactData,
+    ) -> None:  # fmt: skip
+        await self.connection.execute(
+            """
+            INSERT INTO hookledger.registry_fact
+                (stream, version, epoch, org, app, endpoint, kind, schema, at, actor, registry_version, data)
+            SELECT $1, $2, max(epoch), $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM hookledger.ledger_epoch
+            """,
+            stream,
+            version,
+            org,
+            app,
+            endpoint,
+            kind,
+            SCHEMA,
+            at,
+            self.actor,
+            registry_version,
+            msgspec.json.encode(data),
+        )
+
 
 @asynccontextmanager
 async def changing(connection: Connection, actor: str) -> AsyncIterator[Changes]:
@@ -198,6 +246,12 @@ async def changing(connection: Connection, actor: str) -> AsyncIterator[Changes]
     async with connection.transaction():
         await connection.execute("SELECT FROM hookledger.registry_version FOR UPDATE")
         yield Changes(connection, actor)
+
+
+def kind_of(fact: str) -> Kind | None:
+    """The kind of object that a fact of that kind is about; None for one on application tokens."""
+    known = _KINDS.get(fact)
+    return known[0] if known is not None else None
 
 
 def fold(facts: Iterable[RegistryFact]) -> RegistryObject:

@@ -18,12 +18,14 @@ of its lanes waits for as long: so few that the other endpoints go on meanwhile.
 # What the queue ought to hold of the deliveries `d`. A first attempt that began in the transaction of its fan-out is
 # counted by no lane; each other attempt in flight is.
 _OUGHT: Final = """
-    SELECT d.delivery, d.message, d.endpoint, d.status, coalesce(d.due_at, d.updated_at) AS due_at, d.process AS owner,
+    SELECT d.delivery, d.message, d.endpoint, least(d.due_at, d.resend_at) AS due_at, d.updated_at, d.process AS owner,
         d.status = 'sending' AND NOT EXISTS (
             SELECT FROM hookledger.fact one JOIN hookledger.fact two USING (stream, epoch, xact)
-            WHERE d.version = 2 AND one.stream = d.delivery AND one.version = 1 AND two.version = 2
+            WHERE d.run = 1 AND d.attempts = 1 AND d.beside IS NULL AND two.kind = 'AttemptStarted'
+                AND one.stream = d.delivery AND one.version = 1 AND two.version = 2
         ) AS counted
-    FROM projection_1.delivery_state d WHERE d.status IN ('waiting', 'sending', 'held')
+    FROM projection_1.delivery_state d
+    WHERE (d.status IN ('waiting', 'sending', 'held') OR d.resend_at IS NOT NULL)
 """
 
 
@@ -39,7 +41,7 @@ async def find_misplaced(connection: Connection, chunk: Chunk) -> list[UUID]:
         FULL JOIN (SELECT * FROM hookledger.queue WHERE delivery > $1 AND delivery <= $2) q USING (delivery)
         WHERE (o.endpoint, o.owner, o.counted)
                 IS DISTINCT FROM (CASE WHEN q.xact IS NULL THEN q.lane ELSE o.endpoint END, q.owner, q.counted)
-            OR o.status = 'waiting' AND q.due_at > o.due_at -- earlier is right: it was hastened
+            OR o.owner IS NULL AND q.due_at > o.due_at -- earlier is right: it was hastened; what is held has none
         ORDER BY delivery
         """,  # noqa: S608  a constant
         chunk.after,
@@ -57,7 +59,7 @@ async def requeue(connection: Connection, deliveries: list[UUID]) -> None:
         """
         DELETE FROM hookledger.queue q WHERE q.delivery = ANY($1) AND NOT EXISTS (
             SELECT FROM projection_1.delivery_state d
-            WHERE d.delivery = q.delivery AND d.status IN ('waiting', 'sending', 'held')
+            WHERE d.delivery = q.delivery AND (d.status IN ('waiting', 'sending', 'held') OR d.resend_at IS NOT NULL)
         )
         """,
         deliveries,
@@ -65,7 +67,8 @@ async def requeue(connection: Connection, deliveries: list[UUID]) -> None:
     await connection.execute(
         f"""
         INSERT INTO hookledger.queue AS q (delivery, lane, due_at, owner, counted, epoch, xact, position)
-        SELECT o.delivery, coalesce(a.lane, o.endpoint), o.due_at, o.owner, o.counted, a.epoch, a.xact, a.position
+        SELECT o.delivery, coalesce(a.lane, o.endpoint), coalesce(o.due_at, o.updated_at), o.owner, o.counted,
+            a.epoch, a.xact, a.position
         FROM ({_OUGHT} AND d.delivery = ANY($1)) o
         LEFT JOIN LATERAL (
             SELECT hookledger.ordering_lane(o.endpoint, m.ordering_key) AS lane, f.epoch, f.xact, f.position

@@ -118,9 +118,10 @@ class RegistrySnapshot:
                 """
                 SELECT id, kind, org, app, uid, version, registry_version, created_at, updated_at, deleted_at, data
                 FROM hookledger.registry_object
-                WHERE registry_version > $1
+                WHERE registry_version > $1 AND kind <> ALL($2)
                 """,
                 self.version,
+                list(documents.REQUESTS),
             )
             owners = [row["id"] for row in rows]
             sealed = await connection.fetch(

@@ -14,7 +14,6 @@ from typing import Any, Final
 from uuid import UUID
 
 from libs.common.contracts import registry as documents
-from libs.common.domain.delivery import Status
 from libs.common.postgres import statistics
 from libs.common.postgres.checkpoint import BEGINNING, Cursor
 from libs.common.postgres.chunks import Chunk, delivery_chunks, registry_chunks
@@ -58,7 +57,7 @@ async def _verify_deliveries(connection: Connection, chunk: Chunk, counted: "_St
         states = await connection.fetch(
             """
             SELECT delivery, app, message, endpoint, status, version, run, attempts, failures, unknowns, attempt,
-                process, last_status, due_at, created_at, updated_at
+                process, last_status, due_at, created_at, updated_at, resend_at, beside, reopened_at
             FROM projection_1.delivery_state WHERE delivery > $1 AND delivery <= $2
             """,
             chunk.after,
@@ -107,8 +106,8 @@ async def _verify_deliveries(connection: Connection, chunk: Chunk, counted: "_St
 
 
 def _compare_queue(folded: Mapping[UUID, FoldedDelivery], queue: Mapping[UUID, Row], findings: Findings) -> None:
-    """Each delivery that is not over, and no other, stands in the queue, with its owner and in its lane."""
-    unfinished = {stream: item for stream, item in folded.items() if not item.state.status.terminal}
+    """Each delivery that is open, and no other, stands in the queue, with its owner and in its lane."""
+    unfinished = {stream: item for stream, item in folded.items() if item.state.open}
     findings.compare(
         "queue",
         {
@@ -118,9 +117,9 @@ def _compare_queue(folded: Mapping[UUID, FoldedDelivery], queue: Mapping[UUID, R
         queue,
     )
     for stream, item in unfinished.items():
-        row, due_at = queue.get(stream), item.state.due_at
+        row, due_at = queue.get(stream), item.state.next_at
         # Earlier is right: what waits for an endpoint that is disabled was hastened.
-        if row is not None and item.state.status is Status.WAITING and due_at is not None and row["due_at"] > due_at:
+        if row is not None and due_at is not None and row["due_at"] > due_at:
             findings.differ("queue", stream, f"due_at is {row['due_at']!s}, the ledger says {due_at!s}")
 
 

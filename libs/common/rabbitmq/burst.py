@@ -65,7 +65,7 @@ async def publish_burst(channel: Channel, exchange: str, messages: Sequence[Outg
         burst = ChannelFrame.marshall(frames=frames, channel_number=channel.number, drain_future=written)
         try:
             await channel.write_queue.put(burst)
-        except BaseException:
+        except asyncio.CancelledError:  # waiting for a place in the queue ends in no other way
             # The broker has seen none of them: their numbers are the next ones again.
             channel.delivery_tag = first - 1
             for tag in range(first, first + len(messages)):

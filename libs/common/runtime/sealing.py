@@ -32,12 +32,15 @@ class MasterKeys:
 
     Args:
         keys: 32 bytes each.
+        fingerprint_key: by which secrets get their fingerprints; by default it follows from the first key, so that who
+            wants fingerprints to outlast that key keeps it elsewhere.
     """
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
+    def __init__(self, keys: Sequence[bytes], *, fingerprint_key: bytes | None = None) -> None:
+        self._keys = keys
         self._ciphers = {hashlib.sha256(key).digest()[:_ID_BYTES]: AESGCM(key) for key in keys}
         self._first = next(iter(self._ciphers))
-        self._fingerprint_key = hashlib.sha256(b"hookledger.fingerprint" + keys[0]).digest()
+        self.fingerprint_key = fingerprint_key or hashlib.sha256(b"hookledger.fingerprint" + keys[0]).digest()
 
     @classmethod
     def parse(cls, text: str) -> "MasterKeys":
@@ -57,6 +60,15 @@ class MasterKeys:
             keys.append(key)
         return cls(keys)
 
+    def with_fingerprint_key(self, key: bytes) -> "MasterKeys":
+        """The same master keys, with another key for fingerprints."""
+        return MasterKeys(self._keys, fingerprint_key=key)
+
+    @property
+    def ids(self) -> Sequence[bytes]:
+        """What sealed secrets name the master keys by, the first one first."""
+        return tuple(self._ciphers)
+
     def seal(self, secret: bytes, *, owner: UUID, org: UUID) -> bytes:
         """The secret, for storage beside `owner`."""
         nonce = random_bytes(_NONCE_BYTES)
@@ -64,8 +76,8 @@ class MasterKeys:
         return self._first + nonce + sealed
 
     def fingerprint(self, secret: bytes) -> str:
-        """What tells this secret from others, in records; only who holds the master key can test a guess."""
-        return hmac.digest(self._fingerprint_key, secret, "sha256")[:_FINGERPRINT_BYTES].hex()
+        """What tells this secret from others, in records; only who holds `fingerprint_key` can test a guess."""
+        return hmac.digest(self.fingerprint_key, secret, "sha256")[:_FINGERPRINT_BYTES].hex()
 
     def open(self, sealed: bytes, *, owner: UUID, org: UUID) -> bytes:
         """The secret again.

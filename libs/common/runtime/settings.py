@@ -23,7 +23,7 @@ PLATFORM_NAMES: Final = frozenset({
     "ALLOW_NETWORKS", "AMQP_PREFIX", "AMQP_URL", "API_KEY", "CACHE_DIR", "CA_FILE", "EGRESS_PROXY",
     "EGRESS_PROXY_EXCEPT", "DATABASE_URL", "DEV", "DISPATCHER_URL",
     "FAILPOINTS", "FRONT_DOOR_TIMEOUT_MS", "HOST", "IDEMPOTENCY_HOURS", "INGRESS_URL", "LOG_LEVEL", "MASTER_KEY",
-    "MAX_CONCURRENCY", "PORT", "REGISTRY_URL", "REQUEST_TIMEOUT_MS", "STOP_GRACE_MS", "URL",
+    "MAX_CONCURRENCY", "PORT", "PUBLIC_URL", "REGISTRY_URL", "REQUEST_TIMEOUT_MS", "STOP_GRACE_MS", "URL",
 })  # fmt: skip
 """Every name that some part of the platform knows. One environment may serve all of them, so a service passes over
 what is another's; a name outside this list is a mistake."""

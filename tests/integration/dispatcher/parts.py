@@ -13,6 +13,7 @@ from services.dispatcher.attempts import Attempts
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
 from services.dispatcher.fanout import FanOuts
+from services.dispatcher.jobs import Jobs
 from services.dispatcher.lease import Lease
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.sender import Sender
@@ -36,12 +37,17 @@ class Parts:
     claims: Claims
     fan_outs: FanOuts
     skips: Skips
+    jobs: Jobs
     tasks: asyncio.TaskGroup
     stopping: asyncio.Event
 
     def start_claiming(self) -> None:
         """Claim waiting deliveries from now on."""
         self.tasks.create_task(self.claims.run(self.stopping))
+
+    def start_jobs(self) -> None:
+        """Work through jobs from now on."""
+        self.tasks.create_task(self.jobs.run(self.stopping))
 
     def start_sweeping(self) -> None:
         """Take overdue messages from now on."""
@@ -82,6 +88,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
             attempts=attempts,
             waiting=note,
         )
+        jobs = Jobs(pool=pool, epoch=world.epoch, lease=lease, snapshot=snapshot, requested=note)
         await lease.begin()
         stopping = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
@@ -98,6 +105,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
                 claims=claims,
                 fan_outs=fan_outs,
                 skips=Skips(pool, world.epoch, lease, note),
+                jobs=jobs,
                 tasks=tasks,
                 stopping=stopping,
             )
@@ -109,6 +117,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
                 stopping.set()
                 fan_outs.stop()
                 claims.note([])
+                jobs.wake()
                 await attempts.drain(5)
                 recorder.batcher.stop()
         if not await pool.fetchval("SELECT count(*) FROM hookledger.queue WHERE owner = $1", lease.process):

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from libs.common.domain.delivery import RecordAnswer
+from libs.common.domain.commands import RecordAnswer
 from libs.common.domain.facts import Timings
 from libs.common.domain.outcome import Answer, Failure
 from libs.common.runtime import clock

@@ -7,16 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from libs.common.domain.delivery import (
-    DeclareUnknown,
-    Delivery,
-    RecordAnswer,
-    StartAttempt,
-    decide,
-    evolve,
-    scheduled,
-    start,
-)
+from libs.common.domain.commands import DeclareUnknown, RecordAnswer, StartAttempt
+from libs.common.domain.delivery import Delivery, decide, evolve, scheduled, start
 from libs.common.domain.endpoint import Rule
 from libs.common.domain.facts import AttemptStarted, DeliveryScheduled, Timings
 from libs.common.domain.ids import delivery_id

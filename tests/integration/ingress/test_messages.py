@@ -1,5 +1,6 @@
 """`POST /api/v1/app/{app}/msg`: what producers get for what they publish over HTTP."""
 
+import asyncio
 import base64
 import json
 from datetime import UTC, datetime, timedelta
@@ -9,10 +10,11 @@ import orjson
 import pytest
 
 from deploy.stack.services import Service
+from libs.common.contracts.credentials import KEY_BYTES, TOKEN_PREFIX, format_key
 from libs.common.contracts.registry import Kind, Scope
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
-from libs.common.runtime.clock import new_id
+from libs.common.runtime.clock import new_id, now
 from tests.integration.ingress.stand import Stand, Tenant, talk
 from tests.support.client import Answer, Client, connected
 
@@ -192,6 +194,76 @@ async def test_a_key_deleted_just_before_is_refused(client: Client, stand: Stand
     await stand.delete(key)
     assert (await create(client, tenant, headers=headers)).status == 401
     assert await stand.count("message", org=tenant.org) == 1
+
+
+async def test_no_request_that_begins_after_a_key_was_revoked_is_accepted(client: Client, stand: Stand) -> None:
+    tenant = await stand.create_tenant()
+    headers = {"Authorization": f"Bearer {tenant.key}"}
+    key = await stand.observer.fetchval(
+        "SELECT id FROM hookledger.registry_object WHERE kind = $1 AND org = $2", Kind.API_KEY, tenant.org
+    )
+    accepted, revoked = asyncio.Semaphore(0), asyncio.Event()
+
+    async def publish() -> list[int]:
+        """Publish until three requests were begun after the revocation; what they were answered."""
+        late: list[int] = []
+        while len(late) < 3:
+            begun_late = revoked.is_set()
+            status = (await create(client, tenant, headers=headers)).status
+            accepted.release()
+            if begun_late:
+                late.append(status)
+        return late
+
+    async with asyncio.TaskGroup() as group:
+        publishers = [group.create_task(publish()) for _ in range(8)]
+        for _ in range(20):
+            await accepted.acquire()
+        await stand.delete(key)
+        revoked.set()
+    assert {status for publisher in publishers for status in publisher.result()} == {401}
+    version = await stand.observer.fetchval(
+        "SELECT registry_version FROM hookledger.registry_object WHERE id = $1", key
+    )
+    newest = await stand.observer.fetchval(
+        "SELECT max(registry_version) FROM hookledger.message WHERE org = $1", tenant.org
+    )
+    assert 0 < newest < version
+
+
+async def test_of_each_credential_only_a_key_that_may_publish_does(client: Client, stand: Stand) -> None:
+    tenant, other = await stand.create_tenant(), await stand.create_tenant()
+    expired = await stand.create_key(tenant.org, expires_at=now() - timedelta(seconds=1))
+    statuses = {
+        "": 401,
+        "hlk_unknown": 401,
+        expired: 401,
+        await stand.create_key(tenant.org, Scope.READ): 403,
+        format_key(bytes(KEY_BYTES), TOKEN_PREFIX): 403,
+        other.key: 404,
+        tenant.key: 202,
+        await stand.create_key(tenant.org, Scope.ADMIN): 202,
+    }
+    for text, status in statuses.items():
+        answer = await create(client, tenant, headers={"Authorization": f"Bearer {text}"})
+        assert answer.status == status, text
+
+
+async def test_when_a_key_was_last_used_is_written_once_a_minute(client: Client, stand: Stand) -> None:
+    tenant = await stand.create_tenant()
+    headers = {"Authorization": f"Bearer {tenant.key}"}
+    before = now()
+    for _ in range(3):
+        assert (await create(client, tenant, headers=headers)).status == 202
+    key = await stand.observer.fetchval(
+        "SELECT id FROM hookledger.registry_object WHERE kind = $1 AND org = $2", Kind.API_KEY, tenant.org
+    )
+    await stand.until(1, "key_use", key=key)
+    row = await stand.observer.fetchrow("SELECT last_used_at, xmin FROM hookledger.key_use WHERE key = $1", key)
+    assert row is not None
+    assert before - timedelta(seconds=1) <= row["last_used_at"] <= now() + timedelta(seconds=1)
+    assert (await create(client, tenant, headers=headers)).status == 202
+    assert await stand.observer.fetchval("SELECT xmin FROM hookledger.key_use WHERE key = $1", key) == row["xmin"]
 
 
 async def test_an_application_deleted_just_before_is_404(client: Client, stand: Stand) -> None:

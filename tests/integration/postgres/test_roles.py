@@ -9,7 +9,7 @@ import pytest
 from libs.common.postgres.pool import Pool, Service, open_pool
 
 SERVICES: tuple[Service, ...] = get_args(Service)
-WRITERS = {"hookledger.fact": {"ingress", "dispatcher"}, "hookledger.registry_fact": {"registry"}}
+WRITERS = {"hookledger.fact": {"ingress", "dispatcher", "registry"}, "hookledger.registry_fact": {"registry"}}
 READERS = {"hookledger.fact": {"ingress", "dispatcher", "registry"}, "hookledger.registry_fact": {"registry"}}
 CHANGES = {
     "UPDATE": "UPDATE {} SET kind = 'Other'",

@@ -85,17 +85,21 @@ async def test_with_its_application_an_endpoint_goes(registry: Pool, snapshot: R
 async def test_an_organisations_settings_reach_its_endpoints(registry: Pool, snapshot: RegistrySnapshot) -> None:
     org, app = await _tenant(registry)
     plain = await _endpoint(registry, org, app)
-    own = await _endpoint(registry, org, app, retry_schedule=(7.0,))
+    own = await _endpoint(registry, org, app, retry_schedule=(7.0,), retry_client_errors=False)
     await snapshot.catch_up()
     organisation = snapshot.get(Kind.ORGANISATION, org)
     assert organisation is not None
-    await _change(registry, organisation, OrganisationDocument(name="o", retry_schedule=(1.0, 2.0)))
+    settings = OrganisationDocument(name="o", retry_schedule=(1.0, 2.0), retry_client_errors=True, compat_headers=True)
+    await _change(registry, organisation, settings)
     await snapshot.catch_up()
     schedules = {
         endpoint.id: [wait.total_seconds() for wait in endpoint.retry.schedule]
         for endpoint in snapshot.endpoints(app).values()
     }
     assert schedules == {plain.id: [1.0, 2.0], own.id: [7.0]}
+    retried = {endpoint.id: endpoint.retry.retry_client_errors for endpoint in snapshot.endpoints(app).values()}
+    assert retried == {plain.id: True, own.id: False}
+    assert all(endpoint.compat_headers for endpoint in snapshot.endpoints(app).values())
 
 
 async def test_a_snapshot_from_nothing_and_one_that_caught_up_are_the_same(

@@ -10,7 +10,8 @@ import asyncpg
 
 from libs.common.domain import delivery, ids
 from libs.common.domain.attempts import AttemptRow, attempt_rows
-from libs.common.domain.delivery import AbandonAttempt, DeclareUnknown, Delivery, RecordAnswer, StartAttempt, Status
+from libs.common.domain.commands import AbandonAttempt, DeclareUnknown, RecordAnswer, StartAttempt
+from libs.common.domain.delivery import Delivery, Status
 from libs.common.domain.endpoint import Rule
 from libs.common.domain.facts import DeliveryFact, DeliveryScheduled, MessageAccepted, Origin, Timings
 from libs.common.domain.ids import Prefix

@@ -23,7 +23,7 @@ from libs.common.domain.ids import Prefix
 from libs.common.domain.retry import QUICK_SCHEDULE, STANDARD_SCHEDULE
 from libs.common.runtime.clock import new_id, now
 from tests.integration.registry.conftest import Registry
-from tests.integration.registry.history import SENDING, Place, Step, accept, deliver
+from tests.integration.registry.history import SENDING, Place, accept, deliver
 from tests.support.client import Client
 
 GROWING = {"initial": 2, "factor": 3, "max": 20, "retries": 4}
@@ -109,7 +109,7 @@ async def test_skipping_takes_a_delivery_of_ones_own_that_is_not_over(
     place = Place.of(registry.organisation, app)
     receiver: UUID = ids.decode(Prefix.ENDPOINT, made["id"])
     open_one = await deliver(sql, place, await accept(sql, place, b"{}"), receiver, [SENDING])
-    over = await deliver(sql, place, await accept(sql, place, b"{}"), receiver, [Step(status=200)])
+    over = await deliver(sql, place, await accept(sql, place, b"{}"), receiver, [200])
     for _ in range(2):
         answer = await api.request("POST", f"/app/{app}/delivery/{ids.encode(Prefix.DELIVERY, open_one)}/skip")
         assert answer.status == 202

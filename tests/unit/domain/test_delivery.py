@@ -7,19 +7,25 @@ from uuid import UUID
 
 import pytest
 
-from libs.common.domain.delivery import (
+from libs.common.domain.commands import (
     AbandonAttempt,
     Cancel,
     Command,
     DeclareUnknown,
-    Delivery,
+    DropResend,
     Expire,
     LetGo,
-    NotWaitingError,
     RecordAnswer,
-    StaleAttemptError,
+    Reopen,
+    RequestResend,
     StartAttempt,
+)
+from libs.common.domain.delivery import (
+    Delivery,
+    NotWaitingError,
+    StaleAttemptError,
     Status,
+    UnderWayError,
     decide,
     evolve,
     fold,
@@ -38,7 +44,12 @@ from libs.common.domain.facts import (
     DeliveryGone,
     DeliveryHeld,
     DeliveryRefused,
+    DeliveryReopened,
     DeliveryScheduled,
+    DropReason,
+    ResendDelayed,
+    ResendDropped,
+    ResendRequested,
     RetryScheduled,
     Timings,
     Trigger,
@@ -411,3 +422,77 @@ def test_time_never_runs_backwards_in_a_stream() -> None:
     sending = given(start(1, at=later))
     [ended, retry] = decide(sending, answer(1, 500, at=NOON))
     assert (ended.at, retry) == (later, RetryScheduled(at=later, due_at=later + 10 * SECOND))
+
+
+# Beside the schedule
+
+
+RESEND = RequestResend(at=NOON, job=KEY)
+
+
+def test_a_manual_attempt_that_fails_changes_nothing_of_the_schedule() -> None:
+    before = given(start(1), answer(1, 500))
+    asked = then(before, decide(before, RESEND))
+    flying = then(asked, decide(asked, start(2)))
+    assert (flying.status, flying.beside, flying.due_at) == (Status.SENDING, Status.WAITING, before.due_at)
+    facts = decide(flying, answer(2, 410))
+    assert [type(fact) for fact in facts] == [AttemptEnded]
+    after = then(flying, facts)
+    for name in ("status", "due_at", "run", "attempts", "failures"):
+        assert getattr(after, name) == getattr(before, name)
+
+
+def test_a_manual_attempt_that_succeeds_ends_what_waited_and_what_was_over() -> None:
+    for before in (given(start(1), answer(1, 500)), given(start(1), answer(1, 404))):
+        after = then(before, [ResendRequested(at=NOON, job=KEY)])
+        for command in (start(2), answer(2, 200)):
+            after = then(after, decide(after, command))
+        assert (after.status, after.due_at, after.open) == (Status.SUCCEEDED, None, False)
+
+
+def test_a_second_manual_attempt_is_not_asked_for_before_the_first_was_made() -> None:
+    with pytest.raises(UnderWayError):
+        decide(given(RESEND), RESEND)
+
+
+def test_a_manual_attempt_that_came_to_no_outcome_is_made_again_but_not_for_ever() -> None:
+    state = given(start(1), answer(1, 404), RESEND)
+    for number in range(2, 6):
+        state = then(state, decide(state, start(number)))
+        facts = decide(state, DeclareUnknown(at=NOON, attempt=attempt(number)))
+        assert isinstance(facts[-1], ResendDelayed)
+        state = then(state, facts)
+    state = then(state, decide(state, start(6)))
+    facts = decide(state, DeclareUnknown(at=NOON, attempt=attempt(6)))
+    assert facts[-1] == ResendDropped(at=NOON, reason=DropReason.OUTCOME_UNKNOWN)
+    assert then(state, facts).status is Status.REFUSED
+    assert not then(state, facts).open
+
+
+def test_a_manual_attempt_can_be_given_up_only_where_nothing_else_waits() -> None:
+    drop = DropResend(at=NOON, reason=DropReason.ENDPOINT_DISABLED)
+    over = given(start(1), answer(1, 404), RESEND)
+    assert not then(over, decide(over, drop)).open
+    for state in (given(), given(RESEND)):
+        with pytest.raises(NotWaitingError):
+            decide(state, drop)
+
+
+def test_a_cancelled_delivery_takes_the_manual_attempt_with_it() -> None:
+    assert not given(RESEND, Cancel(at=NOON, reason=CancelReason.ENDPOINT_DELETED)).open
+
+
+def test_a_replay_starts_the_schedule_anew() -> None:
+    state = given(start(1), answer(1, 500), start(2), answer(2, 404), Reopen(at=NOON + SECOND, job=KEY))
+    assert (state.status, state.run, state.attempts, state.failures) == (Status.WAITING, 2, 0, 0)
+    assert (state.due_at, state.begun_at) == (NOON + SECOND, NOON + SECOND)
+    begun = decide(state, start(3, at=NOON + SECOND))[0]
+    assert isinstance(begun, AttemptStarted)
+    assert (begun.run, begun.number) == (2, 1)
+
+
+def test_what_is_not_over_is_not_replayed() -> None:
+    for state in (given(), given(start(1))):
+        with pytest.raises(UnderWayError):
+            decide(state, Reopen(at=NOON, job=KEY))
+    assert isinstance(decide(given(start(1), answer(1, 200)), Reopen(at=NOON, job=KEY))[0], DeliveryReopened)

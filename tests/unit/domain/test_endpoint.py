@@ -1,11 +1,12 @@
 """Which message goes to which endpoint, and with which keys it is signed."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 
-from libs.common.domain.endpoint import Endpoint, Rule, SigningKey, match
+from libs.common.domain.endpoint import Endpoint, FilterVerdict, Rule, SigningKey, match
 
 NOW = datetime(2026, 8, 21, tzinfo=UTC)
 ENDPOINT = Endpoint(id=UUID(int=1), app=UUID(int=2), version=1, url="https://example.com/")
@@ -24,7 +25,11 @@ def endpoint(*, types: set[str] | None = None, channels: set[str] | None = None,
 
 
 def rule(wanted: Endpoint, event_type: str = "order.completed", channels: tuple[str, ...] = ()) -> Rule:
-    return match(wanted, event_type=event_type, channels=frozenset(channels))
+    return match(wanted, event_type=event_type, channels=frozenset(channels), judge=never_asked)
+
+
+def never_asked(expression: str) -> FilterVerdict:
+    raise AssertionError(f"nothing is to be evaluated, and {expression} was")
 
 
 # Matching
@@ -75,7 +80,34 @@ def test_a_disabled_endpoint_takes_nothing_whatever_it_wants() -> None:
 @pytest.mark.parametrize("decided", Rule)
 def test_every_rule_says_whether_it_matched(decided: Rule) -> None:
     refusals = {Rule.DISABLED, Rule.OTHER_EVENT_TYPE, Rule.OTHER_CHANNEL}
-    assert decided.matched is (decided not in refusals)
+    filtered = {Rule.FILTERED_OUT, Rule.FILTER_FAILED, Rule.FILTER_TOO_COSTLY}
+    assert decided.matched is (decided not in refusals | filtered)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "decided"),
+    [
+        (FilterVerdict.PASSED, Rule.FILTER),
+        (FilterVerdict.NOT_PASSED, Rule.FILTERED_OUT),
+        (FilterVerdict.FAILED, Rule.FILTER_FAILED),
+        (FilterVerdict.TOO_COSTLY, Rule.FILTER_TOO_COSTLY),
+    ],
+)
+def test_a_filter_has_the_last_word(verdict: FilterVerdict, decided: Rule) -> None:
+    wanted = replace(endpoint(types={"order.completed"}, channels={"eu"}), filter="amount > `100`")
+
+    def judge(expression: str) -> FilterVerdict:
+        assert expression == "amount > `100`"
+        return verdict
+
+    assert match(wanted, event_type="order.completed", channels=frozenset({"eu"}), judge=judge) is decided
+
+
+def test_a_filter_is_not_asked_about_what_is_refused_anyway() -> None:
+    wanted = replace(endpoint(types={"order.completed"}, channels={"eu"}), filter="amount > `100`")
+    assert rule(wanted, "order.created", ("eu",)) is Rule.OTHER_EVENT_TYPE
+    assert rule(wanted, channels=("us",)) is Rule.OTHER_CHANNEL
+    assert rule(replace(wanted, enabled=False)) is Rule.DISABLED
 
 
 # Keys

@@ -8,7 +8,7 @@ import pytest
 
 from libs.common.domain import delivery
 from libs.common.domain.attempts import attempt_rows
-from libs.common.domain.delivery import AbandonAttempt, DeclareUnknown, RecordAnswer, StartAttempt
+from libs.common.domain.commands import AbandonAttempt, DeclareUnknown, RecordAnswer, StartAttempt
 from libs.common.domain.endpoint import Rule
 from libs.common.domain.facts import AttemptAbandoned, DeliveryFact, DeliveryScheduled, Timings
 from libs.common.domain.outcome import Answer, Failure

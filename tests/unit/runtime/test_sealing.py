@@ -53,6 +53,15 @@ def test_during_a_rotation_old_and_new_master_keys_open_and_the_first_seals() ->
     assert new.open(both.seal(SECRET, owner=OWNER, org=ORG), owner=OWNER, org=ORG) == SECRET
 
 
+def test_fingerprints_tell_secrets_apart_and_follow_their_own_key() -> None:
+    assert KEYS.fingerprint(SECRET) == MasterKeys([ONE, TWO]).fingerprint(SECRET)
+    assert KEYS.fingerprint(SECRET) != KEYS.fingerprint(SECRET + b"x")
+    rotated = MasterKeys([TWO, ONE]).with_fingerprint_key(KEYS.fingerprint_key)
+    assert rotated.fingerprint(SECRET) == KEYS.fingerprint(SECRET)
+    assert rotated.open(KEYS.seal(SECRET, owner=OWNER, org=ORG), owner=OWNER, org=ORG) == SECRET
+    assert MasterKeys([TWO, ONE]).fingerprint(SECRET) != KEYS.fingerprint(SECRET)
+
+
 def test_a_missing_master_key_is_said_to_be_missing() -> None:
     with pytest.raises(SealError, match="not in HOOKLEDGER_MASTER_KEY"):
         MasterKeys([TWO]).open(KEYS.seal(SECRET, owner=OWNER, org=ORG), owner=OWNER, org=ORG)

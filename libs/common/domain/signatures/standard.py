@@ -1,4 +1,4 @@
-"""Standard Webhooks: secrets, signing with symmetric keys (`v1`), verifying those and asymmetric ones (`v1a`).
+"""Standard Webhooks: secrets, signing and verifying with symmetric keys (`v1`) and pairs of ed25519 keys (`v1a`).
 
 Source: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 """
@@ -26,6 +26,7 @@ _PRIVATE_KEY_PREFIX: Final = "whsk_"
 _MIN_SECRET_BYTES: Final = 24
 _MAX_SECRET_BYTES: Final = 64
 _PUBLIC_KEY_BYTES: Final = 32
+_SEED_BYTES: Final = 32
 _ED25519_SIGNATURE_BYTES: Final = 64
 _MAX_ASYMMETRIC: Final = 16
 """Asymmetric signatures in one header: each costs about a hundred times a symmetric one."""
@@ -41,6 +42,9 @@ HEADERS: Final = frozenset({*_OWN_NAMES, *_SVIX_NAMES})
 
 PublicKey: TypeAlias = Callable[[bytes, bytes], bool]
 """Whether the signature (first) of the data is by this key; never raises."""
+
+PrivateKey: TypeAlias = Callable[[bytes], bytes]
+"""Makes the ed25519 signature (64 bytes) of data."""
 
 # The three signed parts are joined by full stops, so an id that held one could trade places with the timestamp:
 # printable ASCII but for space and full stop.
@@ -100,6 +104,35 @@ def parse_public_key(text: str) -> bytes:
     return key
 
 
+def is_private_key(text: str) -> bool:
+    """Whether `text` says of itself that it is the sender's half of a key pair."""
+    return text.startswith(_PRIVATE_KEY_PREFIX)
+
+
+def parse_private_key(text: str) -> tuple[bytes, bytes | None]:
+    """The seed (32 bytes) in `whsk_<base64>`, and the public key where it stands behind the seed, as it should.
+
+    Raises:
+        InvalidSecretError: it is none.
+
+    Source: Standard Webhooks, "Signature scheme"; the seed alone is what some libraries write.
+    """
+    key = _decode(text.removeprefix(_PRIVATE_KEY_PREFIX), _PRIVATE_KEY_PREFIX)
+    if len(key) not in {_SEED_BYTES, _SEED_BYTES + _PUBLIC_KEY_BYTES}:
+        raise InvalidSecretError(f"a private key is base64 of 64 bytes (or of its seed's 32), this one of {len(key)}")
+    return key[:_SEED_BYTES], key[_SEED_BYTES:] or None
+
+
+def format_private_key(seed: bytes, public_key: bytes) -> str:
+    """`whsk_<base64>` of the whole pair."""
+    return _PRIVATE_KEY_PREFIX + base64.b64encode(seed + public_key).decode()
+
+
+def format_public_key(public_key: bytes) -> str:
+    """`whpk_<base64>`; the inverse of `parse_public_key`."""
+    return _PUBLIC_KEY_PREFIX + base64.b64encode(public_key).decode()
+
+
 def _decode(encoded: str, prefix: str) -> bytes:
     try:
         key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
@@ -117,18 +150,20 @@ def format_secret(key: bytes) -> str:
     return _SECRET_PREFIX + base64.b64encode(key).decode()
 
 
-def sign(secret: bytes, *, message_id: str, timestamp: int, body: bytes) -> str:
-    """The signature `v1,<base64>` of one attempt at `timestamp` (Unix seconds).
+def sign(secret: bytes | PrivateKey, *, message_id: str, timestamp: int, body: bytes) -> str:
+    """The signature of one attempt at `timestamp` (Unix seconds): `v1,<base64>`, or `v1a,<base64>` by a private key.
 
     Raises:
         ValueError: `message_id` is not 1 to 256 printable ASCII characters without a full stop.
     """
     if not _MESSAGE_ID.fullmatch(message_id):
         raise ValueError("a signed message id is 1 to 256 printable ASCII characters without a full stop")
-    return _signature(secret, message_id, str(timestamp), body).decode()
+    if isinstance(secret, bytes):
+        return _signature(secret, message_id, str(timestamp), body).decode()
+    return "v1a," + base64.b64encode(secret(_signed(message_id, str(timestamp)) + body)).decode()
 
 
-def headers(secrets: Sequence[bytes], *, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+def headers(secrets: Sequence[bytes | PrivateKey], *, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
     """The three headers of one attempt at `timestamp` (Unix seconds).
 
     While a secret is being rotated both are given, and the receiver may hold either.

@@ -1,0 +1,1 @@
+"""jmespath expressions over payloads, for filters and transformations: compiled, and evaluated within a budget."""
