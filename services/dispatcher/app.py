@@ -130,7 +130,7 @@ class Dispatcher:
             group.create_task(self._broker.run())
             lasting = [
                 group.create_task(self._lease.run(self._ended)),
-                group.create_task(reclaim.run(self._pool, epoch, self._ended)),
+                group.create_task(reclaim.run(self._pool, epoch, self._snapshot.holds, self._ended)),
                 group.create_task(self._follower.run(self._ended)),
                 group.create_task(statistics.run(self._pool, self._lease.process, self._ended)),
             ]
@@ -202,7 +202,7 @@ class Dispatcher:
         await batchers[1]
         try:
             async with transaction(self._pool) as connection:
-                left = await reclaim.take_over(connection, epoch, self._lease.process)
+                left = await reclaim.take_over(connection, epoch, self._lease.process, self._snapshot.holds)
             if left:
                 _LOG.warning("dispatcher.unknown_at_stop", deliveries=left)
             await self._lease.end()

@@ -19,6 +19,7 @@ from libs.common.domain.facts import (
     DeliveryGone,
     DeliveryHeld,
     DeliveryRefused,
+    DeliverySkipped,
     Fact,
 )
 from libs.common.domain.ids import Prefix, encode
@@ -29,7 +30,7 @@ from libs.common.rabbitmq.burst import Outgoing
 
 KINDS: Final = frozenset({
     "MessageAccepted", "AttemptEnded", "AttemptOutcomeUnknown", "DeliveryExhausted", "DeliveryRefused", "DeliveryGone",
-    "DeliveryCancelled", "DeliveryExpired", "DeliveryHeld",
+    "DeliveryCancelled", "DeliverySkipped", "DeliveryExpired", "DeliveryHeld",
 })  # fmt: skip
 """The kinds of fact that may become an event."""
 
@@ -39,6 +40,7 @@ _ENDS: Final[Mapping[type[Fact], str]] = {
     DeliveryGone: "delivery.gone",
     DeliveryHeld: "delivery.held",
     DeliveryCancelled: "delivery.cancelled",
+    DeliverySkipped: "delivery.cancelled",
     DeliveryExpired: "delivery.expired",
     AttemptOutcomeUnknown: "attempt.unknown",
 }

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
+from libs.common.domain.endpoint import DEFAULT_MAX_INFLIGHT
 from libs.common.postgres.pool import Connection
 
 
@@ -25,12 +26,12 @@ from libs.common.postgres.pool import Connection
 class LaneChange:
     """A lane that is touched: `finished` of the deliveries that it counted are no longer in flight.
 
-    `max_inflight` is the endpoint's; a lane that is ordered has 1.
+    `max_inflight` is the endpoint's, or None to leave it as it is; a lane that is ordered has 1.
     """
 
     app: UUID
     endpoint: UUID
-    max_inflight: int
+    max_inflight: int | None = None
     finished: int = 0
 
 
@@ -106,7 +107,8 @@ async def lock(connection: Connection, changes: Mapping[UUID, LaneChange]) -> No
     await connection.execute(
         """
         INSERT INTO hookledger.lane AS l (lane, app, endpoint, ready_at, inflight, max_inflight)
-        SELECT u.lane, u.app, u.endpoint, 'infinity', u.finished, u.max_inflight
+        SELECT u.lane, u.app, u.endpoint, 'infinity', u.finished,
+            coalesce(u.max_inflight, (SELECT max_inflight FROM hookledger.lane WHERE lane = u.lane), $6)
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[])
             AS u (lane, app, endpoint, finished, max_inflight)
         ORDER BY u.lane
@@ -118,6 +120,7 @@ async def lock(connection: Connection, changes: Mapping[UUID, LaneChange]) -> No
         [changes[lane].endpoint for lane in ordered],
         [changes[lane].finished for lane in ordered],
         [1 if is_ordered(lane, changes[lane].endpoint) else changes[lane].max_inflight for lane in ordered],
+        DEFAULT_MAX_INFLIGHT,
     )
 
 
@@ -285,15 +288,12 @@ async def hasten(connection: Connection, endpoint: UUID, now: datetime) -> None:
         """
         WITH locked AS (SELECT lane FROM hookledger.lane WHERE endpoint = $1 ORDER BY lane FOR UPDATE)
         UPDATE hookledger.lane l SET not_before = $2 FROM locked WHERE l.lane = locked.lane
-        RETURNING l.lane, l.app, l.endpoint, l.max_inflight
+        RETURNING l.lane, l.app, l.endpoint
         """,
         endpoint,
         now,
     )
-    changes = {
-        row["lane"]: LaneChange(app=row["app"], endpoint=row["endpoint"], max_inflight=row["max_inflight"])
-        for row in lanes
-    }
+    changes = {row["lane"]: LaneChange(app=row["app"], endpoint=row["endpoint"]) for row in lanes}
     await connection.execute(
         "UPDATE hookledger.queue SET due_at = $2 WHERE lane = ANY($1) AND owner IS NULL AND due_at > $2",
         list(changes),

@@ -1,15 +1,14 @@
-"""Deliveries that an operator wants passed over: cancelled once they are not in flight, so that their lane goes on."""
+"""Deliveries that an operator wants passed over: skipped once they are not in flight, so that their lane goes on."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
 import asyncpg
 
-from libs.common.domain.commands import Cancel
+from libs.common.domain.commands import Skip
 from libs.common.domain.delivery import Delivery, decide
-from libs.common.domain.facts import CancelReason
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
@@ -51,19 +50,20 @@ class Skips:
     async def take(self) -> int:
         """Skip what is asked for; how many deliveries that were. What is in flight is left for the next time."""
         rows = await self._pool.fetch(
-            "SELECT delivery FROM hookledger.skip_request ORDER BY asked_at LIMIT $1", AT_ONCE
+            "SELECT delivery, actor FROM hookledger.skip_request ORDER BY asked_at LIMIT $1", AT_ONCE
         )
         if not rows:
             return 0
         async with transaction(self._pool) as connection:
-            skipped = await self._skip(connection, [row["delivery"] for row in rows])
+            skipped = await self._skip(connection, {row["delivery"]: row["actor"] for row in rows})
         for delivery in skipped:
             _LOG.info("delivery.skipped", delivery=str(delivery))
         if skipped:
             self._waiting([])
         return len(skipped)
 
-    async def _skip(self, connection: Connection, asked: Sequence[UUID]) -> list[UUID]:
+    async def _skip(self, connection: Connection, actors: Mapping[UUID, str]) -> list[UUID]:
+        asked = list(actors)
         now = await self._lease.fence(connection)
         # While its lane is locked, nobody begins what waits in it: then its state is locked by nobody for long.
         await lanes.hold(connection, asked)
@@ -75,7 +75,7 @@ class Skips:
             Transition(
                 delivery=row["delivery"],
                 before=states[row["delivery"]],
-                facts=decide(states[row["delivery"]], Cancel(at=now, reason=CancelReason.SKIPPED)),
+                facts=decide(states[row["delivery"]], Skip(at=now, actor=actors[row["delivery"]])),
                 lane=row["lane"],
             )
             for row in rows

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from libs.common.domain.attempts import AttemptRow, ended
 from libs.common.domain.delivery import Delivery, Status, evolve
-from libs.common.domain.endpoint import DEFAULT_MAX_INFLIGHT
 from libs.common.domain.facts import (
     AttemptAbandoned,
     AttemptEnded,
@@ -31,7 +30,7 @@ class Transition:
     """Facts decided for one delivery, whose row this transaction has locked.
 
     `started` is the attempt that an ending among the facts ends; `lane` is where the delivery waits, None for the
-    endpoint's own; `counted` says that the lane counts it.
+    endpoint's own; `counted` says that the lane counts it; `max_inflight` is the endpoint's, where that is known.
     """
 
     delivery: UUID
@@ -40,7 +39,7 @@ class Transition:
     started: AttemptStarted | None = None
     lane: UUID | None = None
     counted: bool = False
-    max_inflight: int = DEFAULT_MAX_INFLIGHT
+    max_inflight: int | None = None
     after: Delivery = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,9 +68,8 @@ async def write(connection: Connection, epoch: int, transitions: Sequence[Transi
         (transition.delivery, transition.after.next_at)
         for transition in transitions
         if transition.after.next_at is not None
-    ]
-    held = [
-        transition.delivery
+    ] + [
+        (transition.delivery, now + HELD_LOOK)
         for transition in transitions
         if transition.after.status is Status.HELD and transition.after.next_at is None
     ]
@@ -89,7 +87,7 @@ async def write(connection: Connection, epoch: int, transitions: Sequence[Transi
             )
     await lanes.lock(connection, changes)
     await lanes.finish(connection, over)
-    await lanes.release(connection, [*waiting, *((delivery, now + HELD_LOOK) for delivery in held)])
+    await lanes.release(connection, waiting)
     await lanes.refresh(connection, changes, now, served=False)
 
 

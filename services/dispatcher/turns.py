@@ -109,7 +109,7 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
         return Claim(full=full)
     rows = await connection.fetch(
         """
-        SELECT l.lane, l.app, l.endpoint, l.max_inflight, l.max_inflight - l.inflight AS free
+        SELECT l.lane, l.app, l.endpoint, l.max_inflight - l.inflight AS free
         FROM unnest($1::uuid[]) AS u (app)
         CROSS JOIN LATERAL (
             SELECT * FROM hookledger.lane WHERE app = u.app AND ready_at <= $2 AND endpoint <> ALL($4)
@@ -274,11 +274,7 @@ class _Taking:
         """The lanes that go to the back of the line."""
         allotted = self._allotted
         return {
-            lane: LaneChange(
-                app=self._lanes[lane]["app"],
-                endpoint=self._lanes[lane]["endpoint"],
-                max_inflight=self._lanes[lane]["max_inflight"],
-            )
+            lane: LaneChange(app=self._lanes[lane]["app"], endpoint=self._lanes[lane]["endpoint"])
             for lane in (*allotted.limits, *allotted.full, *allotted.throttled)
         }
 

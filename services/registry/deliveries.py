@@ -15,6 +15,7 @@ from libs.common.postgres.registry import Changes
 from libs.common.runtime.http import invalid
 from services.registry import objects
 from services.registry.answers import Answer, ok
+from services.registry.audit import actor_out
 from services.registry.calls import Call
 from services.registry.fields import Out
 from services.registry.paging import read_page, whole
@@ -105,7 +106,7 @@ async def ledger(call: Call) -> Answer:
 
 
 async def skip(call: Call, _: Changes) -> Answer:
-    """Skip a delivery that is not over: it is cancelled, and its ordered lane goes on.
+    """Skip a delivery that is not over: it ends as cancelled, and its ordered lane goes on.
 
     One that is in flight is skipped after its attempt, unless that succeeds.
     """
@@ -198,5 +199,7 @@ def _camel(name: str) -> str:
 
 def _shown(name: str, value: Any) -> Any:
     """A value with its ids as the API writes them; keys and processes have none there."""
+    if name == "actor":
+        return actor_out(value)
     prefix = _IDS.get(name)
     return ids.encode(prefix, UUID(value)) if prefix is not None and isinstance(value, str) else value

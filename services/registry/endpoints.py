@@ -12,6 +12,7 @@ from libs.common.contracts.registry import (
     KeyReference,
     Kind,
     MaxAge,
+    MaxInflight,
     OnExhausted,
     RegistryObject,
     Schedule,
@@ -65,6 +66,7 @@ class EndpointIn(In, frozen=True):
     metadata: Metadata | None = None
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
+    max_inflight: MaxInflight | None = None
     secret: str | None = None
     secret_type: secrets.SecretType | None = None
     profile: Profile = Profile.STANDARD
@@ -92,6 +94,7 @@ class EndpointPatch(In, frozen=True):
     metadata: Metadata | UnsetType | None = UNSET
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
+    max_inflight: MaxInflight | UnsetType | None = UNSET
     profile: Profile | UnsetType = UNSET
     retry_schedule: RetrySchedule | UnsetType | None = UNSET
     retry_client_errors: bool | UnsetType | None = UNSET
@@ -118,6 +121,7 @@ class EndpointOut(Out):
     metadata: dict[str, str]
     rate_limit: int | None
     throttle_rate: int | None
+    max_inflight: int | None
     profile: Profile
     retry_schedule: Schedule | None
     retry_client_errors: bool | None
@@ -216,6 +220,7 @@ async def patch(call: Call, changes: Changes) -> Answer:
         transformation=old.transformation,
         metadata=checked_metadata(given(body.metadata, old.metadata)),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), old.throttle_rate),
+        max_inflight=given(body.max_inflight, old.max_inflight),
         profile=given(body.profile, old.profile),
         retry_schedule=given(body.retry_schedule, old.retry_schedule),
         retry_client_errors=given(body.retry_client_errors, old.retry_client_errors),
@@ -269,6 +274,7 @@ async def _document(call: Call, body: EndpointIn, keys: tuple[KeyReference, ...]
         filter=checked_expression(body.filter, "filter"),
         metadata=checked_metadata(body.metadata),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), None),
+        max_inflight=body.max_inflight,
         profile=body.profile,
         retry_schedule=body.retry_schedule,
         retry_client_errors=body.retry_client_errors,
@@ -331,6 +337,7 @@ def out(item: RegistryObject, secret: str | UnsetType = UNSET) -> EndpointOut:
         retry_jitter=document.retry_jitter,
         timeout_ms=document.timeout_ms,
         max_age=document.max_age,
+        max_inflight=document.max_inflight,
         ordered=document.ordered,
         on_exhausted=document.on_exhausted,
         created_at=item.created_at,

@@ -28,6 +28,7 @@ from libs.common.domain.facts import (
     DeliveryRefused,
     DeliveryReopened,
     DeliveryScheduled,
+    DeliverySkipped,
     DropReason,
     Fact,
     MessageAccepted,
@@ -171,6 +172,10 @@ GOLDEN = [
     Golden(
         fact=DeliveryCancelled(at=AT, reason=CancelReason.ENDPOINT_DISABLED), data=b'{"reason":"endpoint_disabled"}'
     ),
+    Golden(
+        fact=DeliverySkipped(at=AT, actor="key:01a02361-0000-7004-8203-040506070809"),
+        data=b'{"actor":"key:01a02361-0000-7004-8203-040506070809"}',
+    ),
     Golden(fact=DeliveryExpired(at=AT), data=b"{}"),
     Golden(
         fact=DeliveryReopened(at=AT, run=2, due_at=DUE, job=KEY),
@@ -246,7 +251,7 @@ WORDS = {
         "tls_failed",
         "transformation_failed",
     ],
-    CancelReason: ["content_erased", "endpoint_deleted", "endpoint_disabled", "never_scheduled", "skipped"],
+    CancelReason: ["content_erased", "endpoint_deleted", "endpoint_disabled", "never_scheduled"],
     DropReason: ["content_erased", "endpoint_deleted", "endpoint_disabled", "outcome_unknown"],
 }
 

@@ -19,6 +19,7 @@ from libs.common.domain.commands import (
     RecordAnswer,
     Reopen,
     RequestResend,
+    Skip,
     StartAttempt,
 )
 from libs.common.domain.delivery import (
@@ -114,12 +115,17 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(step=STEPS, stale=st.integers(0, 2))
     def declare_unknown(self, step: timedelta, stale: int) -> None:
-        self.issue(step, DeclareUnknown(at=self.now, attempt=attempt(self.started - stale)))
+        self.issue(step, DeclareUnknown(at=self.now, attempt=attempt(self.started - stale), holds=self.policy.holds))
 
     @rule(step=STEPS, reason=st.sampled_from(CancelReason), chance=st.integers(0, 9))
     def cancel(self, step: timedelta, reason: CancelReason, chance: int) -> None:
         if chance == 0:  # seldom, so that most lives are long ones
             self.issue(step, Cancel(at=self.now, reason=reason))
+
+    @rule(step=STEPS, chance=st.integers(0, 9))
+    def skip(self, step: timedelta, chance: int) -> None:
+        if chance == 0:
+            self.issue(step, Skip(at=self.now, actor="key:1"))
 
     @rule(step=STEPS, chance=st.integers(0, 9))
     def expire(self, step: timedelta, chance: int) -> None:
@@ -226,8 +232,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         assert manual <= asked + again
 
     @invariant()
-    def an_open_delivery_has_its_time_unless_it_flies(self) -> None:
-        assert self.state.open is (self.state.next_at is not None or self.state.status is Status.SENDING)
+    def an_open_delivery_has_its_time_unless_it_flies_or_is_held(self) -> None:
+        untimed = self.state.status in {Status.SENDING, Status.HELD}
+        assert self.state.open is (self.state.next_at is not None or untimed)
 
     @invariant()
     def attempts_do_not_overlap(self) -> None:
@@ -250,10 +257,11 @@ class DeliveryMachine(RuleBasedStateMachine):
             assert len(ended) <= len(self.policy.schedule) + 1
 
     @invariant()
-    def five_unknown_attempts_in_a_row_are_the_end(self) -> None:
+    def five_unknown_attempts_in_a_row_are_the_end_or_held(self) -> None:
         assert self.state.unknowns <= MOST_UNKNOWN_IN_A_ROW
         if self.state.unknowns == MOST_UNKNOWN_IN_A_ROW:
-            assert self.state.status is Status.EXHAUSTED or self.state.beside is Status.EXHAUSTED
+            status = self.state.beside or self.state.status
+            assert status.at_rest if self.policy.holds else status is Status.EXHAUSTED
 
     @invariant()
     def every_schedule_that_is_folded_was_decided(self) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from libs.common.domain.endpoint import DEFAULT_TIMEOUT, Endpoint, Profile, SigningKey
+from libs.common.domain.endpoint import DEFAULT_MAX_INFLIGHT, DEFAULT_TIMEOUT, Endpoint, Profile, SigningKey
 from libs.common.domain.job import Task
 from libs.common.domain.providers.scheme import Scheme
 from libs.common.domain.providers.settings import Algorithm, Encoding, Settings, Verification
@@ -120,6 +120,7 @@ Schedule = tuple[Seconds, ...] | Preset | Exponential
 
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 TimeoutMs = Annotated[int, msgspec.Meta(ge=1000, le=30_000)]
+MaxInflight = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 MaxAge = Annotated[float, msgspec.Meta(ge=60, le=30 * 24 * 3600)]
 
 
@@ -168,6 +169,7 @@ class EndpointDocument(Document, frozen=True):
     transformation: TransformationDocument | None = None
     metadata: dict[str, str] = {}
     throttle_rate: int | None = None
+    max_inflight: MaxInflight | None = None
     profile: Profile = Profile.STANDARD
     retry_schedule: Schedule | None = None
     retry_client_errors: bool | None = None
@@ -387,6 +389,7 @@ def endpoint(
         keys=keys,
         retry=_retry_policy(document, organisation),
         timeout=timedelta(milliseconds=timeout_ms) if timeout_ms else DEFAULT_TIMEOUT,
+        max_inflight=document.max_inflight or DEFAULT_MAX_INFLIGHT,
         ordered=document.ordered,
         throttle_rate=document.throttle_rate,
         app_throttle_rate=application.throttle_rate,

@@ -45,18 +45,27 @@ class AbandonAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeclareUnknown:
-    """The process that held the attempt is dead."""
+    """The process that had the attempt in flight is dead. `holds` says that the endpoint holds what is exhausted."""
 
     at: datetime
     attempt: UUID
+    holds: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """It can no longer be sent, since its endpoint or its content is gone; or an operator skips it."""
+    """It can no longer be sent: its endpoint is no longer there or no longer enabled, or its content is erased."""
 
     at: datetime
     reason: CancelReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """Somebody wants it passed over, so that its lane goes on."""
+
+    at: datetime
+    actor: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +112,7 @@ Command = (
     | AbandonAttempt
     | DeclareUnknown
     | Cancel
+    | Skip
     | Expire
     | LetGo
     | RequestResend

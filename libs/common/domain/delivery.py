@@ -34,6 +34,7 @@ from libs.common.domain.commands import (
     RecordAnswer,
     Reopen,
     RequestResend,
+    Skip,
     StartAttempt,
 )
 from libs.common.domain.facts import (
@@ -50,6 +51,7 @@ from libs.common.domain.facts import (
     DeliveryRefused,
     DeliveryReopened,
     DeliveryScheduled,
+    DeliverySkipped,
     DropReason,
     ResendDelayed,
     ResendDropped,
@@ -204,7 +206,7 @@ def evolve(state: Delivery, fact: DeliveryFact) -> Delivery:
             return _over(seen, Status.GONE)
         case DeliveryHeld():
             return _over(seen, Status.HELD)
-        case DeliveryCancelled():
+        case DeliveryCancelled() | DeliverySkipped():
             return _over(replace(seen, resend_at=None), Status.CANCELLED)
         case DeliveryExpired():
             return _over(seen, Status.EXPIRED)
@@ -254,17 +256,20 @@ def decide(state: Delivery, command: Command) -> list[DeliveryFact]:
         case AbandonAttempt(attempt=attempt):
             _must_fly(state, attempt)
             return [AttemptAbandoned(at=at, attempt=attempt), _again(state, at)]
-        case DeclareUnknown(attempt=attempt):
+        case DeclareUnknown(attempt=attempt, holds=holds):
             _must_fly(state, attempt)
             unknown = AttemptOutcomeUnknown(at=at, attempt=attempt)
             if state.unknowns + 1 < MOST_UNKNOWN_IN_A_ROW:
                 return [unknown, _again(state, at)]
             if state.beside is not None:
                 return [unknown, ResendDropped(at=at, reason=DropReason.OUTCOME_UNKNOWN)]
-            return [unknown, DeliveryExhausted(at=at)]
+            return [unknown, DeliveryHeld(at=at) if holds else DeliveryExhausted(at=at)]
         case Cancel(reason=reason):
             _must_be_idle(state)
             return [DeliveryCancelled(at=at, reason=reason)]
+        case Skip(actor=actor):
+            _must_be_idle(state)
+            return [DeliverySkipped(at=at, actor=actor)]
         case Expire():
             _must_be_idle(state)
             return [DeliveryExpired(at=at)]

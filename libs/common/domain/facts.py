@@ -44,7 +44,6 @@ class CancelReason(StrEnum):
 
     ENDPOINT_DISABLED = "endpoint_disabled"
     ENDPOINT_DELETED = "endpoint_deleted"
-    SKIPPED = "skipped"
     CONTENT_ERASED = "content_erased"
     NEVER_SCHEDULED = "never_scheduled"
 
@@ -192,10 +191,18 @@ class DeliveryHeld:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryCancelled:
-    """The delivery waited or was held, and is no longer wanted, or can no longer be sent, or an operator skipped it."""
+    """The delivery waited or was held, and is no longer wanted, or can no longer be sent."""
 
     at: datetime
     reason: CancelReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverySkipped:
+    """Somebody had the delivery passed over while it waited or was held. `actor` is as the change history has it."""
+
+    at: datetime
+    actor: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +258,7 @@ DeliveryFact = (
     | DeliveryGone
     | DeliveryHeld
     | DeliveryCancelled
+    | DeliverySkipped
     | DeliveryExpired
     | DeliveryReopened
     | ResendRequested

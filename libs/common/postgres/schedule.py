@@ -91,11 +91,15 @@ async def add_missing_lanes(connection: Connection) -> None:
     await connection.execute(
         """
         INSERT INTO hookledger.lane (lane, app, endpoint, ready_at, max_inflight)
-        SELECT DISTINCT ON (q.lane) q.lane, d.app, d.endpoint, 'infinity'::timestamptz,
-            CASE WHEN q.xact IS NULL THEN $1::int ELSE 1 END
-        FROM hookledger.queue q JOIN projection_1.delivery_state d USING (delivery)
-        WHERE (q.owner IS NULL OR q.counted) AND NOT EXISTS (SELECT FROM hookledger.lane l WHERE l.lane = q.lane)
-        ORDER BY q.lane
+        SELECT m.lane, m.app, m.endpoint, 'infinity'::timestamptz,
+            CASE WHEN m.ordered THEN 1 ELSE coalesce((r.data ->> 'maxInflight')::int, $1) END
+        FROM (
+            SELECT DISTINCT ON (q.lane) q.lane, q.xact IS NOT NULL AS ordered, d.app, d.endpoint
+            FROM hookledger.queue q JOIN projection_1.delivery_state d USING (delivery)
+            WHERE (q.owner IS NULL OR q.counted) AND NOT EXISTS (SELECT FROM hookledger.lane l WHERE l.lane = q.lane)
+            ORDER BY q.lane
+        ) m LEFT JOIN hookledger.registry_object r ON r.id = m.endpoint
+        ORDER BY m.lane
         ON CONFLICT DO NOTHING
         """,
         DEFAULT_MAX_INFLIGHT,

@@ -81,6 +81,11 @@ class RegistrySnapshot:
         found = self.get(Kind.ENDPOINT, identity)
         return None if found is None or found.app is None else self.endpoints(found.app).get(identity)
 
+    def holds(self, identity: UUID) -> bool:
+        """Whether what is exhausted at this endpoint keeps its place in its ordered lane."""
+        found = self.endpoint(identity)
+        return found is not None and found.retry.holds
+
     def secrets(self, source: RegistryObject, at: datetime) -> list[str]:
         """The opened secrets of a source that are in force, the newest first."""
         assert isinstance(source.document, SourceDocument)

@@ -168,7 +168,7 @@ async def test_a_manual_attempt_whose_process_died_is_made_again(world: World, r
         )
         await dead.attempts.drop()
         async with dispatching(world) as other:
-            assert await reclaim.reclaim_one(other.pool, world.epoch)
+            assert await reclaim.reclaim_one(other.pool, world.epoch, other.snapshot.holds)
             await world.assert_verified()
             other.start_claiming()
             await world.until_status(delivery, "succeeded")

@@ -18,7 +18,7 @@ from libs.common.contracts.registry import (
     RegistryObject,
 )
 from libs.common.domain import ids
-from libs.common.domain.endpoint import Endpoint
+from libs.common.domain.endpoint import DEFAULT_MAX_INFLIGHT, Endpoint
 from libs.common.domain.ids import Prefix
 from libs.common.domain.retry import QUICK_SCHEDULE, STANDARD_SCHEDULE
 from libs.common.runtime.clock import new_id, now
@@ -70,6 +70,11 @@ def test_what_an_endpoint_does_not_say_its_organisation_does() -> None:
     assert (own.retry.jitter_share, own.retry.max_age.total_seconds(), own.timeout.total_seconds()) == (0.5, 60, 1)
 
 
+def test_an_endpoint_may_have_its_own_number_in_flight() -> None:
+    assert endpoint().max_inflight == DEFAULT_MAX_INFLIGHT
+    assert endpoint(max_inflight=4).max_inflight == 4
+
+
 def test_only_an_ordered_endpoint_holds() -> None:
     assert endpoint(ordered=True, on_exhausted=OnExhausted.HOLD).retry.holds
     assert not endpoint(on_exhausted=OnExhausted.HOLD).retry.holds
@@ -91,14 +96,23 @@ async def test_policies_are_written_read_back_and_patched(api: Client) -> None:
         "ordered": True,
         "onExhausted": "hold",
         "timeoutMs": 5000,
+        "throttleRate": 50,
+        "maxInflight": 4,
     }
     made = await api.post(f"/app/{app}/endpoint", {"url": "http://localhost", **said})
     assert {name: made[name] for name in said} == said
     path = f"/app/{app}/endpoint/{made['id']}"
-    patched = await api.patch(path, {"retrySchedule": "quick", "ordered": False, "maxAge": None})
+    patched = await api.patch(path, {"retrySchedule": "quick", "ordered": False, "maxAge": None, "maxInflight": None})
     assert (patched["retrySchedule"], patched["ordered"], patched["maxAge"]) == ("quick", False, None)
-    assert (patched["onExhausted"], patched["retryJitter"]) == ("hold", 0.1)
+    assert (patched["onExhausted"], patched["retryJitter"], patched["maxInflight"]) == ("hold", 0.1, None)
     assert (await api.get(path))["retrySchedule"] == "quick"
+
+
+async def test_an_organisations_policies_are_written_and_read_back(api: Client) -> None:
+    said = {"retrySchedule": GROWING, "retryJitter": 0.5, "timeoutMs": 2000, "maxAge": 86400}
+    changed = await api.patch("/settings", said)
+    assert {name: changed[name] for name in said} == said
+    assert {name: (await api.get("/settings"))[name] for name in said} == said
 
 
 async def test_skipping_takes_a_delivery_of_ones_own_that_is_not_over(
@@ -113,8 +127,8 @@ async def test_skipping_takes_a_delivery_of_ones_own_that_is_not_over(
     for _ in range(2):
         answer = await api.request("POST", f"/app/{app}/delivery/{ids.encode(Prefix.DELIVERY, open_one)}/skip")
         assert answer.status == 202
-    asked = await sql.fetch("SELECT delivery FROM hookledger.skip_request")
-    assert [row["delivery"] for row in asked] == [open_one]
+    asked = await sql.fetch("SELECT delivery, actor FROM hookledger.skip_request")
+    assert [(row["delivery"], row["actor"][:4]) for row in asked] == [(open_one, "key:")]
     refused = await api.request("POST", f"/app/{app}/delivery/{ids.encode(Prefix.DELIVERY, over)}/skip")
     assert refused.status == 409
     other = await api.create_application()
