@@ -45,8 +45,11 @@ lint: setup ## ruff, mypy --strict, import-linter
 	@echo 'lint: mypy' && $(VENV) -m mypy
 	@echo 'lint: import-linter' && .venv/bin/lint-imports --cache-dir .hookledger/cache/import-linter
 
-configuration: setup ## write docs/configuration.md from the settings in the code
+configuration: setup ## write docs/configuration.md, docs/metrics.md, alerts for Kubernetes and the broker's users from the code
 	@$(VENV) -m deploy.configuration
+	@$(VENV) -m deploy.metrics
+	@$(VENV) -m deploy.alerts
+	@$(VENV) -m deploy.broker_users
 
 manifests: setup ## render the overlays for Kubernetes to build/manifests
 	@$(VENV) -m deploy.manifests

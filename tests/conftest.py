@@ -4,7 +4,7 @@ import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import hypothesis.configuration
@@ -51,6 +51,15 @@ class Amqp:
     prefix: str
 
 
+@contextmanager
+def corner(servers: Servers) -> Iterator[Amqp]:
+    """A corner of the broker that nobody else uses; it is cleared in the end."""
+    prefix = f"hookledger_test_{secrets.token_hex(4)}"
+    yield Amqp(url=servers.amqp_url, prefix=prefix)
+    with suppress(StackError):  # the tests may have left the broker dead
+        remove_names(servers.amqp_url, prefix)
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
     """Postgres and RabbitMQ for this run, found or started as `make up` does it; empty at first, gone at the end.
@@ -77,18 +86,15 @@ async def database_template(servers: Servers) -> AsyncIterator[str]:
 @pytest.fixture(scope="module")
 async def database(servers: Servers, database_template: str) -> AsyncIterator[str]:
     """The URL of a migrated database of this module's own."""
-    name = await databases.clone(servers.database_url, database_template)
-    yield databases.named(servers.database_url, name)
-    await databases.drop(servers.database_url, name)
+    async with databases.cloned(servers.database_url, database_template) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def amqp(servers: Servers) -> Iterator[Amqp]:
     """A corner of the broker of this module's own."""
-    prefix = f"hookledger_test_{secrets.token_hex(4)}"
-    yield Amqp(url=servers.amqp_url, prefix=prefix)
-    with suppress(StackError):  # the module may have left the broker dead
-        remove_names(servers.amqp_url, prefix)
+    with corner(servers) as found:
+        yield found
 
 
 # The platform, those who send to it, and those who receive from it

@@ -31,7 +31,7 @@ from libs.common.runtime.logs import logger
 from libs.common.runtime.service import StartError
 from libs.common.runtime.settings import parse_master_keys, parse_networks, parse_way_out
 from libs.common.runtime.waiting import set_within
-from services.dispatcher import metrics, reclaim, statistics
+from services.dispatcher import backlog, metrics, reclaim, statistics, transitions
 from services.dispatcher.attempts import Attempts
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
@@ -133,6 +133,7 @@ class Dispatcher:
                 group.create_task(reclaim.run(self._pool, epoch, self._snapshot.holds, self._ended)),
                 group.create_task(self._follower.run(self._ended)),
                 group.create_task(statistics.run(self._pool, self._lease.process, self._ended)),
+                group.create_task(backlog.run(self._pool, self._ended)),
             ]
             working = [
                 group.create_task(self._fan_outs.sweep()),
@@ -178,6 +179,7 @@ class Dispatcher:
             settings.amqp_url,
             names,
             "hookledger-dispatcher",
+            service="dispatcher",
             consumers=(
                 Consumer(handle=self._fan_outs.on_envelope, queue=names.messages_queue, prefetch=ENVELOPES_IN_HAND),
                 Consumer(handle=self._on_change, exchange=names.registry),
@@ -203,8 +205,9 @@ class Dispatcher:
         try:
             async with transaction(self._pool) as connection:
                 left = await reclaim.take_over(connection, epoch, self._lease.process, self._snapshot.holds)
+            transitions.count_ended(left)
             if left:
-                _LOG.warning("dispatcher.unknown_at_stop", deliveries=left)
+                _LOG.warning("dispatcher.unknown_at_stop", deliveries=len(left))
             await self._lease.end()
         except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
             _LOG.warning("dispatcher.left_to_others", reason=str(error))

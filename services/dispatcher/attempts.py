@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 from typing import Any, Final
 
 import asyncpg
+import structlog
 
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.commands import AbandonAttempt, RecordAnswer
@@ -85,15 +86,17 @@ class Attempts:
         await self.drop()
 
     async def _carry_out(self, flight: Flight, *, disowned: bool = False) -> None:
+        # Within this task, which has a context of its own: every line about the attempt says which it is.
+        structlog.contextvars.bind_contextvars(delivery=str(flight.delivery), message=str(flight.message.id))
         try:
             ending = _abandoned(flight) if disowned or self._stopping else await self._end_of(flight)
             await self._record(ending)
         except LeaseLostError:
-            _LOG.warning("attempt.lease_lost", delivery=str(flight.delivery))
+            _LOG.warning("attempt.lease_lost")
         except StoppedError:
-            _LOG.warning("attempt.unrecorded", delivery=str(flight.delivery))
+            _LOG.warning("attempt.unrecorded")
         except Exception:  # noqa: BLE001  a task's boundary: the attempt stays without an end and is declared unknown
-            _LOG.exception("attempt.failed_here", delivery=str(flight.delivery))
+            _LOG.exception("attempt.failed_here")
         finally:
             self._capacity.give_back(flight.endpoint.id)
 
@@ -123,7 +126,7 @@ class Attempts:
                 break
             except CONTENT_ERRORS as error:
                 # It would spoil one batch after another. The attempt is declared unknown when this process ends.
-                _LOG.error("attempt.unrecordable", delivery=str(ending.flight.delivery), reason=repr(error))
+                _LOG.error("attempt.unrecordable", reason=repr(error))
                 return
             except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 _LOG.warning("attempt.not_recorded_yet", reason=str(error) or type(error).__name__)
@@ -136,7 +139,6 @@ class Attempts:
             ATTEMPT_SECONDS.observe(command.timings.total.total_seconds())
             _LOG.info(
                 "attempt.ended",
-                delivery=str(ending.flight.delivery),
                 number=ending.flight.started.number,
                 answer=describe(command.answer),
                 status=transition.after.status,

@@ -26,7 +26,7 @@ from services.dispatcher.capacity import Capacity
 from services.dispatcher.fanout import attempt_command
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
-from services.dispatcher.metrics import CLAIMED
+from services.dispatcher.metrics import CLAIMED, LATENESS_SECONDS
 from services.dispatcher.terms import ClaimTerms
 from services.dispatcher.transitions import HELD_LOOK, Transition
 
@@ -107,6 +107,7 @@ class Claims:
 
     async def _claim(self, most: int) -> tuple[list[Flight], int]:
         flights: list[Flight] = []
+        changed: list[Transition] = []
         committed = False
         terms = ClaimTerms(self._snapshot, self._capacity, self._lease)
         try:
@@ -116,7 +117,7 @@ class Claims:
                     connection, now, most=most, owner=self._lease.process, terms=terms, epoch=self._epoch
                 )
                 if claim.deliveries:
-                    flights = await self._start(connection, claim.deliveries, now)
+                    flights, changed = await self._start(connection, claim.deliveries, now)
                 terms.hand_over(flights)
                 await lanes.refresh(connection, claim.served, now, served=True, parked=claim.parked)
                 await lanes.refresh_turns(connection, claim.idle, now, served=True, parked=claim.parked)
@@ -124,6 +125,7 @@ class Claims:
                 self._next_due = await lanes.next_ready(connection, idle=idle, full=claim.full)
                 reach(Failpoint.CLAIM_IN_TRANSACTION)
             committed = True
+            _observe(flights, changed)
             if flights:
                 reach(Failpoint.CLAIM_COMMITTED)
         finally:
@@ -133,7 +135,9 @@ class Claims:
                     self._attempts.disown(flight)
         return flights, len(claim.deliveries)
 
-    async def _start(self, connection: Connection, claimed: Sequence[turns.Claimed], now: datetime) -> list[Flight]:
+    async def _start(
+        self, connection: Connection, claimed: Sequence[turns.Claimed], now: datetime
+    ) -> tuple[list[Flight], list[Transition]]:
         states = await projection.lock(connection, sorted(item.delivery for item in claimed))
         bodies = await messages.read(connection, list({state.message for state in states.values()}))
         flights: list[Flight] = []
@@ -179,7 +183,7 @@ class Claims:
         await lanes.finish(connection, [change.delivery for change in changed if not change.after.open])
         await lanes.release(connection, put_back)
         await lanes.count(connection, started)
-        return flights
+        return flights, changed
 
     def _command(
         self, state: Delivery, endpoint: Endpoint | None, message: Message | None, now: datetime
@@ -218,6 +222,18 @@ class Claims:
             until_due = (self._next_due - clock.now() + _SOON).total_seconds()
             seconds = min(seconds, max(0.005, until_due))
         await set_within(self._wake, seconds)
+
+
+def _observe(flights: Sequence[Flight], changed: Sequence[Transition]) -> None:
+    """Count what a claim has committed."""
+    transitions.count_ended(changed)
+    before = {change.delivery: change.before for change in changed}
+    for flight in flights:
+        if not flight.endpoint.unhindered:
+            continue  # its rate or its order made it wait
+        due_at = before[flight.delivery].next_at
+        assert due_at is not None, "what is claimed waits"
+        LATENESS_SECONDS.observe(max(0.0, (flight.started.at - due_at).total_seconds()))
 
 
 def _unwanted(state: Delivery, now: datetime, cancel: CancelReason, drop: DropReason) -> Command:

@@ -42,7 +42,7 @@ from services.dispatcher.attempts import Attempts
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
-from services.dispatcher.metrics import DELIVERIES, FANNED_OUT
+from services.dispatcher.metrics import DELIVERIES, FANNED_OUT, LATENESS_SECONDS, UNMATCHED
 
 _LOG: Final = logger("fanout")
 BATCH_MESSAGES: Final = 256
@@ -67,6 +67,7 @@ class _Plan:
         self.ordered: list[tuple[UUID, UUID, datetime, UUID]] = []
         self.lanes: dict[UUID, lanes.LaneChange] = {}
         self.unfinished: list[tuple[Message, UUID]] = []
+        self.unmatched = 0
 
 
 class FanOuts:
@@ -201,8 +202,10 @@ class FanOuts:
                     self._attempts.disown(flight)
         reach(Failpoint.FAN_OUT_COMMITTED)
         for flight in plan.flights:
+            LATENESS_SECONDS.observe((flight.started.at - flight.message.accepted_at).total_seconds())
             self._attempts.begin(flight)
         DELIVERIES.inc(len(plan.states))
+        UNMATCHED.inc(plan.unmatched)
         if plan.lanes:
             self._waiting([state for _, state in plan.states if state.due_at is not None])
         if not self._stopping.is_set():
@@ -237,6 +240,7 @@ class FanOuts:
                 await asyncio.sleep(0)  # a costly filter keeps everything else waiting for one message at most
             version = 2 if after is None else await _next_version(connection, message.id)
             self._plan_message(plan, message, found, now, version)
+            plan.unmatched += after is None and found.continues_after is None and not found.matches
         await append(connection, self._epoch, plan.facts)
         await projection.insert(connection, plan.states)
         in_flight = [(flight.delivery, flight.endpoint.id, now) for flight in plan.flights]

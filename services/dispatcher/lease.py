@@ -18,6 +18,7 @@ from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool
 from libs.common.runtime.clock import monotonic, new_id
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
+from services.dispatcher.metrics import LEASES_LOST
 
 _LOG: Final = logger("lease")
 LENGTH: Final = timedelta(seconds=5)
@@ -145,6 +146,7 @@ class Lease:
                 self._stand(Standing(rank=alive["rank"], of=alive["dispatchers"]))
                 self._until = asked + LENGTH.total_seconds()
                 return
+            LEASES_LOST.inc()
             _LOG.warning("lease.lost", process=str(self.process), epoch=self._epoch)
             self._until = 0.0
             await self._lost()

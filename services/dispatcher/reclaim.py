@@ -1,7 +1,7 @@
 """Taking over from dead processes: their attempts are declared unknown, and another follows."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -50,18 +50,21 @@ async def reclaim_one(pool: Pool, epoch: int, holds: Callable[[UUID], bool]) -> 
             return False
         taken = await take_over(connection, epoch, dead, holds)
         reach(Failpoint.RECLAIM_IN_TRANSACTION)
-    RECLAIMED.inc(taken)
-    _LOG.warning("reclaim.process", process=str(dead), deliveries=taken)
+    RECLAIMED.inc(len(taken))
+    transitions.count_ended(taken)
+    _LOG.warning("reclaim.process", process=str(dead), deliveries=len(taken))
     return True
 
 
-async def take_over(connection: Connection, epoch: int, process: UUID, holds: Callable[[UUID], bool]) -> int:
-    """Declare unknown what `process` had in flight; how many deliveries that was."""
+async def take_over(
+    connection: Connection, epoch: int, process: UUID, holds: Callable[[UUID], bool]
+) -> Sequence[Transition]:
+    """Declare unknown what `process` had in flight; what that made of the deliveries."""
     rows = await connection.fetch(
         "SELECT delivery, lane, counted FROM hookledger.queue WHERE owner = $1 ORDER BY delivery", process
     )
     if not rows:
-        return 0
+        return ()
     owned = {row["delivery"]: row for row in rows}
     states = await projection.lock(connection, list(owned))
     flying = {
@@ -86,7 +89,7 @@ async def take_over(connection: Connection, epoch: int, process: UUID, holds: Ca
             )
         )
     await transitions.write(connection, epoch, changes, now)
-    return len(changes)
+    return changes
 
 
 async def _begun(connection: Connection, flying: dict[UUID, Delivery]) -> dict[UUID, AttemptStarted]:

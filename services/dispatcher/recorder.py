@@ -69,6 +69,7 @@ class Recorder:
                     results = await self._record(connection, batch)
                     reach(Failpoint.RECORD_IN_TRANSACTION)
                 reach(Failpoint.RECORD_COMMITTED)
+                transitions.count_ended(results)
                 break
             except RETRYABLE_ERRORS as error:
                 _LOG.info("recorder.again", reason=str(error))

@@ -1,6 +1,6 @@
 """Writing what was decided about deliveries: facts, projections and queue, in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
@@ -19,6 +19,7 @@ from libs.common.domain.facts import (
 from libs.common.postgres.ledger import Appended, append
 from libs.common.postgres.pool import Connection
 from services.dispatcher import lanes, projection
+from services.dispatcher.metrics import ENDED
 
 HELD_LOOK: Final = timedelta(minutes=1)
 """How often a held delivery is looked at: whether its endpoint still holds, and whether it is too old."""
@@ -89,6 +90,13 @@ async def write(connection: Connection, epoch: int, transitions: Sequence[Transi
     await lanes.finish(connection, over)
     await lanes.release(connection, waiting)
     await lanes.refresh(connection, changes, now, served=False)
+
+
+def count_ended(transitions: Iterable[Transition | None]) -> None:
+    """Count what came to an end, once that is committed."""
+    for transition in transitions:
+        if transition is not None and transition.after.status.terminal and not transition.before.status.terminal:
+            ENDED.labels(transition.after.status.value).inc()
 
 
 def _appended(transition: Transition) -> list[Appended]:

@@ -147,6 +147,7 @@ class Ingress:
             self._settings.amqp_url,
             names,
             "hookledger-ingress",
+            service="ingress",
             consumers=(
                 Consumer(handle=publish, queue=names.publish_queue, prefetch=PREFETCH, limited=True),
                 Consumer(handle=self._on_change, exchange=names.registry),

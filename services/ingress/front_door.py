@@ -1,4 +1,7 @@
-"""The front door: an `/api/v1` request that is not the ingress's own goes on to the registry, its answer back."""
+"""The front door: an `/api/v1` request that is not the ingress's own goes on to the registry, its answer back.
+
+So do requests for the API's documentation.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Final
@@ -8,7 +11,7 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from libs.common.runtime.http import REQUEST_ID, ApiError
+from libs.common.runtime.http import REQUEST_ID, REQUEST_ID_KEY, ApiError
 from libs.common.runtime.logs import logger
 from services.ingress import metrics
 from services.ingress.body import BodyError, body_chunks, continue_unless_too_large
@@ -30,6 +33,9 @@ _REPLACED: Final = frozenset(
 )
 
 
+_DOCUMENTATION: Final = ("/openapi.json", "/docs", "/docs/")
+
+
 class FrontDoor:
     """The handler that forwards."""
 
@@ -46,6 +52,8 @@ class FrontDoor:
         app.router.add_get("/api/v1/health", self.health)
         app.router.add_get("/api/v1/health/", self.health)
         app.router.add_route("*", "/api/v1/{rest:.*}", self.forward, expect_handler=expect)
+        for path in _DOCUMENTATION:
+            app.router.add_get(path, self.forward)
 
     async def health(self, _: web.Request) -> web.Response:
         """Say that the front door is open."""
@@ -110,13 +118,13 @@ def _forwarded(request: web.Request) -> CIMultiDict[str]:
     headers["X-Forwarded-For"] = request.remote or "unknown"
     headers["X-Forwarded-Host"] = request.host
     headers["X-Forwarded-Proto"] = request.scheme
-    headers[REQUEST_ID] = request["request_id"]
+    headers[REQUEST_ID] = request[REQUEST_ID_KEY]
     return headers
 
 
 def _response(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
     headers = _end_to_end(answer.headers)
-    headers.setdefault(REQUEST_ID, request["request_id"])
+    headers.setdefault(REQUEST_ID, request[REQUEST_ID_KEY])
     return web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
 
 

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from libs.common.contracts import registry as documents
 from libs.common.contracts import strictjson
+from libs.common.contracts.front_door import RECEIVE
 from libs.common.contracts.registry import RegistryObject, SourceDocument
 from libs.common.domain import ids
 from libs.common.domain.facts import Origin
@@ -82,7 +83,7 @@ class Inbound:
         async def expect(request: web.Request) -> None:
             await continue_unless_too_large(request, MAX_BODY_BYTES)
 
-        for path in ("/in/{source}", "/in/{source}/"):
+        for path in (RECEIVE.full_path, f"{RECEIVE.full_path}/"):
             app.router.add_post(path, self.receive, expect_handler=expect)
             app.router.add_route("*", path, self.answer_challenge)
 

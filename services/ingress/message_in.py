@@ -5,12 +5,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
+from msgspec import UnsetType
 
+from libs.common.contracts import messages as documents
 from libs.common.contracts import strictjson
 from libs.common.contracts.cloudevents.event import is_json
 from libs.common.domain import ids
@@ -19,43 +20,8 @@ from libs.common.domain.message import CONTENT_TYPE, JSON
 from libs.common.runtime.http import ApiError, invalid
 
 _MAX_CHANNELS: Final = 5
-_NAME: Final = r"^[a-zA-Z0-9\-_.]+\Z"
-
-_ABSENT: Final = msgspec.Raw(b"")
 _NULL: Final = b"null"
-
-EventType = Annotated[str, Meta(pattern=_NAME, max_length=256)]
-EventId = Annotated[str, Meta(pattern=_NAME, max_length=256)]
-Channel = Annotated[str, Meta(pattern=_NAME, max_length=128)]
-
-
-class _Transformation(msgspec.Struct, rename="camel"):
-    raw_payload: str | None = None
-    headers: dict[str, str] | None = None
-
-
-class _MessageIn(msgspec.Struct, rename="camel"):
-    event_type: EventType
-    payload: msgspec.Raw
-    event_id: EventId | None = None
-    channels: Annotated[list[Channel], Meta(min_length=1)] | None = None
-    tags: list[str] | None = None
-    payload_retention_period: Annotated[int, Meta(ge=5, le=90)] | None = None
-    transformations_params: _Transformation | None = None
-    application: msgspec.Raw = _ABSENT
-
-
-class _MessageOut(msgspec.Struct, rename="camel", kw_only=True):
-    id: str
-    event_type: str
-    event_id: str | None
-    channels: list[str] | None
-    tags: list[str] | None
-    payload: msgspec.Raw
-    timestamp: datetime
-
-
-_DECODER: Final = msgspec.json.Decoder(_MessageIn)
+_DECODER: Final = msgspec.json.Decoder(documents.MessageIn)
 _ENCODER: Final = msgspec.json.Encoder()
 _NO_CONTENT: Final = msgspec.Raw(b"{}")
 
@@ -75,7 +41,7 @@ class MessageIn:
     def answer(self, message: UUID, accepted_at: datetime, *, with_content: bool) -> bytes:
         """The JSON of the accepted message."""
         return _ENCODER.encode(
-            _MessageOut(
+            documents.MessageOut(
                 id=ids.encode(Prefix.MESSAGE, message),
                 event_type=self.event_type,
                 event_id=self.event_id,
@@ -117,12 +83,11 @@ def parse(data: bytes) -> MessageIn:
     )
 
 
-def _given(member: msgspec.Raw) -> bytes | None:
-    data = bytes(member)
-    return data if data not in {b"", _NULL} else None
+def _given(member: msgspec.Raw | UnsetType) -> bytes | None:
+    return None if isinstance(member, UnsetType) or bytes(member) == _NULL else bytes(member)
 
 
-def _content(payload: bytes, parameters: _Transformation | None) -> tuple[bytes, str]:
+def _content(payload: bytes, parameters: documents.Transformation | None) -> tuple[bytes, str]:
     """What is delivered, and as what: the payload, or the text that stands in for it."""
     if parameters is None or parameters.raw_payload is None:
         return payload, JSON

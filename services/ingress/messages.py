@@ -6,12 +6,13 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from libs.common.contracts.front_door import CREATE_MESSAGE
 from libs.common.contracts.registry import RegistryObject
 from libs.common.domain.facts import Origin
 from libs.common.domain.message import MAX_BODY_BYTES
 from libs.common.postgres.key_use import KeyUse
-from libs.common.runtime.http import ApiError, invalid, json_response
-from services.ingress import message_in, schemas
+from libs.common.runtime.http import REQUEST_ID_KEY, ApiError, invalid, json_response
+from services.ingress import message_in, metrics, schemas
 from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.body import continue_unless_too_large, read_body
 from services.ingress.candidate import Accepted, Candidate, Claim, Duplicate, Forbidden, KeyKind, Violating, claim
@@ -43,11 +44,18 @@ class Messages:
         async def expect(request: web.Request) -> None:
             await continue_unless_too_large(request, MAX_BODY_BYTES)
 
-        app.router.add_post("/api/v1/app/{app}/msg", self.create, expect_handler=expect)
-        app.router.add_post("/api/v1/app/{app}/msg/", self.create, expect_handler=expect)
+        for path in (CREATE_MESSAGE.full_path, f"{CREATE_MESSAGE.full_path}/"):
+            app.router.add_post(path, self.create, expect_handler=expect)
 
     async def create(self, request: web.Request) -> web.Response:
         """Accept one message."""
+        try:
+            return await self._create(request)
+        except ApiError as refusal:
+            metrics.REJECTED.labels(str(Origin.API), refusal.code).inc()
+            raise
+
+    async def _create(self, request: web.Request) -> web.Response:
         key_hash = await self._directory.key_hash(request.headers.get("Authorization"))
         with_content = _flag(request, "with_content", default=True)
         if "Content-Encoding" in request.headers:
@@ -140,7 +148,7 @@ class Messages:
             raise _no_application()
         document = _application(message.application, named)
         await self._registry.create_application(
-            document, authorization=request.headers["Authorization"], request_id=request["request_id"]
+            document, authorization=request.headers["Authorization"], request_id=request[REQUEST_ID_KEY]
         )
         app = await self._directory.fresh_application(org, named)
         if app is None:

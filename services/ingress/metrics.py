@@ -26,6 +26,14 @@ COMMIT_SECONDS: Final = Histogram(
     "Time of one transaction that accepts messages",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+ENVELOPE_MESSAGES: Final = Histogram(
+    "hookledger_envelope_messages", "Messages in one envelope", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+)
+ENVELOPE_BYTES: Final = Histogram(
+    "hookledger_envelope_bytes",
+    "Size of one envelope, in bytes",
+    buckets=(1_000, 4_000, 16_000, 64_000, 256_000, 1_000_000, 4_000_000),
+)
 ENVELOPES: Final = Counter("hookledger_envelopes", "Envelopes published, by what became of them", ["result"])
 LEFT_TO_OUTBOX: Final = Counter(
     "hookledger_messages_left_to_outbox", "Messages in no confirmed envelope: a dispatcher takes them from Postgres"

@@ -69,10 +69,13 @@ class EnvelopePublisher:
 
     async def _publish(self, messages: Sequence[Message]) -> None:
         names = self._broker.names
+        body = envelope.encode(messages)
+        metrics.ENVELOPE_MESSAGES.observe(len(messages))
+        metrics.ENVELOPE_BYTES.observe(len(body))
         try:
             await self._broker.publish(
                 names.messages,
-                envelope.encode(messages),
+                body,
                 routing_key=names.messages_queue,
                 content_type=envelope.CONTENT_TYPE,
                 mandatory=True,

@@ -28,9 +28,10 @@ from services.registry.answers import forget_old
 from services.registry.app_tokens import forget_expired
 from services.registry.authentication import Authentication
 from services.registry.calls import MAX_BODY_BYTES, REGISTRY, Registry
+from services.registry.documentation import add_documentation, add_templates
 from services.registry.gone import GoneEndpoints
 from services.registry.retention import erase_old_payloads
-from services.registry.routes import add_routes
+from services.registry.routes import ROUTES, add_routes
 from services.registry.settings import RegistrySettings
 
 _LOG: Final = logger("registry")
@@ -90,7 +91,7 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
     names = Names(settings.amqp_prefix)
     gone = GoneEndpoints(registry.pool, registry.announcer)
     consumer = Consumer(queue=names.deliveries_queue, handle=gone.handle, limited=True)
-    broker = Broker(settings.amqp_url, names, "hookledger-registry", consumers=(consumer,))
+    broker = Broker(settings.amqp_url, names, "hookledger-registry", service="registry", consumers=(consumer,))
     try:
         await broker.check()
     except (BrokerUnavailableError, BrokerRefusedError) as error:
@@ -127,6 +128,8 @@ def build(registry: Registry, broker: Broker) -> web.Application:
     app = web.Application(middlewares=middlewares(unavailable_on), client_max_size=MAX_BODY_BYTES)
     app[REGISTRY] = registry
     add_routes(app)
+    add_templates(app)
+    add_documentation(app, [route.operation for route in ROUTES])
     add_health(app, {"postgres": lambda: postgres.answers(registry.pool), "rabbitmq": lambda: _is_ready(broker)})
     return app
 

@@ -1,10 +1,10 @@
 """Applications: the tenants of an organisation."""
 
-from datetime import datetime
 from typing import Final, cast
 
 from msgspec import UNSET, UnsetType
 
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import ApplicationDocument, Kind, RegistryObject
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
@@ -53,8 +53,8 @@ class ApplicationOut(Out):
     rate_limit: int | None
     throttle_rate: int | None
     publish_accepted: bool
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
 
 
 async def list_all(call: Call) -> Answer:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final, cast
 from uuid import UUID
 
 import asyncpg
 
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import Kind
 from libs.common.domain import ids
 from libs.common.domain.attempts import ABANDONED, UNKNOWN
@@ -55,7 +55,7 @@ class AttemptOut(Out):
     response_status_code: int
     response_duration_ms: int
     trigger_type: int
-    timestamp: datetime
+    timestamp: Time
     result: str
     failure: str | None
 

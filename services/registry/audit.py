@@ -1,6 +1,5 @@
 """The change history: each fact of the registry with its actor and what it changed, the newest first."""
 
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,6 +8,7 @@ import msgspec
 
 from libs.common.contracts import history
 from libs.common.contracts import registry as documents
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import AnyDocument, Kind
 from libs.common.domain import ids
 from libs.common.domain.differences import Difference, differences
@@ -77,7 +77,7 @@ class AuditEntryOut(Out):
 
     id: str
     kind: str
-    at: datetime
+    at: Time
     actor: ActorOut
     object_id: str
     uid: str | None

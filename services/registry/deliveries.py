@@ -1,12 +1,12 @@
 """Deliveries: a message at an endpoint, as a list, one by one, and with all that the ledger has on it."""
 
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
 import orjson
 
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import Kind
 from libs.common.domain import ids
 from libs.common.domain.delivery import Status
@@ -44,10 +44,10 @@ class DeliveryOut(Out):
     failures: int
     last_status: int | None
     attempt_id: str | None
-    next_attempt: datetime | None
+    next_attempt: Time | None
     version: int
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
 
 
 class LedgerEventOut(Out):
@@ -55,7 +55,7 @@ class LedgerEventOut(Out):
 
     version: int
     kind: str
-    at: datetime
+    at: Time
     schema: int
     endpoint_id: str | None
     data: dict[str, Any]

@@ -1,11 +1,12 @@
 """Where a message went, and what went to an endpoint: deliveries in the reference's two shapes."""
 
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
 
+from libs.common.contracts.messages import MessageOut
+from libs.common.contracts.operations import Time
 from libs.common.domain import ids
 from libs.common.domain.delivery import Status
 from libs.common.domain.ids import Prefix
@@ -13,7 +14,6 @@ from libs.common.postgres.snapshot import object_of
 from services.registry import endpoints, messages, objects, statuses
 from services.registry.answers import Answer, ok
 from services.registry.calls import Call
-from services.registry.messages import MessageOut
 from services.registry.paging import Page, read_page
 
 FILTER: Final = (*messages.FILTER, statuses.STATUS)
@@ -24,7 +24,7 @@ class EndpointMessageOut(MessageOut, kw_only=True):
 
     status: int
     status_text: str
-    next_attempt: datetime | None
+    next_attempt: Time | None
 
 
 class MessageEndpointOut(endpoints.EndpointOut, kw_only=True):
@@ -32,7 +32,7 @@ class MessageEndpointOut(endpoints.EndpointOut, kw_only=True):
 
     status: int
     status_text: str
-    next_attempt: datetime | None
+    next_attempt: Time | None
 
 
 async def attempted_messages(call: Call) -> Answer:

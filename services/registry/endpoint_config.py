@@ -1,11 +1,11 @@
 """The configuration of an endpoint as it was at a version or a time, also after it was deleted."""
 
-from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 import asyncpg
 
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import Kind
 from libs.common.domain import ids
 from libs.common.domain.ids import BadIdError, Prefix
@@ -31,7 +31,7 @@ class EndpointConfigOut(Out):
 
     version: int
     registry_version: int
-    at: datetime
+    at: Time
     actor: ActorOut
     deleted: bool
     endpoint: EndpointOut

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
+from libs.common.contracts.operations import Time
 from libs.common.domain import ids
 from libs.common.domain.attempts import ABANDONED, UNKNOWN
 from libs.common.domain.delivery import Status
@@ -33,7 +34,7 @@ UNTIL: Final = time("until", "Where the range ends: now by default.")
 class HourOut(Out):
     """The attempts that ended within an hour. `average_ms` is over those that have an outcome."""
 
-    hour: datetime
+    hour: Time
     attempts: int
     succeeded: int
     failed: int

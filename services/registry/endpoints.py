@@ -1,12 +1,12 @@
 """Endpoints: where an application's messages are sent."""
 
-from datetime import datetime
 from typing import cast
 from uuid import UUID
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import (
     EndpointDocument,
     KeyReference,
@@ -130,8 +130,8 @@ class EndpointOut(Out):
     max_age: float | None
     ordered: bool
     on_exhausted: OnExhausted
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
     secret: str | UnsetType = UNSET
 
 

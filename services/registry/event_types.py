@@ -1,12 +1,12 @@
 """Event types: the dotted names that messages carry. A name is its own id; deleting one archives it."""
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
 from typing import Annotated, Any, Final, cast
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import EventTypeDocument, Kind, RegistryObject
 from libs.common.postgres.registry import Changes
 from libs.common.postgres.snapshot import object_of
@@ -75,8 +75,8 @@ class EventTypeOut(Out):
     feature_flags: tuple[str, ...] | None
     group_name: str | None
     schemas: dict[str, Any] | None
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
 
 
 async def list_all(call: Call) -> Answer:

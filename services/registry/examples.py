@@ -7,6 +7,7 @@ import msgspec
 import orjson
 
 from libs.common.contracts import ledger
+from libs.common.contracts.messages import MessageOut
 from libs.common.contracts.registry import EventTypeDocument, JobDocument, Kind
 from libs.common.domain import ids
 from libs.common.domain.facts import MessageAccepted, Origin
@@ -23,7 +24,6 @@ from services.registry.calls import Call
 from services.registry.endpoints import enabled_endpoint
 from services.registry.example_payloads import payload_of
 from services.registry.fields import EventTypeName, In
-from services.registry.messages import MessageOut
 
 PING: Final = "svix.ping"
 _SALT_BYTES: Final = 16

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 import asyncpg
-from msgspec import Meta
 from msgspec.structs import replace
 
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import JobDocument, Kind, RegistryObject
 from libs.common.domain import ids
 from libs.common.domain.ids import BadIdError, Prefix
@@ -26,7 +26,6 @@ from services.registry.paging import read_page
 from services.registry.parsing import conflict, not_found
 
 FURTHEST_BACK: Final = timedelta(days=14)
-Time = Annotated[datetime, Meta(tz=True)]
 
 
 class RecoverIn(In, frozen=True):
@@ -55,16 +54,16 @@ class JobOut(Out):
     status: str
     endpoint_id: str
     message_id: str | None
-    since: datetime | None
-    until: datetime | None
+    since: Time | None
+    until: Time | None
     event_types: tuple[str, ...] | None
     only_failed: bool
     examined: int
     requested: int
     reason: str | None
     data: dict[str, Any]
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
 
 
 async def resend(call: Call, changes: Changes) -> Answer:

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
 from libs.common.contracts.credentials import KEY_BYTES, format_key, hash_key, live
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import ApiKeyDocument, Kind, RegistryObject, Scope
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
@@ -57,11 +58,11 @@ class ApiKeyOut(Out):
     id: str
     name: str
     scopes: tuple[Scope, ...]
-    expires_at: datetime | None
-    last_used_at: datetime | None
+    expires_at: Time | None
+    last_used_at: Time | None
     replaces: str | None
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
     key: str | UnsetType = UNSET
 
 

@@ -11,12 +11,12 @@ import asyncpg
 import msgspec
 import orjson
 
+from libs.common.contracts.messages import MessageOut, SchemaViolationOut
 from libs.common.domain import ids
 from libs.common.domain.ids import BadIdError, Prefix
 from services.registry import objects
 from services.registry.answers import Answer, ok
 from services.registry.calls import Call
-from services.registry.fields import Out
 from services.registry.paging import read_page
 from services.registry.parameters import ITERATOR, PAGE, flag, text, texts, time
 from services.registry.parsing import not_found
@@ -31,27 +31,7 @@ FILTER: Final = (*PAGE, EVENT_TYPES, CHANNEL, BEFORE, AFTER, WITH_CONTENT)
 EXPIRED: Final = {"expired": True}
 
 
-class SchemaViolationOut(Out):
-    """Where in a payload something is wrong, and what."""
-
-    path: list[str | int]
-    message: str
-
-
 _VIOLATIONS: Final = msgspec.json.Decoder(list[SchemaViolationOut] | None)
-
-
-class MessageOut(Out):
-    """A message as the API shows it. `payload` is the slice of bytes that came, where that is a JSON object."""
-
-    id: str
-    event_id: str | None
-    event_type: str
-    payload: Any
-    channels: list[str] | None
-    tags: list[str] | None
-    timestamp: datetime
-    schema_violations: list[SchemaViolationOut] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

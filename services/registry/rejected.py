@@ -1,11 +1,11 @@
 """Inbound requests and broker messages that could not be accepted, with the reason."""
 
-from datetime import datetime
 from typing import Any
 
 import asyncpg
 import orjson
 
+from libs.common.contracts.operations import Time
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
 from services.registry import objects
@@ -27,7 +27,7 @@ class RejectedOut(Out):
     headers: Any
     payload: Any
     size: int
-    timestamp: datetime
+    timestamp: Time
 
 
 async def list_all(call: Call) -> Answer:

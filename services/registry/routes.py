@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from libs.common.contracts.messages import MessageOut
 from libs.common.contracts.operations import ANYONE, Operation
 from services.registry import (
     app_tokens,
@@ -50,7 +51,6 @@ from services.registry.event_types import EventTypeIn, EventTypeOut, EventTypePa
 from services.registry.examples import EventExampleIn
 from services.registry.jobs import JobOut, RecoverIn, ReplayIn
 from services.registry.keys import ApiKeyIn, ApiKeyOut, ApiKeyPatch, ApiKeyRotateIn
-from services.registry.messages import MessageOut
 from services.registry.organisation_settings import SettingsIn, SettingsOut, SettingsPatch
 from services.registry.paging import PageOut
 from services.registry.parameters import ORDERED_PAGE, PAGE

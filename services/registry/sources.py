@@ -1,12 +1,13 @@
 """Sources: the providers whose webhooks an application receives, each at an address of its own."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Final, cast
 from uuid import UUID
 
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import KeyReference, Kind, RegistryObject, SourceDocument, VerificationDocument
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
@@ -70,8 +71,8 @@ class SourceOut(Out):
     publish_accepted: bool
     public_url: str | None
     verification: VerificationDocument | None
-    created_at: datetime
-    updated_at: datetime
+    created_at: Time
+    updated_at: Time
     secret: str | UnsetType = UNSET
 
 

@@ -1,12 +1,12 @@
 """Transformations of endpoints: an expression over the payload whose result is sent in its place."""
 
-from datetime import datetime
 from typing import Any, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import EndpointDocument, TransformationDocument
 from libs.common.postgres.registry import Changes
 from libs.common.runtime.expressions.evaluation import TransformationError, transform
@@ -30,7 +30,7 @@ class EndpointTransformationOut(Out):
 
     expression: str | None
     enabled: bool
-    updated_at: datetime
+    updated_at: Time
 
 
 class TransformationPreviewIn(In, frozen=True):

@@ -9,6 +9,7 @@ import aiohttp
 import orjson
 from multidict import CIMultiDictProxy
 
+from tests.support import documented
 from tests.support.patience import PATIENCE_SECONDS, eventually
 
 _OPEN = {"waiting", "sending"}
@@ -54,7 +55,10 @@ class Client:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request; paths begin with `/`. Without headers of its own it carries the API key."""
+        """One request; paths begin with `/`. Without headers of its own it carries the API key.
+
+        What comes back is held against the API's document.
+        """
         sent = {"Authorization": f"Bearer {self.key}"} | dict(headers or {})
         if json is not None:
             data = orjson.dumps(json)
@@ -63,7 +67,9 @@ class Client:
         async with self._session.request(
             method, target, data=data, headers=sent, params=params, allow_redirects=False
         ) as response:
-            return Answer(status=response.status, headers=response.headers, body=await response.read())
+            answer = Answer(status=response.status, headers=response.headers, body=await response.read())
+        documented.check(method, path, answer.status, answer.headers.get("Content-Type", ""), answer.body)
+        return answer
 
     async def get(self, path: str, **params: str) -> Any:
         """The document at a path of the API."""

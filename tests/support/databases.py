@@ -1,6 +1,8 @@
 """Databases of a module's own, cloned from one that was migrated once."""
 
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -16,12 +18,17 @@ async def create_template(server_url: str) -> str:
     return name
 
 
-async def clone(server_url: str, template: str) -> str:
-    """A database that is as `template` was; its name."""
+@asynccontextmanager
+async def cloned(server_url: str, template: str) -> AsyncIterator[str]:
+    """The URL of a database that is as `template` was; in the end it is dropped, whoever is connected to it."""
     name = f"hookledger_test_{secrets.token_hex(4)}"
     await _execute(server_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    await migrate(named(server_url, name), _quiet)  # opens an epoch: the template's transaction ids are not its own
-    return name
+    url = named(server_url, name)
+    try:
+        await migrate(url, _quiet)  # opens an epoch: the template's transaction ids are not its own
+        yield url
+    finally:
+        await drop(server_url, name)
 
 
 async def drop(server_url: str, name: str) -> None:

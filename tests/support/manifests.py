@@ -9,18 +9,15 @@ from typing import Any, Final
 
 import pytest
 from aiohttp import web
-from prometheus_client import REGISTRY
 
 from deploy import manifests
 from libs.common.runtime.http import add_health
-from services.dispatcher import metrics as dispatcher_metrics
-from services.ingress import metrics as ingress_metrics
 
 CHECKOUT: Final = Path(__file__).parents[2]
 DOCKERFILE: Final = (CHECKOUT / "deploy" / "Dockerfile").read_text()
 PAGE: Final = CHECKOUT / "docs" / "kubernetes.md"
 NAME: Final = "app.kubernetes.io/name"
-METRICS: Final = (dispatcher_metrics, ingress_metrics)  # imported, so that they stand in REGISTRY
+
 WITH_KUSTOMIZE: Final = pytest.mark.skipif(
     manifests.kustomize() is None, reason="there is no kustomize on this machine"
 )
@@ -119,12 +116,3 @@ def dependencies(service: str) -> set[str]:
             assert isinstance(checks, ast.Dict)
             return {str(key.value) for key in checks.keys if isinstance(key, ast.Constant)}
     raise AssertionError(service)
-
-
-def metrics() -> set[str]:
-    """Every name under which the services' metrics can be asked for."""
-    found: set[str] = set()
-    for family in REGISTRY.collect():
-        suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
-        found |= {family.name + suffix for suffix in suffixes}
-    return found

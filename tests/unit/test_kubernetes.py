@@ -15,7 +15,7 @@ from services.dispatcher import app as dispatcher
 from services.ingress import app as ingress
 from services.registry import app as registry
 from tests.support.manifest_checks import amiss
-from tests.support.manifests import PAGE, WITH_KUSTOMIZE, Resource, metrics, named, of_kind, rendered, the
+from tests.support.manifests import PAGE, WITH_KUSTOMIZE, Resource, named, of_kind, rendered, the
 
 COMPONENTS = manifests.TREE / "components"
 
@@ -116,17 +116,6 @@ def test_the_route_leads_where_the_ingress_does() -> None:
     assert [match["path"]["value"] for match in rule["matches"]] == [path["path"] for path in door["http"]["paths"]]
     for backend in rule["backendRefs"]:
         assert the(resources, "Service", backend["name"])["ports"][0]["port"] == backend["port"]
-
-
-def test_every_metric_that_an_alert_names_exists() -> None:
-    known = metrics()
-    [rules] = [found for found in component("monitoring") if found["kind"] == "PrometheusRule"]
-    for rule in rules["spec"]["groups"][0]["rules"]:
-        asked = set(re.findall(r"\bhookledger_\w+", rule["expr"]))
-        assert asked
-        assert asked <= known, rule["alert"]
-    assert "hookledger_attempts_total" in known
-    assert "hookledger_attempts" not in known
 
 
 def test_the_services_are_scraped_where_they_tell() -> None:

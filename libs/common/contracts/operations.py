@@ -6,12 +6,16 @@ One declaration serves three purposes: routes and access rules are made from it,
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import msgspec
 
 from libs.common.contracts.registry import Scope
 
 API: Final = "/api/v1"
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Capability(StrEnum):
@@ -94,3 +98,25 @@ class Operation:
     def idempotent_by_key(self) -> bool:
         """Whether it takes an `Idempotency-Key`: every POST of the API."""
         return self.method == "POST" and not self.root
+
+
+class ErrorOut(msgspec.Struct):
+    """A refusal: `code` for programs, `detail` for people."""
+
+    code: str
+    detail: str
+
+
+class ErrorItem(msgspec.Struct):
+    """One thing that does not validate, with its place: `["body", "channels", 1]`."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+
+
+class ValidationErrorOut(msgspec.Struct):
+    """What does not validate, and where."""
+
+    code: str
+    detail: list[ErrorItem]

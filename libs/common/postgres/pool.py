@@ -6,11 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Final, Literal, TypeAlias
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
+from asyncpg.pool import PoolAcquireContext, PoolConnectionProxy
 
 from libs.common.postgres.migrate import SchemaError, check_schema
 from libs.common.runtime import clock
 from libs.common.runtime.logs import logger
+from libs.common.runtime.metrics import POOL_BUSY, POOL_MOST, POOL_WAIT_SECONDS
 
 _LOG: Final = logger("postgres")
 Service = Literal["ingress", "dispatcher", "registry"]
@@ -21,6 +22,7 @@ PROJECTION: Final = 1
 SEARCH_PATH: Final = f"hookledger, projection_{PROJECTION}, pg_catalog"
 CONNECT_SECONDS: Final = 10.0
 COMMAND_SECONDS: Final = 30.0
+QUERIES_A_CONNECTION: Final = 50_000
 IDLE_IN_TRANSACTION_SECONDS: Final = 30
 DURABLE_SETTINGS: Final = ("fsync", "full_page_writes", "synchronous_commit")
 
@@ -58,6 +60,24 @@ class DatabaseUnavailableError(Exception):
 _UNUSABLE: Final = (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, SchemaError)
 
 
+class _Acquiring(PoolAcquireContext):
+    """Acquiring a connection, with the time that it takes."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> "PoolConnectionProxy[asyncpg.Record]":
+        began = clock.monotonic()
+        try:
+            return await super().__aenter__()
+        finally:
+            POOL_WAIT_SECONDS.observe(clock.monotonic() - began)
+
+
+class _MeasuredPool(asyncpg.Pool):
+    def acquire(self, *, timeout: float | None = None) -> PoolAcquireContext:
+        return _Acquiring(self, timeout)
+
+
 async def open_pool(
     url: str,
     service: Service,
@@ -80,10 +100,14 @@ async def open_pool(
         DatabaseUnavailableError: with one line for the operator.
     """
     try:
-        pool = await asyncpg.create_pool(
+        pool = await _MeasuredPool(
             url,
             min_size=1,
             max_size=size,
+            max_queries=QUERIES_A_CONNECTION,
+            loop=None,
+            connection_class=asyncpg.Connection,
+            record_class=asyncpg.Record,
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_SECONDS,
             max_inactive_connection_lifetime=0,
@@ -102,6 +126,8 @@ async def open_pool(
             await _warn_of_losses(connection)
     except _UNUSABLE as error:
         raise DatabaseUnavailableError(reason(error)) from error
+    POOL_BUSY.set_function(lambda: pool.get_size() - pool.get_idle_size())
+    POOL_MOST.set(size)
     return pool
 
 

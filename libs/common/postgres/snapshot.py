@@ -28,6 +28,7 @@ from libs.common.domain.endpoint import Endpoint
 from libs.common.postgres.pool import Connection, Pool
 from libs.common.runtime import clock
 from libs.common.runtime.logs import logger
+from libs.common.runtime.metrics import SNAPSHOT_AGE_SECONDS, SNAPSHOT_LAG
 from libs.common.runtime.sealing import MasterKeys, SealError
 
 _LOG: Final = logger("snapshot")
@@ -51,6 +52,10 @@ class RegistrySnapshot:
         self._broker_users: dict[str, UUID] = {}
         self._secrets: dict[UUID, str] = {}
         self.version = -1
+        self._heard = -1
+        self._read_at = clock.monotonic()
+        SNAPSHOT_LAG.set_function(lambda: max(0, self._heard - self.version))
+        SNAPSHOT_AGE_SECONDS.set_function(lambda: clock.monotonic() - self._read_at)
 
     def get(self, kind: Kind, identity: UUID) -> RegistryObject | None:
         """The object of that kind and id, unless it was deleted."""
@@ -103,6 +108,7 @@ class RegistrySnapshot:
         """
         if version is not None and self.version >= version:
             return
+        self._heard = max(self._heard, version or -1)
         async with asyncio.timeout(READ_SECONDS), self._lock:
             if version is None or self.version < version:
                 await self._read()
@@ -113,8 +119,10 @@ class RegistrySnapshot:
             row = await connection.fetchrow(_VERSION_AND_TIME)  # a transaction would be two round trips more
             assert row is not None, "the migration has made it"
             clock.follow(row["at"], asked=asked)
+            self._heard = max(self._heard, row["version"])
             if row["version"] != self.version:
                 await self._read_changes(connection)
+            self._read_at = asked
 
     async def _read_changes(self, connection: Connection) -> None:
         async with connection.transaction(isolation="repeatable_read", readonly=True):

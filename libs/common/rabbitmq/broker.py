@@ -21,7 +21,7 @@ from libs.common.rabbitmq import connection as connections
 from libs.common.rabbitmq.burst import Outgoing, bursts, publish_burst
 from libs.common.rabbitmq.connection import CONNECTION_ERRORS, BrokerUnavailableError, GiveUp, LastingConnection
 from libs.common.rabbitmq.consuming import Consumer, Consumption, consume
-from libs.common.rabbitmq.topology import Names, declare
+from libs.common.rabbitmq.topology import Names, Service, declare
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 
@@ -42,6 +42,7 @@ class Broker:
         url: as in `HOOKLEDGER_AMQP_URL`.
         names: exchanges and queues.
         client: shown in the broker's list of connections.
+        service: whose exchanges and queues are declared; all, where the user may.
         consumers: what is consumed, from each connection anew.
         connected: called each time that it has become ready, such as to catch up on what went unheard.
     """
@@ -52,11 +53,13 @@ class Broker:
         names: Names,
         client: str,
         *,
+        service: Service | None = None,
         consumers: tuple[Consumer, ...] = (),
         connected: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.names = names
         self._url = url
+        self._service = service
         self._consumers = consumers
         self._connected = connected
         self._opened = asyncio.Event()
@@ -182,7 +185,7 @@ class Broker:
 
     async def _open_consuming(self, connection: AbstractConnection, give_up: GiveUp) -> Sequence[AbstractChannel]:
         declaring = await connection.channel()
-        await declare(declaring, self.names)
+        await declare(declaring, self.names, self._service)
         self._consumptions = []
         channels = [declaring]
         for consumer in self._consumers:
@@ -205,7 +208,7 @@ class Broker:
                 continue
             try:
                 async with self._consuming.within(PUBLISH_SECONDS):
-                    await declare(self._consuming.channels[0], self.names)
+                    await declare(self._consuming.channels[0], self.names, self._service)
                     for consumption in self._consumptions:
                         await consumption.bind()
             except CONNECTION_ERRORS as error:

@@ -10,17 +10,20 @@ dead (fanout) ─────▶ dead (quorum)                  what could not b
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel
 from pamqp.common import FieldTable
+
+from libs.common.runtime.metrics import DEAD_LETTERS
 
 DELIVERY_LIMIT: Final = 20
 # Who looks through the dead letters takes them and gives them back, which counts as a delivery. RabbitMQ 3 has no limit
 # unless it is told one; 4 drops after 20, unless it is told -1, which 3 refuses. Both take a number that is never met.
 NO_DELIVERY_LIMIT: Final = 1_000_000_000
 EVERYTHING: Final = "#"
+Service = Literal["ingress", "dispatcher", "registry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +83,42 @@ class Names:
         return f"{self.prefix}.dead"
 
 
-async def declare(channel: AbstractChannel, names: Names) -> None:
-    """Declare everything; the same from every service, so that none has to wait for another."""
+async def declare(channel: AbstractChannel, names: Names, service: Service | None = None) -> None:
+    """Declare what a service publishes to and consumes from, or everything.
+
+    What two services use, both declare, the same way: none has to wait for the other. deploy/rabbitmq/definitions.json
+    allows each user this and no more.
+    """
+    await _declare_dead(channel, names)
+    if service in {"ingress", None}:
+        await _declare_way_in(channel, names)
+        await channel.declare_exchange(names.messages, ExchangeType.DIRECT, durable=True)
+    if service in {"dispatcher", None}:
+        await _declare_envelopes(channel, names)
+        await channel.declare_exchange(names.deliveries, ExchangeType.TOPIC, durable=True)
+        await channel.declare_exchange(names.accepted, ExchangeType.TOPIC, durable=True)
+    if service in {"registry", None}:
+        await _declare_outcomes(channel, names)
+    await channel.declare_exchange(names.registry, ExchangeType.FANOUT, durable=True)
+
+
+async def _declare_dead(channel: AbstractChannel, names: Names) -> None:
     await channel.declare_exchange(names.dead, ExchangeType.FANOUT, durable=True)
     unlimited: FieldTable = {"x-queue-type": "quorum", "x-delivery-limit": NO_DELIVERY_LIMIT}
     dead = await channel.declare_queue(names.dead, durable=True, arguments=unlimited)
     await dead.bind(names.dead)
+    DEAD_LETTERS.set(dead.declaration_result.message_count or 0)
 
-    limits: FieldTable = {
-        "x-queue-type": "quorum",
-        "x-delivery-limit": DELIVERY_LIMIT,
-        "x-dead-letter-exchange": names.dead,
-    }
+
+async def _declare_way_in(channel: AbstractChannel, names: Names) -> None:
     await channel.declare_exchange(names.publish, ExchangeType.TOPIC, durable=True)
-    published = await channel.declare_queue(names.publish_queue, durable=True, arguments=limits)
+    published = await channel.declare_queue(names.publish_queue, durable=True, arguments=_limits(names))
     await published.bind(names.publish, EVERYTHING)
     await channel.declare_exchange(names.redrive, ExchangeType.FANOUT, durable=True)
     await published.bind(names.redrive)
 
+
+async def _declare_envelopes(channel: AbstractChannel, names: Names) -> None:
     await channel.declare_exchange(names.messages, ExchangeType.DIRECT, durable=True)
     envelopes = await channel.declare_queue(
         names.messages_queue,
@@ -106,10 +127,16 @@ async def declare(channel: AbstractChannel, names: Names) -> None:
     )
     await envelopes.bind(names.messages, names.messages_queue)
 
-    await channel.declare_exchange(names.registry, ExchangeType.FANOUT, durable=True)
 
+async def _declare_outcomes(channel: AbstractChannel, names: Names) -> None:
     await channel.declare_exchange(names.deliveries, ExchangeType.TOPIC, durable=True)
-    outcomes = await channel.declare_queue(names.deliveries_queue, durable=True, arguments=limits)
+    outcomes = await channel.declare_queue(names.deliveries_queue, durable=True, arguments=_limits(names))
     await outcomes.bind(names.deliveries, "delivery.gone")
 
-    await channel.declare_exchange(names.accepted, ExchangeType.TOPIC, durable=True)
+
+def _limits(names: Names) -> FieldTable:
+    return {
+        "x-queue-type": "quorum",
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-dead-letter-exchange": names.dead,
+    }

@@ -10,12 +10,16 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from libs.common.runtime.clock import new_id
+from libs.common.runtime.clock import monotonic, new_id
 from libs.common.runtime.logs import logger
+from libs.common.runtime.metrics import HTTP_SECONDS
 
 _LOG: Final = logger("http")
 REQUEST_ID: Final = "X-Request-Id"
+REQUEST_ID_KEY: Final = web.RequestKey("request_id", str)
+"""Where a request keeps its id."""
 _LONGEST_REQUEST_ID: Final = 128
+HEALTH: Final = ("/healthz", "/readyz", "/metrics")
 
 _CODES: Final = {
     400: "bad_request",
@@ -96,9 +100,12 @@ def middlewares(unavailable_on: tuple[type[BaseException], ...] = ()) -> list[An
         given = request.headers.get(REQUEST_ID, "")
         usable = 0 < len(given) <= _LONGEST_REQUEST_ID and given.isascii() and given.isprintable()
         request_id = given if usable else str(new_id())
-        request["request_id"] = request_id
+        request[REQUEST_ID_KEY] = request_id
+        began = monotonic()
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             response = await handler(request)
+        if request.path not in HEALTH:
+            HTTP_SECONDS.labels(f"{response.status // 100}xx").observe(monotonic() - began)
         if not response.prepared:
             response.headers[REQUEST_ID] = request_id
             response.headers.setdefault("X-Content-Type-Options", "nosniff")
@@ -153,9 +160,8 @@ def add_health(app: web.Application, checks: Mapping[str, ReadinessCheck]) -> No
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_get("/metrics", metrics)
+    for path, handler in zip(HEALTH, (healthz, readyz, metrics), strict=True):
+        app.router.add_get(path, handler)
 
 
 async def _within(check: ReadinessCheck) -> bool:

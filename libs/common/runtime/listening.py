@@ -16,15 +16,12 @@ from weakref import WeakSet
 
 import orjson
 from aiohttp import web
-from prometheus_client import Counter
 
 from libs.common.runtime.logs import logger
+from libs.common.runtime.metrics import SLOW_HEADS
 from libs.common.runtime.service import StartError
 
 _LOG: Final = logger("http")
-SLOW_HEADS: Final = Counter(
-    "hookledger_http_slow_heads", "Connections closed because a request's headers did not come in"
-)
 KEEPALIVE_SECONDS: Final = 75.0
 HEAD_SECONDS: Final = 10.0
 BACKLOG: Final = 1024

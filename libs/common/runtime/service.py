@@ -6,11 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from importlib import metadata
 from typing import Final, NoReturn, TypeVar
 
 import uvloop
 
 from libs.common.runtime import failpoints, logs
+from libs.common.runtime.metrics import BUILD
 from libs.common.runtime.settings import CommonSettings, SettingsError, help_text, load
 
 Settings = TypeVar("Settings", bound=CommonSettings)
@@ -49,7 +51,9 @@ def run(
         settings = load(settings_type, os.environ)
     except SettingsError as error:
         _refuse(name, str(error))
-    logs.configure(name.removeprefix("hookledger-"), settings.log_level)
+    service = name.removeprefix("hookledger-")
+    logs.configure(service, settings.log_level)
+    BUILD.labels(service, metadata.version("hookledger")).set(1)
     if settings.failpoints:
         failpoints.enable(settings.failpoints)
         logs.logger("service").warning(

@@ -37,16 +37,13 @@ async def test_a_crash_empties_no_table(database: str) -> None:
 async def test_a_service_that_starts_on_a_server_that_may_lose_commits_says_so(
     servers: Servers, database_template: str
 ) -> None:
-    name = await databases.clone(servers.database_url, database_template)
-    url = databases.named(servers.database_url, name)
-    try:
+    async with databases.cloned(servers.database_url, database_template) as url:
         connection = await asyncpg.connect(url)
+        name = await connection.fetchval("SELECT current_database()")
         await connection.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off')
         await connection.close()
         with capture_logs() as logs:
             await (await open_pool(url, "ingress", size=1)).close()
-    finally:
-        await databases.drop(servers.database_url, name)
     [warning] = logs
     assert (warning["event"], warning["log_level"]) == ("durability.off", "warning")
     assert warning["settings"] == ["synchronous_commit"]

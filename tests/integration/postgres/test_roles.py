@@ -10,7 +10,7 @@ from libs.common.postgres.pool import Pool, Service, open_pool
 
 SERVICES: tuple[Service, ...] = get_args(Service)
 WRITERS = {"hookledger.fact": {"ingress", "dispatcher", "registry"}, "hookledger.registry_fact": {"registry"}}
-READERS = {"hookledger.fact": {"ingress", "dispatcher", "registry"}, "hookledger.registry_fact": {"registry"}}
+READERS = {"hookledger.fact": {"dispatcher", "registry"}, "hookledger.registry_fact": {"registry"}}
 CHANGES = {
     "UPDATE": "UPDATE {} SET kind = 'Other'",
     "DELETE": "DELETE FROM {}",

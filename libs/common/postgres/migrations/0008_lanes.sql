@@ -45,3 +45,6 @@ CREATE TABLE hookledger.skip_request (
 );
 GRANT SELECT, INSERT ON hookledger.skip_request TO hookledger_registry;
 GRANT SELECT, DELETE ON hookledger.skip_request TO hookledger_dispatcher;
+
+-- Lanes of ordering keys go when they are empty: there are as many as there are keys.
+GRANT DELETE ON hookledger.lane TO hookledger_dispatcher;
