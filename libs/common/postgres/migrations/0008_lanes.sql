@@ -43,7 +43,7 @@ CREATE TABLE hookledger.skip_request (
     actor    text NOT NULL,
     asked_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-GRANT SELECT, INSERT ON hookledger.skip_request TO hookledger_registry;
+GRANT INSERT ON hookledger.skip_request TO hookledger_registry;
 GRANT SELECT, DELETE ON hookledger.skip_request TO hookledger_dispatcher;
 
 -- Lanes of ordering keys go when they are empty: there are as many as there are keys.
