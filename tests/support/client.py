@@ -137,9 +137,9 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(url: str, key: str) -> AsyncIterator[Client]:
-    """A client with a session of its own."""
-    timeout = aiohttp.ClientTimeout(total=PATIENCE_SECONDS)
+async def connected(url: str, key: str, *, patience: float = PATIENCE_SECONDS) -> AsyncIterator[Client]:
+    """A client with a session of its own; `patience` in seconds, for an answer and for the turn to ask."""
+    timeout = aiohttp.ClientTimeout(total=patience)
     connector = aiohttp.TCPConnector(limit=200)
     async with aiohttp.ClientSession(
         connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False

@@ -7,7 +7,6 @@ from svix.api import SvixAsync
 from svix.exceptions import HttpError
 from svix.models.event_type_import_open_api_in import EventTypeImportOpenApiIn
 from svix.models.event_type_in import EventTypeIn
-from svix.models.event_type_patch import EventTypePatch
 
 from tests.support.client import Client
 
@@ -33,15 +32,6 @@ components:
 async def refusal(api: Client, method: str, path: str, body: Any) -> tuple[int, Any]:
     answer = await api.request(method, f"/api/v1{path}", json=body)
     return answer.status, answer.json["detail"]
-
-
-async def test_groups_and_several_feature_flags_are_kept(svix: SvixAsync) -> None:
-    made = await svix.event_type.create(
-        EventTypeIn(name="user.new", description="", group_name="user", feature_flags=["beta", "eu"])
-    )
-    assert (made.group_name, made.feature_flags, made.feature_flag) == ("user", ["beta", "eu"], "beta")
-    patched = await svix.event_type.patch("user.new", EventTypePatch(feature_flags=None))
-    assert (patched.group_name, patched.feature_flags, patched.feature_flag) == ("user", None, None)
 
 
 async def test_one_flag_in_the_older_field_is_a_list_of_one(api: Client) -> None:

@@ -4,14 +4,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from svix.api import (
-    EndpointHeadersIn,
-    EndpointHeadersPatchIn,
-    EventExampleIn,
-    RecoverIn,
-    ReplayIn,
-    SvixAsync,
-)
 
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
@@ -224,23 +216,3 @@ async def test_contents_are_erased_and_the_facts_stay(
     assert all(row["actor"].startswith("key:") for row in recorded)
     assert (await refused(api, "DELETE", f"/app/{app}/msg/msg_nothing/content"))[0] == 404
     assert (await refused(api, "DELETE", f"/app/{app}/msg/{message}/attempt/atmpt_nothing/content"))[0] == 404
-
-
-# The official SDK
-
-
-async def test_the_official_sdk_resends_recovers_sends_examples_and_sets_headers(
-    registry: Registry, svix: SvixAsync, app: str, endpoint: str, sql: Sql
-) -> None:
-    message = ids.encode(Prefix.MESSAGE, await accept(sql, Place.of(registry.organisation, app)))
-    await svix.message_attempt.resend(app, message, endpoint)
-    since = datetime.now(UTC) - timedelta(days=1)
-    task = await svix.endpoint.recover(app, endpoint, RecoverIn(since=since))
-    assert (task.task, task.status) == ("endpoint.recover", "running")
-    await svix.endpoint.replay_missing(app, endpoint, ReplayIn(since=since))
-    assert (await svix.endpoint.send_example(app, endpoint, EventExampleIn(event_type="svix.ping"))).id
-    await svix.endpoint.set_headers(app, endpoint, EndpointHeadersIn(headers={"X-A": "1", "X-Token": "2"}))
-    await svix.endpoint.patch_headers(app, endpoint, EndpointHeadersPatchIn(headers={"X-B": "3"}))
-    found = await svix.endpoint.get_headers(app, endpoint)
-    assert (found.headers, found.sensitive) == ({"X-A": "1", "X-B": "3"}, ["X-Token"])
-    await svix.message.expunge_content(app, message)
