@@ -125,14 +125,17 @@ async def test_skipping_takes_a_delivery_of_ones_own_that_is_not_over(
     open_one = await deliver(sql, place, await accept(sql, place, b"{}"), receiver, [SENDING])
     over = await deliver(sql, place, await accept(sql, place, b"{}"), receiver, [200])
     for _ in range(2):
-        answer = await api.request("POST", f"/app/{app}/delivery/{ids.encode(Prefix.DELIVERY, open_one)}/skip")
+        answer = await api.request("POST", f"/api/v1/app/{app}/delivery/{ids.encode(Prefix.DELIVERY, open_one)}/skip")
         assert answer.status == 202
     asked = await sql.fetch("SELECT delivery, actor FROM hookledger.skip_request")
     assert [(row["delivery"], row["actor"][:4]) for row in asked] == [(open_one, "key:")]
-    refused = await api.request("POST", f"/app/{app}/delivery/{ids.encode(Prefix.DELIVERY, over)}/skip")
+    refused = await api.request("POST", f"/api/v1/app/{app}/delivery/{ids.encode(Prefix.DELIVERY, over)}/skip")
     assert refused.status == 409
     other = await api.create_application()
-    for path in (f"/app/{other}/delivery/{ids.encode(Prefix.DELIVERY, open_one)}/skip", f"/app/{app}/delivery/x/skip"):
+    for path in (
+        f"/api/v1/app/{other}/delivery/{ids.encode(Prefix.DELIVERY, open_one)}/skip",
+        f"/api/v1/app/{app}/delivery/x/skip",
+    ):
         assert (await api.request("POST", path)).status == 404
 
 
