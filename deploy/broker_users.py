@@ -47,9 +47,9 @@ def users(names: Names) -> dict[str, Permissions]:
             listens=True,
         ),
         "hookledger-registry": _allowed(
-            configure=(*declared_by_all, names.deliveries, names.deliveries_queue),
-            write=(names.dead, names.deliveries_queue, names.registry),
-            read=(names.dead, names.deliveries, names.deliveries_queue),
+            configure=declared_by_all,
+            write=(names.dead, names.registry),
+            read=(names.dead,),
         ),
         # `hookledger dead-letter`: sends again by the exchange for it, or straight to the queue.
         "hookledger-operator": Permissions(

@@ -34,6 +34,7 @@ STEPS = (
                 ("tests/integration/ingress", "tests/integration/postgres"),
                 ("tests/integration/registry", "tests/integration/stack"))),
     Step(name="e2e: the three services; faults: what each leaves behind", lanes=(("tests/e2e",), ("tests/faults",))),
+    Step(name="browser: the portal, in Chromium", lanes=(("tests/browser",),)),
     Step(name="campaign: everything broken by a seed", module="tests.faults.campaign",
          words=("--seed", "11", "--rounds", "5")),
     Step(name="demo: the main job", module="deploy.demo"),

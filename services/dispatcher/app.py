@@ -31,8 +31,9 @@ from libs.common.runtime.logs import logger
 from libs.common.runtime.service import StartError
 from libs.common.runtime.settings import parse_master_keys, parse_networks, parse_way_out
 from libs.common.runtime.waiting import set_within
-from services.dispatcher import backlog, metrics, reclaim, statistics, transitions
+from services.dispatcher import backlog, metrics, projecting, reclaim, transitions
 from services.dispatcher.attempts import Attempts
+from services.dispatcher.cancelling import Cancelling
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
 from services.dispatcher.connections import trusted
@@ -132,13 +133,17 @@ class Dispatcher:
                 group.create_task(self._lease.run(self._ended)),
                 group.create_task(reclaim.run(self._pool, epoch, self._snapshot.holds, self._ended)),
                 group.create_task(self._follower.run(self._ended)),
-                group.create_task(statistics.run(self._pool, self._lease.process, self._ended)),
+                *(
+                    group.create_task(projecting.run(self._pool, self._lease.process, projection, self._ended))
+                    for projection in projecting.PROJECTIONS
+                ),
                 group.create_task(backlog.run(self._pool, self._ended)),
             ]
             working = [
                 group.create_task(self._fan_outs.sweep()),
                 group.create_task(self._claims.run(stopping)),
                 group.create_task(self._skips.run(stopping)),
+                group.create_task(self._cancelling.run(stopping)),
                 group.create_task(self._jobs.run(stopping)),
                 group.create_task(self._keep_current(stopping)),
                 group.create_task(self._keep_partitions(stopping)),
@@ -164,6 +169,7 @@ class Dispatcher:
             attempts=self._attempts,
         )
         self._skips = Skips(pool, epoch, self._lease, self._note)
+        self._cancelling = Cancelling(pool=pool, epoch=epoch, lease=self._lease, snapshot=self._snapshot)
         self._jobs = Jobs(pool=pool, epoch=epoch, lease=self._lease, snapshot=self._snapshot, requested=self._note)
         self._fan_outs = FanOuts(
             pool=pool,
@@ -194,8 +200,7 @@ class Dispatcher:
         """Take no new work, let sends under way end, record, and leave nothing in flight."""
         await self._broker.stop_consuming()
         self._fan_outs.stop()
-        self._claims.note([])
-        self._jobs.wake()
+        self._look_now()
         self._unheard.set()
         await asyncio.gather(*working)
         await batchers[0]
@@ -230,8 +235,7 @@ class Dispatcher:
                 _LOG.warning("registry.announcement_malformed")
                 return
             await self._snapshot.catch_up(version)
-            self._claims.note([])
-            self._jobs.wake()
+            self._look_now()
 
     async def _catch_up_soon(self) -> None:
         """Announcements may have gone unheard: look at once, apart from the broker, whose state is not Postgres's."""
@@ -246,7 +250,7 @@ class Dispatcher:
                 before = self._snapshot.version
                 await self._snapshot.catch_up()
                 if self._snapshot.version != before:
-                    self._claims.note([])
+                    self._look_now()
             except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 _LOG.warning("snapshot.interrupted", reason=str(error) or type(error).__name__)
 
@@ -262,6 +266,13 @@ class Dispatcher:
 
     def _note(self, waiting: Sequence[Delivery]) -> None:
         self._claims.note(waiting)
+        self._cancelling.note(waiting)
+
+    def _look_now(self) -> None:
+        """The registry has changed, or it is time to stop."""
+        self._claims.note([])
+        self._cancelling.wake()
+        self._jobs.wake()
 
     def _web(self) -> web.Application:
         async def database() -> bool:

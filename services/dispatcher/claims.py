@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 
-from libs.common.domain.commands import Cancel, Command, DropResend, Expire, LetGo, StartAttempt
+from libs.common.domain.commands import Command, Expire, LetGo
 from libs.common.domain.delivery import Delivery, NotWaitingError, Status, decide
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.facts import AttemptStarted, CancelReason, DropReason
@@ -22,6 +22,7 @@ from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import lanes, messages, projection, transitions, turns
 from services.dispatcher.attempts import Attempts
+from services.dispatcher.cancelling import ended, given_up
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.fanout import attempt_command
 from services.dispatcher.flight import Flight
@@ -58,16 +59,12 @@ class Claims:
         self._attempts = attempts
         self._wake = capacity.room
         self._next_due: datetime | None = None
-        self._unwanted_as_of = -1
 
     def note(self, waiting: Sequence[Delivery]) -> None:
         """These deliveries wait now, or lanes have room again: look in time."""
         for state in waiting:
             if state.next_at is not None and (self._next_due is None or state.next_at < self._next_due):
                 self._next_due = state.next_at
-            if not self._wanted(state.endpoint):
-                # It was in flight when the others that wait for its endpoint were hastened.
-                self._unwanted_as_of = -1
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -88,8 +85,6 @@ class Claims:
 
     async def _claim_if_free(self) -> bool:
         self._wake.clear()
-        if self._snapshot.version != self._unwanted_as_of:
-            await self._hasten_unwanted()
         most = min(self._capacity.free, MOST_AT_ONCE)
         if not most:
             await self._wait_for_room()
@@ -154,9 +149,6 @@ class Claims:
             if command is None:
                 put_back.append((item.delivery, now + HELD_LOOK))
                 continue
-            if isinstance(command, StartAttempt) and not item.in_turn:
-                put_back.append((item.delivery, now))  # its endpoint is wanted again, and with it the order
-                continue
             try:
                 facts = decide(state, command)
             except NotWaitingError as error:
@@ -189,32 +181,16 @@ class Claims:
         self, state: Delivery, endpoint: Endpoint | None, message: Message | None, now: datetime
     ) -> Command | None:
         """What is to be done with a delivery that was claimed; None for one that is held, and stays so."""
-        if endpoint is None:
-            return _unwanted(state, now, CancelReason.ENDPOINT_DELETED, DropReason.ENDPOINT_DELETED)
-        if not endpoint.enabled:
-            return _unwanted(state, now, CancelReason.ENDPOINT_DISABLED, DropReason.ENDPOINT_DISABLED)
+        if endpoint is None or not endpoint.enabled:
+            return given_up(state, endpoint, now)
         if message is None or message.erased:
-            return _unwanted(state, now, CancelReason.CONTENT_ERASED, DropReason.CONTENT_ERASED)
-        if state.resend_at is None and now - state.begun_at > endpoint.retry.max_age:
+            return ended(state, now, CancelReason.CONTENT_ERASED, DropReason.CONTENT_ERASED)
+        wanted_from = state.begun_at if message.deliver_at is None else max(state.begun_at, message.deliver_at)
+        if state.resend_at is None and now - wanted_from > endpoint.retry.max_age:
             return Expire(at=now)
         if state.status is Status.HELD and state.resend_at is None:
             return None if endpoint.retry.holds else LetGo(at=now)
         return attempt_command(endpoint, now, self._lease.process)
-
-    async def _hasten_unwanted(self) -> None:
-        """Have what waits for disabled and deleted endpoints cancelled now, not when it would have been due."""
-        version = self._snapshot.version
-        async with self._pool.acquire() as connection:
-            waiting = await lanes.waiting_endpoints(connection)
-        for identity in waiting:
-            if not self._wanted(identity):
-                async with transaction(self._pool) as connection:
-                    await lanes.hasten(connection, identity, await self._lease.fence(connection))
-        self._unwanted_as_of = version
-
-    def _wanted(self, identity: UUID) -> bool:
-        endpoint = self._snapshot.endpoint(identity)
-        return endpoint is not None and endpoint.enabled
 
     async def _sleep(self) -> None:
         seconds = LONGEST_SLEEP_SECONDS
@@ -234,8 +210,3 @@ def _observe(flights: Sequence[Flight], changed: Sequence[Transition]) -> None:
         due_at = before[flight.delivery].next_at
         assert due_at is not None, "what is claimed waits"
         LATENESS_SECONDS.observe(max(0.0, (flight.started.at - due_at).total_seconds()))
-
-
-def _unwanted(state: Delivery, now: datetime, cancel: CancelReason, drop: DropReason) -> Command:
-    """Nothing can be sent: what waits is cancelled; of what is over, only the manual attempt is given up."""
-    return DropResend(at=now, reason=drop) if state.status.terminal else Cancel(at=now, reason=cancel)

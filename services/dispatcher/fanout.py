@@ -271,6 +271,7 @@ class FanOuts:
 
     def _plan_delivery(self, plan: _Plan, message: Message, endpoint: Endpoint, rule: Rule, at: datetime) -> None:
         delivery = delivery_id(message.id, endpoint.id)
+        due_at = at if message.deliver_at is None else max(at, message.deliver_at)
         first = DeliveryScheduled(
             at=at,
             app=message.app,
@@ -278,11 +279,11 @@ class FanOuts:
             endpoint=endpoint.id,
             config_version=endpoint.version,
             rule=rule,
-            due_at=at,
+            due_at=due_at,
         )
         facts: list[DeliveryScheduled | AttemptStarted] = [first]
         state = scheduled(first)
-        direct = endpoint.unhindered and not message.erased
+        direct = endpoint.unhindered and due_at == at and not message.erased
         if direct and self._capacity.take_direct(endpoint, self._lease.standing):
             started = start(state, attempt_command(endpoint, at, self._lease.process))
             facts.append(started)
@@ -302,9 +303,9 @@ class FanOuts:
             lane = endpoint.id
             if endpoint.ordered:
                 lane = ordering_lane(endpoint.id, message.ordering_key)
-                plan.ordered.append((delivery, lane, at, message.id))
+                plan.ordered.append((delivery, lane, due_at, message.id))
             else:
-                plan.waiting.append((delivery, lane, at))
+                plan.waiting.append((delivery, lane, due_at))
             plan.lanes[lane] = lanes.LaneChange(
                 app=message.app, endpoint=endpoint.id, max_inflight=endpoint.max_inflight
             )

@@ -35,6 +35,9 @@ class LaneChange:
     finished: int = 0
 
 
+# In the lane `l`. While the head of an ordered one is in flight, the others wait behind it and nothing is due.
+_SOMETHING_WAITS: Final = """(l.head_due IS NOT NULL OR l.lane <> l.endpoint AND EXISTS (
+    SELECT FROM hookledger.queue q WHERE q.lane = l.lane AND q.owner IS NULL))"""
 _NOT_PARKED: Final[Mapping[UUID, datetime]] = MappingProxyType({})
 
 
@@ -275,28 +278,38 @@ async def next_ready(
 
 async def waiting_endpoints(connection: Connection) -> list[UUID]:
     """Endpoints in whose lanes something waits."""
-    rows = await connection.fetch("SELECT DISTINCT endpoint FROM hookledger.lane WHERE head_due IS NOT NULL")
+    rows = await connection.fetch(
+        f"SELECT DISTINCT endpoint FROM hookledger.lane l WHERE {_SOMETHING_WAITS}"  # noqa: S608  a constant
+    )
     return [row["endpoint"] for row in rows]
 
 
-async def hasten(connection: Connection, endpoint: UUID, now: datetime) -> None:
-    """Make all that waits for an endpoint due now, because the endpoint is not wanted any more.
+async def take_waiting(
+    connection: Connection, endpoint: UUID, *, most: int
+) -> tuple[dict[UUID, LaneChange], list[UUID]]:
+    """Deliveries that wait for an endpoint, due or not, and their lanes, which are locked until the transaction ends.
 
-    `due_at` in the projection stays what the ledger says; only the queue's order changes.
+    Lanes that others have locked are left to them. It takes from the far end: claims find the head where it was.
     """
-    lanes = await connection.fetch(
-        """
-        WITH locked AS (SELECT lane FROM hookledger.lane WHERE endpoint = $1 ORDER BY lane FOR UPDATE)
-        UPDATE hookledger.lane l SET not_before = $2 FROM locked WHERE l.lane = locked.lane
-        RETURNING l.lane, l.app, l.endpoint
-        """,
+    rows = await connection.fetch(
+        f"""
+        SELECT lane, app FROM hookledger.lane l WHERE endpoint = $1 AND {_SOMETHING_WAITS}
+        ORDER BY lane LIMIT $2 FOR UPDATE SKIP LOCKED
+        """,  # noqa: S608  a constant
         endpoint,
-        now,
+        most,
     )
-    changes = {row["lane"]: LaneChange(app=row["app"], endpoint=row["endpoint"]) for row in lanes}
-    await connection.execute(
-        "UPDATE hookledger.queue SET due_at = $2 WHERE lane = ANY($1) AND owner IS NULL AND due_at > $2",
-        list(changes),
-        now,
+    waiting = await connection.fetch(
+        """
+        SELECT q.delivery FROM unnest($1::uuid[]) AS u (lane)
+        CROSS JOIN LATERAL (
+            SELECT delivery FROM hookledger.queue
+            WHERE lane = u.lane AND owner IS NULL ORDER BY due_at DESC LIMIT $2
+        ) q
+        LIMIT $2
+        """,
+        [row["lane"] for row in rows],
+        most,
     )
-    await refresh(connection, changes, now, served=False)
+    changes = {row["lane"]: LaneChange(app=row["app"], endpoint=endpoint) for row in rows}
+    return changes, [row["delivery"] for row in waiting]

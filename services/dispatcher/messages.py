@@ -11,7 +11,8 @@ from libs.common.domain.message import Message
 from libs.common.postgres.pool import Connection
 
 MESSAGE_COLUMNS: Final = """m.id, m.org, m.app AS message_app, m.event_type, m.channels, m.event_id, m.origin, m.source,
-    m.ordering_key, m.content_type, m.registry_version, m.publish, m.accepted_at, b.body"""
+    m.ordering_key, m.content_type, m.registry_version, m.publish, m.tags,
+    m.deliver_at, m.accepted_at, b.body"""
 
 
 def message_of(row: asyncpg.Record) -> Message:
@@ -29,7 +30,9 @@ def message_of(row: asyncpg.Record) -> Message:
         channels=frozenset(row["channels"]),
         event_id=row["event_id"],
         source=row["source"],
+        tags=frozenset(row["tags"]),
         ordering_key=row["ordering_key"],
+        deliver_at=row["deliver_at"],
         publish=row["publish"],
         erased=row["body"] is None,
     )

@@ -37,4 +37,4 @@ OLDEST_UNFANNED_SECONDS: Final = Gauge(
     "hookledger_oldest_unfanned_seconds", "Age of the oldest accepted message that is not fanned out yet"
 )
 FOLLOWED: Final = Counter("hookledger_events_published", "CloudEvents published, by exchange", ["exchange"])
-COUNTED: Final = Counter("hookledger_facts_counted", "Ledger events that the statistics have taken in")
+COUNTED: Final = Counter("hookledger_facts_counted", "Ledger events that projections have taken in", ["projection"])

@@ -25,7 +25,7 @@ class ClaimTerms:
         """Of an endpoint; what waits for one that is not wanted is cancelled, which nothing limits."""
         known = self._wanted(endpoint)
         if known is None:
-            return Bounds(ordered=False)
+            return Bounds()
         return Bounds(rate=known.throttle_rate, app_rate=known.app_throttle_rate)
 
     def full(self) -> Collection[UUID]:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
-from libs.common.domain.lanes import QUANTUM, Allotment, Ready, allot, settling
+from libs.common.domain.lanes import Allotment, Ready, allot, settling
 from libs.common.domain.throttle import Throttle
 from libs.common.postgres.pool import Connection
 from services.dispatcher import throttles
@@ -25,17 +25,15 @@ LANES_OF_A_TURN: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What limits an endpoint now. None: no bound, as for what is only to be cancelled, whatever its order.
+    """What limits an endpoint now. None: no bound, as for what is only to be cancelled.
 
     Attributes:
         rate: its sends per second.
         app_rate: its application's.
-        ordered: whether what waits in its ordered lanes keeps its order.
     """
 
     rate: int | None = None
     app_rate: int | None = None
-    ordered: bool = True
 
 
 class Terms(Protocol):
@@ -56,14 +54,10 @@ class Terms(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimed:
-    """A delivery that this process now owns.
-
-    `in_turn` is false for one that left an ordered lane out of its order, to be cancelled.
-    """
+    """A delivery that this process now owns."""
 
     delivery: UUID
     lane: UUID
-    in_turn: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +118,7 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
     bounds = {row["endpoint"]: terms.bounds(row["endpoint"]) for row in rows}
     accounts = await throttles.lock(connection, _rates(rows, bounds), now)
     allotted = allot(
-        [_ready(row, bounds[row["endpoint"]]) for row in rows],
+        [Ready(lane=row["lane"], app=row["app"], endpoint=row["endpoint"], free=row["free"]) for row in rows],
         most=most,
         rooms={endpoint: room for endpoint in bounds if (room := terms.room(endpoint)) is not None},
         available={identity: account.available(now) for identity, account in accounts.items()},
@@ -143,13 +137,6 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
         parked=taken.parked,
         full=full,
     )
-
-
-def _ready(row: asyncpg.Record, bounds: Bounds) -> Ready:
-    ordered = is_ordered(row["lane"], row["endpoint"])
-    # What is only to be cancelled needs no place, and no order.
-    free = row["free"] if bounds.ordered or not ordered else QUANTUM
-    return Ready(lane=row["lane"], app=row["app"], endpoint=row["endpoint"], free=free)
 
 
 def _rates(rows: Iterable[asyncpg.Record], bounds: Mapping[UUID, Bounds]) -> dict[UUID, int]:
@@ -179,7 +166,7 @@ class _Taking:
     async def take(self, connection: Connection, owner: UUID, epoch: int) -> None:
         """Claim from each lane what was allotted to it."""
         limits = self._allotted.limits
-        in_order = {lane for lane in limits if self._is_ordered(lane) and self._in_turn(lane)}
+        in_order = {lane for lane in limits if is_ordered(lane, self._lanes[lane]["endpoint"])}
         plain = {lane: limit for lane, limit in limits.items() if lane not in in_order}
         rows = []
         if plain:
@@ -203,9 +190,7 @@ class _Taking:
             )
         if in_order:
             rows += await self._take_heads(connection, sorted(in_order), owner, epoch)
-        self.claimed = [
-            Claimed(delivery=row["delivery"], lane=row["lane"], in_turn=self._in_turn(row["lane"])) for row in rows
-        ]
+        self.claimed = [Claimed(delivery=row["delivery"], lane=row["lane"]) for row in rows]
 
     async def _take_heads(
         self, connection: Connection, in_order: Sequence[UUID], owner: UUID, epoch: int
@@ -277,9 +262,3 @@ class _Taking:
             lane: LaneChange(app=self._lanes[lane]["app"], endpoint=self._lanes[lane]["endpoint"])
             for lane in (*allotted.limits, *allotted.full, *allotted.throttled)
         }
-
-    def _is_ordered(self, lane: UUID) -> bool:
-        return is_ordered(lane, self._lanes[lane]["endpoint"])
-
-    def _in_turn(self, lane: UUID) -> bool:
-        return not self._is_ordered(lane) or self._bounds[self._lanes[lane]["endpoint"]].ordered

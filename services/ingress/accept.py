@@ -1,37 +1,27 @@
 """Accepting: everything that comes in waits here for the next transaction, and is answered after its commit.
 
 One batch is one transaction: the registry's version, read after the last of its messages arrived; the keys; then
-message, body, fact and outbox row in one statement.
+message, body, fact and outbox row in one statement. What waits is bounded in number, bytes and time, so that a database
+that takes less than comes in makes answers of 503, not a heap and long waits.
 """
 
-import hashlib
+import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
 import asyncpg
-import msgspec
 
-from libs.common.contracts import ledger
-from libs.common.domain import ids
-from libs.common.domain.facts import MessageAccepted
 from libs.common.domain.message import Message
-from libs.common.postgres.pool import (
-    CONNECTION_ERRORS,
-    CONTENT_ERRORS,
-    RETRYABLE_ERRORS,
-    Connection,
-    Pool,
-    transaction,
-)
+from libs.common.postgres.pool import CONNECTION_ERRORS, CONTENT_ERRORS, RETRYABLE_ERRORS, Pool, transaction
 from libs.common.postgres.snapshot import RegistrySnapshot
-from libs.common.runtime.batcher import Batcher, StoppedError
-from libs.common.runtime.clock import monotonic, random_bytes
+from libs.common.runtime.batcher import Batcher, OverdueError, StoppedError
+from libs.common.runtime.clock import monotonic
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
-from libs.common.runtime.schemas.payload import Violation
-from services.ingress import claims, metrics
+from services.ingress import admission, claims, insertion, metrics
 from services.ingress.candidate import (
     FAULTLESS,
     Acceptance,
@@ -39,6 +29,7 @@ from services.ingress.candidate import (
     Candidate,
     Claim,
     Duplicate,
+    Finding,
     Forbidden,
     Violating,
 )
@@ -47,10 +38,14 @@ from services.ingress.schemas import Schemas
 _LOG: Final = logger("accept")
 MAX_BATCH_MESSAGES: Final = 256
 MAX_BATCH_BYTES: Final = 2 * 1024 * 1024
+MAX_WAITING_MESSAGES: Final = 4096
 MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+PATIENCE_SECONDS: Final = 5.0
+"""How long a candidate waits for its transaction to begin; with the transaction's own time, the longest wait."""
 WRITERS: Final = 2
 _TRIES: Final = 5
-_SALT_BYTES: Final = 16
+_FURTHER_MESSAGE_BYTES: Final = MAX_BATCH_BYTES // MAX_BATCH_MESSAGES
+"""What each further message of a group weighs at least, so that full groups do not share a transaction."""
 
 _CONTENT_FAULTS: Final = (*CONTENT_ERRORS, asyncpg.ProgramLimitExceededError, UnicodeError)
 _DATABASE_ERRORS: Final = (*CONNECTION_ERRORS, asyncpg.PostgresError)
@@ -90,14 +85,16 @@ class Acceptor:
         self._lifetime = lifetime
         self._committed = committed
         self._schemas = Schemas(snapshot)
+        self._waiting = 0
         self._waiting_bytes = 0
-        self.batcher: Batcher[Candidate, Acceptance] = Batcher(
+        self.batcher: Batcher[Sequence[Candidate], list[Acceptance]] = Batcher(
             self._write,
             is_content_fault=lambda error: isinstance(error, _CONTENT_FAULTS),
             max_items=MAX_BATCH_MESSAGES,
             max_weight=MAX_BATCH_BYTES,
-            weight=lambda candidate: len(candidate.body),
+            weight=_weight,
             writers=WRITERS,
+            patience=PATIENCE_SECONDS,
         )
 
     async def accept(self, candidate: Candidate) -> Acceptance:
@@ -107,48 +104,93 @@ class Acceptor:
             UnavailableError: Postgres does not answer, or too much waits for it already.
             UnstorableError: Postgres does not take this message.
         """
-        finding = self._schemas.check(candidate)
-        if finding is not FAULTLESS:
-            candidate = replace(candidate, finding=finding)
-        size = len(candidate.body)
-        if self._waiting_bytes + size > MAX_WAITING_BYTES:
+        return (await self.accept_together((candidate,)))[0]
+
+    async def accept_together(self, group: Sequence[Candidate]) -> list[Acceptance]:
+        """What became of each of a group, which is committed in one transaction.
+
+        Raises:
+            UnavailableError: as in `accept`.
+            UnstorableError: Postgres does not take one of them, and so none.
+        """
+        size = len(group[0].body) if len(group) == 1 else sum(len(candidate.body) for candidate in group)
+        # A group that is larger than all that may wait is taken when nothing else does.
+        if self._waiting and (
+            self._waiting + len(group) > MAX_WAITING_MESSAGES or self._waiting_bytes + size > MAX_WAITING_BYTES
+        ):
+            metrics.TURNED_AWAY.inc(len(group))
             raise UnavailableError("too much waits to be committed")
+        self._waiting += len(group)
         self._waiting_bytes += size
         metrics.WAITING_BYTES.set(self._waiting_bytes)
         try:
-            acceptance = await self.batcher.submit(candidate)
+            acceptances = await self.batcher.submit(await self._checked(group))
         except StoppedError as error:
             raise UnavailableError("this replica is stopping") from error
+        except OverdueError as error:
+            metrics.TURNED_AWAY.inc(len(group))
+            raise UnavailableError("the database takes less than comes in") from error
         except asyncpg.CheckViolationError as error:
             # No partition takes messages of this week: nothing that the sender could mend.
             raise UnavailableError(str(error)) from error
         except _CONTENT_FAULTS as error:
-            _LOG.warning("accept.unstorable", app=str(candidate.app), reason=str(error))
+            _LOG.warning("accept.unstorable", app=str(group[0].app), reason=str(error))
             raise UnstorableError("this message cannot be stored") from error
         except _DATABASE_ERRORS as error:
             raise UnavailableError(str(error) or type(error).__name__) from error
         finally:
+            self._waiting -= len(group)
             self._waiting_bytes -= size
             metrics.WAITING_BYTES.set(self._waiting_bytes)
-        _count(candidate, acceptance)
-        if isinstance(acceptance, Violating):
-            # A key is judged before the content: under one that was used, the first answer is given again.
-            first = [await self.holder(claim) for claim in candidate.claims]
-            return next(filter(None, first), acceptance)
-        return acceptance
+        for candidate, acceptance in zip(group, acceptances, strict=True):
+            _count(candidate, acceptance)
+        return await self._prefer_first_answers(group, acceptances)
 
-    async def holder(self, claim: Claim) -> Duplicate | None:
-        """The message that has the key of `claim` already.
+    def check(self, candidate: Candidate) -> Finding:
+        """How its payload violates the schema of its event type, as the registry is known now."""
+        return self._schemas.check(candidate)
+
+    async def _checked(self, group: Sequence[Candidate]) -> list[Candidate]:
+        """The group, with what the schemas find in each."""
+        checked: list[Candidate] = []
+        for candidate in group:
+            finding = self.check(candidate)
+            checked.append(candidate if finding is FAULTLESS else replace(candidate, finding=finding))
+            if len(group) > 1:
+                await asyncio.sleep(0)  # a batch keeps everything else waiting for one check at most
+        return checked
+
+    async def _prefer_first_answers(
+        self, group: Sequence[Candidate], acceptances: list[Acceptance]
+    ) -> list[Acceptance]:
+        """A key is judged before the content: under one that was used, the first answer is given again."""
+        keyed = [
+            (place, claim)
+            for place, (candidate, acceptance) in enumerate(zip(group, acceptances, strict=True))
+            if isinstance(acceptance, Violating)
+            for claim in candidate.claims
+        ]
+        held = await self.holders([claim for _, claim in keyed])
+        for (place, _), first in zip(keyed, held, strict=True):
+            if first is not None and isinstance(acceptances[place], Violating):
+                acceptances[place] = first
+        return acceptances
+
+    async def holders(self, wanted: Sequence[Claim]) -> list[Duplicate | None]:
+        """For each of these claims the message that has its key already.
 
         Raises:
             UnavailableError: Postgres does not answer.
         """
+        if not wanted:
+            return []
         try:
-            return await claims.look_up(self._pool, claim, lifetime=self._lifetime)
+            return await claims.look_up(self._pool, wanted, lifetime=self._lifetime)
         except _DATABASE_ERRORS as error:
             raise UnavailableError(str(error) or type(error).__name__) from error
 
-    async def _write(self, candidates: Sequence[Candidate]) -> list[Acceptance]:
+    async def _write(self, groups: Sequence[Sequence[Candidate]]) -> list[list[Acceptance]]:
+        candidates = list(itertools.chain.from_iterable(groups))
         began = monotonic()
         for left in reversed(range(_TRIES)):
             try:
@@ -162,7 +204,8 @@ class Acceptor:
         metrics.COMMIT_SECONDS.observe(monotonic() - began)
         metrics.BATCH_MESSAGES.observe(len(candidates))
         self._committed([each.message for each in acceptances if isinstance(each, Accepted)])
-        return acceptances
+        each = iter(acceptances)
+        return [list(itertools.islice(each, len(group))) for group in groups]
 
     async def _write_once(self, candidates: Sequence[Candidate]) -> list[Acceptance]:
         async with transaction(self._pool) as connection:
@@ -182,10 +225,10 @@ class Acceptor:
             )
             verdicts = iter(settled)
             acceptances = [(next(verdicts) or each) if isinstance(each, Accepted) else each for each in acceptances]
-            accepted = [each.message for each in acceptances if isinstance(each, Accepted)]
+            accepted = [each for each in acceptances if isinstance(each, Accepted)]
             if accepted:
-                violations = [each.violations for each in acceptances if isinstance(each, Accepted)]
-                await _insert(connection, accepted, violations, epoch=self._epoch)
+                await insertion.insert(connection, accepted, epoch=self._epoch)
+            await admission.record(connection, candidates, acceptances)
             reach(Failpoint.ACCEPT_IN_TRANSACTION)
         return acceptances
 
@@ -195,105 +238,19 @@ class Acceptor:
         judged: list[Acceptance] = []
         for candidate in candidates:
             error = candidate.authorise() if candidate.registry_version < version else None
-            finding = self._schemas.check(candidate) if candidate.registry_version < version else candidate.finding
+            finding = self.check(candidate) if candidate.registry_version < version else candidate.finding
             if error is not None:
                 judged.append(Forbidden(error=error))
             elif finding.enforced:
                 judged.append(Violating(violations=finding.violations))
             else:
-                judged.append(Accepted(message=_message(candidate, version, at), violations=finding.violations))
+                message = insertion.message_of(candidate, version, at)
+                judged.append(Accepted(message=message, violations=finding.violations))
         return judged
 
 
-def _message(candidate: Candidate, version: int, at: datetime) -> Message:
-    born_ms = int(at.timestamp() * 1000)
-    return Message(
-        id=ids.time_ordered(born_ms, random_bytes(10)),
-        org=candidate.org,
-        app=candidate.app,
-        event_type=candidate.event_type,
-        body=candidate.body,
-        accepted_at=at,
-        registry_version=version,
-        origin=candidate.origin,
-        content_type=candidate.content_type,
-        channels=frozenset(candidate.channels),
-        event_id=candidate.event_id,
-        source=candidate.source,
-        publish=candidate.publish,
-    )
-
-
-async def _insert(
-    connection: Connection, messages: Sequence[Message], violations: Sequence[tuple[Violation, ...]], *, epoch: int
-) -> None:
-    salts = [random_bytes(_SALT_BYTES) for _ in messages]
-    facts = [ledger.encode(_fact(message)) for message in messages]
-    first = messages[0]  # version and time are the batch's
-    await connection.execute(
-        """
-        WITH message AS (
-            INSERT INTO hookledger.message (id, org, app, event_type, channels, event_id, origin, source, content_type,
-                body_hash, body_bytes, publish, registry_version, accepted_at, schema_violations)
-            SELECT u.id, u.org, u.app, u.event_type, string_to_array(u.channels, ','), u.event_id, u.origin, u.source,
-                u.content_type, u.body_hash, u.body_bytes, u.publish, $18, $19,
-                u.schema_violations::jsonb
-            FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[],
-                $9::text[], $10::bytea[], $11::int[], $12::bool[],
-                $21::text[])
-                AS u (id, org, app, event_type, channels, event_id, origin, source, content_type, body_hash, body_bytes,
-                    publish, schema_violations)
-        ), body AS (
-            INSERT INTO hookledger.message_body (message, salt, body)
-            SELECT u.id, u.salt, u.body
-            FROM unnest($1::uuid[], $13::bytea[], $14::bytea[]) AS u (id, salt, body)
-        ), fact AS (
-            INSERT INTO hookledger.fact (stream, version, epoch, app, kind, schema, at, data)
-            SELECT u.id, 1, $20, u.app, u.kind, u.schema, $19, u.data
-            FROM unnest($1::uuid[], $3::uuid[], $15::text[], $16::smallint[], $17::bytea[])
-                AS u (id, app, kind, schema, data)
-        )
-        INSERT INTO hookledger.outbox (message, app, accepted_at)
-        SELECT u.id, u.app, $19 FROM unnest($1::uuid[], $3::uuid[]) AS u (id, app)
-        """,
-        [message.id for message in messages],
-        [message.org for message in messages],
-        [message.app for message in messages],
-        [message.event_type for message in messages],
-        [",".join(sorted(message.channels)) for message in messages],
-        [message.event_id for message in messages],
-        [str(message.origin) for message in messages],
-        [message.source for message in messages],
-        [message.content_type for message in messages],
-        [hashlib.sha256(salt + message.body).digest() for salt, message in zip(salts, messages, strict=True)],
-        [len(message.body) for message in messages],
-        [message.publish for message in messages],
-        salts,
-        [message.body for message in messages],
-        [kind for kind, _, _ in facts],
-        [schema for _, schema, _ in facts],
-        [data for _, _, data in facts],
-        first.registry_version,
-        first.accepted_at,
-        epoch,
-        [_violations_text(each) for each in violations],
-    )
-
-
-def _violations_text(violations: tuple[Violation, ...]) -> str | None:
-    # PostgreSQL's jsonb holds no NUL.
-    return msgspec.json.encode(violations).decode().replace("\\u0000", "") if violations else None
-
-
-def _fact(message: Message) -> MessageAccepted:
-    return MessageAccepted(
-        at=message.accepted_at,
-        event_type=message.event_type,
-        origin=message.origin,
-        source=message.source,
-        registry_version=message.registry_version,
-        publish=message.publish,
-    )
+def _weight(group: Sequence[Candidate]) -> int:
+    return sum(len(candidate.body) for candidate in group) + (len(group) - 1) * _FURTHER_MESSAGE_BYTES
 
 
 def _count(candidate: Candidate, acceptance: Acceptance) -> None:

@@ -27,8 +27,9 @@ from libs.common.runtime.sealing import MasterKeys
 from libs.common.runtime.service import StartError
 from libs.common.runtime.settings import parse_master_keys
 from libs.common.runtime.waiting import set_within
-from services.ingress import claims
+from services.ingress import claims, rejections
 from services.ingress.accept import Acceptor, UnavailableError
+from services.ingress.allowances import Allowances
 from services.ingress.broker_in import PREFETCH, BrokerIn
 from services.ingress.directory import Directory
 from services.ingress.front_door import FrontDoor
@@ -38,12 +39,14 @@ from services.ingress.poison import Parking
 from services.ingress.publishing import EnvelopePublisher
 from services.ingress.registry import Registry, open_session
 from services.ingress.rejections import Rejections
+from services.ingress.second_looks import SecondLooks
 from services.ingress.settings import IngressSettings
+from services.ingress.throttle import Rates, Throttle
 
 _LOG: Final = logger("ingress")
 POOL_SIZE: Final = 8
 SNAPSHOT_POLL_SECONDS: Final = 5.0
-HOUSEKEEPING_SECONDS: Final = 3600.0
+HOUSEKEEPING_SECONDS: Final = 600.0
 FORGOTTEN_AT_ONCE: Final = 5000
 CLOSE_SECONDS: Final = 5.0
 _DATABASE_ERRORS: Final = (*CONNECTION_ERRORS, asyncpg.PostgresError)
@@ -178,8 +181,14 @@ class Ingress:
         registry = Registry(session, settings.registry_url, seconds=settings.front_door_timeout_ms / 1000)
         app = web.Application(middlewares=middlewares((UnavailableError,)))
         add_health(app, {"postgres": database, "rabbitmq": broker})
-        Inbound(self._acceptor, self._directory, self._rejections, body_seconds=body_seconds).add_routes(app)
-        Messages(self._acceptor, self._directory, registry, self._key_use, body_seconds=body_seconds).add_routes(app)
+        throttle = Throttle(
+            Allowances(self._pool),
+            Rates(key=settings.key_messages_per_second or None, application=settings.app_messages_per_second or None),
+        )
+        acceptor, directory = self._acceptor, self._directory
+        Inbound(acceptor, directory, self._rejections, throttle, body_seconds=body_seconds).add_routes(app)
+        Messages(acceptor, directory, registry, throttle, self._key_use, body_seconds=body_seconds).add_routes(app)
+        SecondLooks(self._pool, acceptor, directory, body_seconds=body_seconds).add_routes(app)
         FrontDoor(registry, body_seconds=body_seconds).add_routes(app)
         return app
 
@@ -224,11 +233,15 @@ class Ingress:
             await self._catch_up()
 
     async def _keep_house(self) -> None:
-        """Make partitions ahead of time, and forget keys that have expired."""
+        """Make partitions ahead of time, and let go of keys, bodies and rejected requests whose time is over."""
         while not await set_within(self._ended, HOUSEKEEPING_SECONDS):
             try:
                 await self._pool.execute("SELECT hookledger.create_partitions()")
                 while await claims.forget_expired(self._pool, lifetime=self._lifetime, most=FORGOTTEN_AT_ONCE):
+                    pass
+                while await self._pool.fetchval("SELECT hookledger.erase_expired_bodies($1)", FORGOTTEN_AT_ONCE):
+                    pass
+                while await rejections.forget_old(self._pool, most=FORGOTTEN_AT_ONCE):
                     pass
             except _DATABASE_ERRORS as error:
                 _LOG.warning("housekeeping.interrupted", reason=str(error) or type(error).__name__)

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, TypeAlias
 from uuid import UUID
@@ -21,6 +21,7 @@ class KeyKind(StrEnum):
     EVENT_ID = "event_id"
     PROVIDER_EVENT = "provider_event"
     CLOUD_EVENT = "cloud_event"
+    REJECTED = "rejected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,15 @@ def claim(app: UUID, kind: KeyKind, parts: tuple[bytes, ...], request: bytes) ->
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """An operator's decision to accept what was rejected at `rejected_at`. `actor` is as in `registry_fact`."""
+
+    rejected: UUID
+    rejected_at: datetime
+    actor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """How a payload violates the schema of its event type, and whether the message is refused for it."""
 
@@ -63,6 +73,8 @@ class Candidate:
     Attributes:
         registry_version: of the snapshot by which it was authorised.
         authorise: judges it again by the snapshot as it is then; what forbids it, or None.
+        keep_body: how long its body is kept, where its producer says so.
+        admission: where it was rejected before, and an operator admits it.
         finding: about its payload, by the same snapshot.
         claims: its keys; the first one that is taken decides what the sender hears.
     """
@@ -78,7 +90,12 @@ class Candidate:
     channels: tuple[str, ...] = ()
     event_id: str | None = None
     source: UUID | None = None
+    tags: tuple[str, ...] = ()
+    ordering_key: str | None = None
+    deliver_at: datetime | None = None
+    keep_body: timedelta | None = None
     publish: bool = False
+    admission: Admission | None = None
     finding: Finding = FAULTLESS
     claims: tuple[Claim, ...] = ()
 

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID
 
+import asyncpg
+
 from libs.common.postgres.pool import Connection, Pool
 from services.ingress.candidate import Claim, Duplicate
 
@@ -68,23 +70,26 @@ async def settle(
     return settled
 
 
-async def look_up(pool: Pool, claim: Claim, *, lifetime: timedelta) -> Duplicate | None:
-    """The message that holds a claim now."""
-    row = await pool.fetchrow(
+async def look_up(pool: Pool, claims: Sequence[Claim], *, lifetime: timedelta) -> list[Duplicate | None]:
+    """For each claim the message that holds its key now.
+
+    Args:
+        pool: of the role `ingress`.
+        claims: of one application.
+        lifetime: older holders have lost their keys.
+    """
+    rows = await pool.fetch(
         """
-        SELECT message, request_hash, created_at
+        SELECT app, kind, key, message, request_hash, created_at
         FROM hookledger.idempotency
-        WHERE app = $1 AND kind = $2 AND key = $3 AND created_at >= clock_timestamp() - $4::interval
+        WHERE (app, kind, key) IN (SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[]))
+          AND created_at >= clock_timestamp() - $4::interval
         """,
-        claim.app,
-        claim.kind,
-        claim.key,
+        *_columns(claims),
         lifetime,
     )
-    if row is None:
-        return None
-    holder = Holder(message=row["message"], request_hash=row["request_hash"], since=row["created_at"])
-    return _repetition(claim, holder)
+    held = _by_place(rows)
+    return [_repetition(claim, held[claim.place]) if claim.place in held else None for claim in claims]
 
 
 async def forget_expired(pool: Pool, *, lifetime: timedelta, most: int) -> int:
@@ -176,6 +181,10 @@ async def _holders(connection: Connection, claims: Sequence[Claim]) -> dict[Plac
         """,
         *_columns(claims),
     )
+    return _by_place(rows)
+
+
+def _by_place(rows: Iterable[asyncpg.Record]) -> dict[Place, Holder]:
     return {
         (row["app"], row["kind"], row["key"]): Holder(
             message=row["message"], request_hash=row["request_hash"], since=row["created_at"]

@@ -45,8 +45,8 @@ class Directory:
             self._next = None  # the read begins: who comes now needs another
             await self.snapshot.catch_up()
 
-    async def key_hash(self, authorization: str | None) -> str:
-        """The hash of the key in an `Authorization` header, if it may publish.
+    async def key_hash(self, authorization: str | None, needed: Scope = Scope.PUBLISH) -> str:
+        """The hash of the key in an `Authorization` header, if it may do what is needed.
 
         Raises:
             ApiError: 401 or 403.
@@ -60,11 +60,11 @@ class Directory:
         digest = hash_key(text)
         if self.snapshot.api_key(digest) is None:
             await self.refresh()
-        self.known_key(digest)
+        self.known_key(digest, needed)
         return digest
 
-    def known_key(self, digest: str) -> RegistryObject:
-        """The key with that hash, if it may publish.
+    def known_key(self, digest: str, needed: Scope = Scope.PUBLISH) -> RegistryObject:
+        """The key with that hash, if it may do what is needed.
 
         Raises:
             ApiError: 401 or 403.
@@ -75,8 +75,8 @@ class Directory:
         assert isinstance(key.document, ApiKeyDocument)
         if not live(key.document, now()):
             raise ApiError(401, _UNKNOWN_KEY)
-        if not allows(key.document.scopes, Scope.PUBLISH):
-            raise ApiError(403, "this API key may not publish messages")
+        if not allows(key.document.scopes, needed):
+            raise ApiError(403, f"the API key lacks the scope `{needed}`")
         return key
 
     def application(self, org: UUID, text: str) -> RegistryObject | None:
@@ -88,6 +88,17 @@ class Directory:
             except ids.BadIdError:
                 return None
         return found if found is not None and found.org == org else None
+
+    def known_application(self, identity: UUID | None) -> RegistryObject:
+        """The application with that id.
+
+        Raises:
+            ApiError: 404.
+        """
+        found = None if identity is None else self.snapshot.get(Kind.APPLICATION, identity)
+        if found is None:
+            raise ApiError(404, "there is no such application")
+        return found
 
     def owns(self, org: UUID, app: UUID) -> bool:
         """Whether the organisation has that application."""

@@ -7,10 +7,12 @@ from libs.common.contracts.cloudevents.event import CloudEvent
 from libs.common.contracts.registry import RegistryObject
 from libs.common.domain.facts import Origin
 from libs.common.domain.message import CONTENT_TYPE, JSON, MAX_BODY_BYTES
+from libs.common.runtime.clock import now
 from libs.common.runtime.http import ApiError
 from services.ingress.candidate import Candidate, KeyKind, claim
 from services.ingress.directory import Directory
 from services.ingress.poison import PoisonError
+from services.ingress.wishes import read_wishes
 
 APPLICATION: Final = "hookledgerapp"
 _EVENT_TYPE: Final = re.compile(r"[a-zA-Z0-9\-_.]{1,256}")
@@ -56,6 +58,10 @@ def candidate_of(directory: Directory, app: RegistryObject, event: CloudEvent) -
     Raises:
         PoisonError: the event is not what a message can be made of.
     """
+    try:
+        wanted = read_wishes(event.extensions, now())
+    except ValueError as error:
+        raise PoisonError(str(error), org=app.org, app=app.id) from None
     fault = _fault(event)
     if fault is not None:
         raise PoisonError(fault, org=app.org, app=app.id)
@@ -75,6 +81,11 @@ def candidate_of(directory: Directory, app: RegistryObject, event: CloudEvent) -
         registry_version=directory.snapshot.version,
         authorise=authorise,
         content_type=event.datacontenttype or JSON,
+        channels=wanted.channels,
+        tags=wanted.tags,
+        ordering_key=wanted.ordering_key,
+        deliver_at=wanted.deliver_at,
+        keep_body=wanted.keep_body,
         publish=directory.publishes_accepted(app.id),
         claims=(claim(app.id, KeyKind.CLOUD_EVENT, (event.source.encode(), event.id.encode()), event.data),),
     )

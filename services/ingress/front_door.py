@@ -1,6 +1,6 @@
 """The front door: an `/api/v1` request that is not the ingress's own goes on to the registry, its answer back.
 
-So do requests for the API's documentation.
+So do requests for the API's documentation and for the portal.
 """
 
 from collections.abc import AsyncIterator
@@ -52,6 +52,8 @@ class FrontDoor:
         app.router.add_get("/api/v1/health", self.health)
         app.router.add_get("/api/v1/health/", self.health)
         app.router.add_route("*", "/api/v1/{rest:.*}", self.forward, expect_handler=expect)
+        app.router.add_route("*", "/portal", self.forward, expect_handler=expect)
+        app.router.add_route("*", "/portal/{rest:.*}", self.forward, expect_handler=expect)
         for path in _DOCUMENTATION:
             app.router.add_get(path, self.forward)
 

@@ -2,78 +2,50 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from aiohttp import web
 
-from libs.common.contracts import registry as documents
-from libs.common.contracts import strictjson
 from libs.common.contracts.front_door import RECEIVE
-from libs.common.contracts.registry import RegistryObject, SourceDocument
+from libs.common.contracts.registry import RegistryObject
 from libs.common.domain import ids
 from libs.common.domain.facts import Origin
 from libs.common.domain.ids import Prefix
 from libs.common.domain.message import MAX_BODY_BYTES
 from libs.common.domain.providers.reading import challenge
-from libs.common.domain.providers.scheme import (
-    Challenge,
-    Identity,
-    Request,
-    Scheme,
-    Trust,
-    Unreadable,
-    UnreadableReason,
-)
-from libs.common.domain.signatures.verdict import RefusalReason, Refused
-from libs.common.runtime import ed25519
+from libs.common.domain.providers.scheme import Challenge, Identity, Request, Scheme, Unreadable
+from libs.common.domain.signatures.verdict import RefusalReason
 from libs.common.runtime.clock import now
 from libs.common.runtime.http import ApiError, json_response
-from services.ingress import metrics, schemas
+from services.ingress import metrics, schemas, sender
 from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.body import BodyError, continue_unless_too_large, read_body
-from services.ingress.candidate import (
-    Acceptance,
-    Accepted,
-    Candidate,
-    Claim,
-    Duplicate,
-    Forbidden,
-    KeyKind,
-    Violating,
-    claim,
-)
+from services.ingress.candidate import Acceptance, Accepted, Candidate, Duplicate, Forbidden, Violating
 from services.ingress.directory import Directory
 from services.ingress.rejections import Rejection, Rejections, kept_headers
+from services.ingress.sender import RejectedError, document_of, scheme_of
+from services.ingress.throttle import Throttle
 
 REPLAYED: Final = "Idempotent-Replayed"
-_CREDIBLE_BUT_LATE: Final = frozenset({RefusalReason.STALE, RefusalReason.FUTURE})
-_LONGEST_CONTENT_TYPE: Final = 256
 _LONGEST_REASON: Final = 500
-
-
-class RejectedError(ApiError):
-    """A request to an existing source that is refused, and kept under this reason.
-
-    Args:
-        status: of the answer.
-        reason: for the operator, with a stable first word.
-        detail: for the sender.
-    """
-
-    def __init__(self, status: int, reason: str, detail: str | list[dict[str, Any]]) -> None:
-        super().__init__(status, detail)
-        self.reason = reason
 
 
 class Inbound:
     """The handlers of `/in`."""
 
     def __init__(
-        self, acceptor: Acceptor, directory: Directory, rejections: Rejections, *, body_seconds: float
+        self,
+        acceptor: Acceptor,
+        directory: Directory,
+        rejections: Rejections,
+        throttle: Throttle,
+        *,
+        body_seconds: float,
     ) -> None:
         self._acceptor = acceptor
         self._directory = directory
+        self._throttle = throttle
         self._rejections = rejections
         self._body_seconds = body_seconds
 
@@ -107,7 +79,7 @@ class Inbound:
     async def answer_challenge(self, request: web.Request) -> web.Response:
         """Give back what a sender asks for by GET before it sends anything; every other method gets 405."""
         source = await self._directory.source(request.match_info["source"])
-        parameter = _scheme(source).challenge_parameter
+        parameter = scheme_of(source).challenge_parameter
         if request.method != "GET" or parameter is None:
             raise web.HTTPMethodNotAllowed(request.method, ["POST"] if parameter is None else ["GET", "POST"])
         texts = request.query.getall(parameter, [])
@@ -121,17 +93,18 @@ class Inbound:
         source, refusal = await self._verify_fresh(source, arrived)
         if refusal is not None:
             raise refusal
-        scheme = _scheme(source)
-        found, content_type = _read(scheme, arrived)
+        scheme = scheme_of(source)
+        found, content_type = sender.read(scheme, arrived)
         if isinstance(found, Challenge):
             return web.Response(text=found.answer)
+        await self._throttle.spend_application(self._directory.known_application(source.app))
         acceptance = await self._commit(source, arrived, found, content_type)
         bare = found.bare_answer or scheme.success_status is HTTPStatus.NO_CONTENT
         match acceptance:
             case Accepted(message=message):
                 if found.occurred_at is not None:
                     age = (message.accepted_at - found.occurred_at).total_seconds()
-                    metrics.EVENT_AGE_SECONDS.labels(_document(source).provider).observe(max(age, 0))
+                    metrics.EVENT_AGE_SECONDS.labels(document_of(source).provider).observe(max(age, 0))
                 return _answer(scheme, message.id, bare=bare)
             case Duplicate(first=first):
                 return _answer(scheme, first, bare=bare, headers={REPLAYED: "true"})
@@ -145,10 +118,6 @@ class Inbound:
         self, source: RegistryObject, arrived: Request, identity: Identity, content_type: str
     ) -> Acceptance:
         assert source.app is not None, "a source belongs to an application"
-        claims: tuple[Claim, ...] = ()
-        if identity.event_id is not None:
-            parts = source.id.bytes, identity.event_id.encode()
-            claims = (claim(source.app, KeyKind.PROVIDER_EVENT, parts, arrived.body),)
         candidate = Candidate(
             org=source.org,
             app=source.app,
@@ -159,8 +128,8 @@ class Inbound:
             authorise=lambda: self._authorise(source, arrived),
             content_type=content_type,
             source=source.id,
-            publish=_document(source).publish_accepted or self._directory.publishes_accepted(source.app),
-            claims=claims,
+            publish=document_of(source).publish_accepted or self._directory.publishes_accepted(source.app),
+            claims=sender.claims_of(source, arrived, identity),
         )
         try:
             return await self._acceptor.accept(candidate)
@@ -181,16 +150,8 @@ class Inbound:
         return fresh, self._verify(fresh, arrived)
 
     def _verify(self, source: RegistryObject, arrived: Request) -> RejectedError | None:
-        at = now()
-        trust = Trust(secrets=self._directory.snapshot.secrets(source, at), now=at, ed25519=ed25519.verify)
-        verdict = _scheme(source).verify(arrived, trust)
-        if not isinstance(verdict, Refused):
-            return None
-        reason = f"{verdict.reason}: {verdict.detail}"
-        if verdict.reason in _CREDIBLE_BUT_LATE:
-            return RejectedError(400, reason, "the signed timestamp is too far from now")
-        # One body for all three, so that a forger learns nothing.
-        return RejectedError(401, reason, "the signature is missing or wrong")
+        verdict = sender.refused(self._directory.snapshot, source, arrived, at=now())
+        return None if verdict is None else sender.refusal(verdict)
 
     def _authorise(self, source: RegistryObject, arrived: Request) -> ApiError | None:
         try:
@@ -211,20 +172,13 @@ class Inbound:
                 origin=Origin.SOURCE,
                 status=status,
                 reason=reason,
-                headers=kept_headers([(":path", request.raw_path), *request.headers.items()], _scheme(source).evidence),
+                headers=kept_headers(
+                    [(":path", request.raw_path), *request.headers.items()], scheme_of(source).evidence
+                ),
                 body=body,
                 size=size,
             )
         )
-
-
-def _document(source: RegistryObject) -> SourceDocument:
-    assert isinstance(source.document, SourceDocument)
-    return source.document
-
-
-def _scheme(source: RegistryObject) -> Scheme:
-    return documents.scheme(_document(source))
 
 
 def _headers(request: web.Request) -> dict[str, list[str]]:
@@ -237,29 +191,6 @@ def _headers(request: web.Request) -> dict[str, list[str]]:
 def _check_encoding(request: web.Request) -> None:
     if "Content-Encoding" in request.headers:
         raise RejectedError(415, "content-encoding: the body is encoded", "an encoded body is not taken: send it plain")
-
-
-def _read(scheme: Scheme, arrived: Request) -> tuple[Identity | Challenge, str]:
-    """What the verified request is about, and its content type."""
-    document = scheme.extract_document(arrived.headers, arrived.body)
-    if isinstance(document, Unreadable):
-        raise _unreadable(document)
-    [content_type] = arrived.headers["content-type"]  # extract_document has seen exactly one
-    if len(content_type) > _LONGEST_CONTENT_TYPE or not (content_type.isascii() and content_type.isprintable()):
-        raise RejectedError(415, "content-type: not printable ASCII", "the content type cannot be read")
-    try:
-        parsed = strictjson.parse(document) if isinstance(document, bytes) else document
-    except strictjson.BadJsonError as error:
-        raise RejectedError(400, f"json: {error}", str(error)) from None
-    found = scheme.identify(arrived.headers, parsed)
-    if isinstance(found, Unreadable):
-        raise _unreadable(found)
-    return found, content_type
-
-
-def _unreadable(unreadable: Unreadable) -> RejectedError:
-    status = 415 if unreadable.reason is UnreadableReason.CONTENT_TYPE else 400
-    return RejectedError(status, f"{unreadable.reason}: {unreadable.detail}", unreadable.detail)
 
 
 def _answer(scheme: Scheme, message: UUID, *, bare: bool, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -4,7 +4,7 @@ import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,7 +19,9 @@ from libs.common.domain.ids import Prefix
 from libs.common.domain.message import CONTENT_TYPE, JSON
 from libs.common.runtime.http import ApiError, invalid
 
-_MAX_CHANNELS: Final = 5
+MAX_CHANNELS: Final = 5
+MAX_TAGS: Final = 8
+LONGEST_DELAY: Final = timedelta(days=30)
 _NULL: Final = b"null"
 _DECODER: Final = msgspec.json.Decoder(documents.MessageIn)
 _ENCODER: Final = msgspec.json.Encoder()
@@ -34,27 +36,34 @@ class MessageIn:
     body: bytes = field(repr=False)
     content_type: str
     event_id: str | None
-    channels: tuple[str, ...]
-    tags: list[str] | None
-    application: bytes | None
+    channels: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    ordering_key: str | None = None
+    deliver_at: datetime | None = None
+    keep_body: timedelta | None = None
+    application: bytes | None = None
 
     def answer(self, message: UUID, accepted_at: datetime, *, with_content: bool) -> bytes:
         """The JSON of the accepted message."""
-        return _ENCODER.encode(
-            documents.MessageOut(
-                id=ids.encode(Prefix.MESSAGE, message),
-                event_type=self.event_type,
-                event_id=self.event_id,
-                channels=list(self.channels) or None,
-                tags=self.tags,
-                payload=_shown(self.body, self.content_type) if with_content else _NO_CONTENT,
-                timestamp=accepted_at,
-            )
+        return _ENCODER.encode(self.shown(message, accepted_at, with_content=with_content))
+
+    def shown(self, message: UUID, accepted_at: datetime, *, with_content: bool) -> documents.MessageOut:
+        """The accepted message as the API shows it."""
+        return documents.MessageOut(
+            id=ids.encode(Prefix.MESSAGE, message),
+            event_type=self.event_type,
+            event_id=self.event_id,
+            channels=list(self.channels) or None,
+            tags=list(self.tags) or None,
+            payload=_shown(self.body, self.content_type) if with_content else _NO_CONTENT,
+            timestamp=accepted_at,
+            ordering_key=self.ordering_key,
+            deliver_at=self.deliver_at,
         )
 
 
-def parse(data: bytes) -> MessageIn:
-    """The message that a request's body spells; what is unknown in it is passed over.
+def parse(data: bytes, at: datetime) -> MessageIn:
+    """The message that a request's body spells at that time; what is unknown in it is passed over.
 
     Raises:
         ApiError: 422.
@@ -66,8 +75,12 @@ def parse(data: bytes) -> MessageIn:
         raise invalid(["body"], str(error), "value_error.jsondecode") from None
     except msgspec.ValidationError as error:
         raise _located(str(error)) from None
-    if len(set(found.channels or ())) > _MAX_CHANNELS:
-        raise invalid(["body", "channels"], f"at most {_MAX_CHANNELS} channels")
+    if len(set(found.channels or ())) > MAX_CHANNELS:
+        raise invalid(["body", "channels"], f"at most {MAX_CHANNELS} channels")
+    if len(set(found.tags or ())) > MAX_TAGS:
+        raise invalid(["body", "tags"], f"at most {MAX_TAGS} tags")
+    if found.deliver_at is not None and found.deliver_at > at + LONGEST_DELAY:
+        raise invalid(["body", "deliverAt"], f"at most {LONGEST_DELAY.days} days from now")
     payload = bytes(found.payload)
     if not payload.startswith(b"{"):
         raise invalid(["body", "payload"], "the payload is not a JSON object", "type_error.object")
@@ -78,9 +91,21 @@ def parse(data: bytes) -> MessageIn:
         content_type=content_type,
         event_id=found.event_id,
         channels=tuple(sorted(set(found.channels or ()))),
-        tags=found.tags,
+        tags=tuple(sorted(set(found.tags or ()))),
+        ordering_key=found.ordering_key,
+        deliver_at=found.deliver_at,
+        keep_body=_kept(found),
         application=_given(found.application),
     )
+
+
+def _kept(found: documents.MessageIn) -> timedelta | None:
+    """How long the body is kept: the finer word counts where both are given."""
+    if found.payload_retention_hours is not None:
+        return timedelta(hours=found.payload_retention_hours)
+    if found.payload_retention_period is not None:
+        return timedelta(days=found.payload_retention_period)
+    return None
 
 
 def _given(member: msgspec.Raw | UnsetType) -> bytes | None:

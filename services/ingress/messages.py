@@ -1,25 +1,31 @@
-"""`POST /api/v1/app/{app}/msg`: what producers publish over HTTP."""
+"""`POST /api/v1/app/{app}/msg` and `…/msg/batch`: what producers publish over HTTP."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
-from libs.common.contracts.front_door import CREATE_MESSAGE
+from libs.common.contracts.front_door import CREATE_BATCH, CREATE_MESSAGE
 from libs.common.contracts.registry import RegistryObject
 from libs.common.domain.facts import Origin
 from libs.common.domain.message import MAX_BODY_BYTES
 from libs.common.postgres.key_use import KeyUse
+from libs.common.runtime.clock import now
 from libs.common.runtime.http import REQUEST_ID_KEY, ApiError, invalid, json_response
 from services.ingress import message_in, metrics, schemas
 from services.ingress.accept import Acceptor, UnstorableError
+from services.ingress.batch_in import MAX_BATCH_BYTES, Batch, read_items
 from services.ingress.body import continue_unless_too_large, read_body
-from services.ingress.candidate import Accepted, Candidate, Claim, Duplicate, Forbidden, KeyKind, Violating, claim
+from services.ingress.candidate import Acceptance, Accepted, Claim, Duplicate, Forbidden, KeyKind, Violating
 from services.ingress.directory import Directory
 from services.ingress.inbound import REPLAYED
 from services.ingress.message_in import MessageIn
+from services.ingress.publication import Publication, no_application, repetition
 from services.ingress.registry import Registry
+from services.ingress.throttle import Throttle
 
 _IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 _LONGEST_KEY: Final = 256
@@ -27,90 +33,111 @@ _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Messages:
-    """The handler of message creation."""
+    """The handlers of message creation."""
 
     def __init__(
-        self, acceptor: Acceptor, directory: Directory, registry: Registry, key_use: KeyUse, *, body_seconds: float
+        self,
+        acceptor: Acceptor,
+        directory: Directory,
+        registry: Registry,
+        throttle: Throttle,
+        key_use: KeyUse,
+        *,
+        body_seconds: float,
     ) -> None:
         self._acceptor = acceptor
         self._directory = directory
         self._registry = registry
+        self._throttle = throttle
         self._key_use = key_use
         self._body_seconds = body_seconds
 
     def add_routes(self, app: web.Application) -> None:
-        """Add the route; other methods on it are the registry's."""
+        """Add the routes; other methods on them are the registry's."""
 
         async def expect(request: web.Request) -> None:
             await continue_unless_too_large(request, MAX_BODY_BYTES)
 
-        for path in (CREATE_MESSAGE.full_path, f"{CREATE_MESSAGE.full_path}/"):
-            app.router.add_post(path, self.create, expect_handler=expect)
+        async def expect_batch(request: web.Request) -> None:
+            await continue_unless_too_large(request, MAX_BATCH_BYTES)
+
+        for slash in ("", "/"):
+            app.router.add_post(f"{CREATE_MESSAGE.full_path}{slash}", self.create, expect_handler=expect)
+            app.router.add_post(f"{CREATE_BATCH.full_path}{slash}", self.create_batch, expect_handler=expect_batch)
 
     async def create(self, request: web.Request) -> web.Response:
         """Accept one message."""
-        try:
+        with _counted():
             return await self._create(request)
-        except ApiError as refusal:
-            metrics.REJECTED.labels(str(Origin.API), refusal.code).inc()
-            raise
 
     async def _create(self, request: web.Request) -> web.Response:
         key_hash = await self._directory.key_hash(request.headers.get("Authorization"))
         with_content = _flag(request, "with_content", default=True)
-        if "Content-Encoding" in request.headers:
-            raise ApiError(415, "an encoded body is not taken: send it plain")
-        body = await read_body(request, most=MAX_BODY_BYTES, seconds=self._body_seconds)
+        body = await self._read(request, MAX_BODY_BYTES)
         key = self._directory.known_key(key_hash)
         self._key_use.note(key.id)
-        org = key.org
+        await self._throttle.spend_key(key)
         named = request.match_info["app"]
-        app = await self._directory.fresh_application(org, named)
-        repetition = None if app is None else self._repetition(request, key_hash, app, body)
+        app = await self._directory.fresh_application(key.org, named)
+        claims = [] if app is None else _claims(request, key.id, app, body)
         try:
-            message = message_in.parse(body)
+            message = message_in.parse(body, now())
         except ApiError:
             # The key is judged before the content: under a key that was used, this is another request.
-            if repetition is not None and await self._acceptor.holder(repetition) is not None:
+            if any(await self._acceptor.holders(claims)):
                 raise _other_request() from None
             raise
         if app is None:
-            app = await self._create_application(request, org=org, named=named, message=message)
-            repetition = self._repetition(request, key_hash, app, body)
-        return await self._accept(message, key_hash, app, repetition, with_content=with_content)
+            app = await self._create_application(request, key.org, named, message.application)
+            claims = _claims(request, key.id, app, body)
+        await self._throttle.spend_application(app)
+        publication = Publication(directory=self._directory, key_hash=key_hash, app=app)
+        return await self._accept(publication, message, claims, with_content=with_content)
 
-    async def _accept(
-        self, message: MessageIn, key_hash: str, app: RegistryObject, repetition: Claim | None, *, with_content: bool
-    ) -> web.Response:
-        def authorise() -> ApiError | None:
-            try:
-                key = self._directory.known_key(key_hash)
-            except ApiError as error:
-                return error
-            return None if self._directory.owns(key.org, app.id) else _no_application()
+    async def create_batch(self, request: web.Request) -> web.Response:
+        """Accept many messages in one transaction; each has its own result."""
+        with _counted():
+            return await self._create_batch(request)
 
-        refusal = authorise()
+    async def _create_batch(self, request: web.Request) -> web.Response:
+        key_hash = await self._directory.key_hash(request.headers.get("Authorization"))
+        with_content = _flag(request, "with_content", default=False)
+        body = await self._read(request, MAX_BATCH_BYTES)
+        key = self._directory.known_key(key_hash)
+        self._key_use.note(key.id)
+        items = read_items(body)
+        await self._throttle.spend_key(key, len(items))
+        batch = Batch(items, now())
+        named = request.match_info["app"]
+        app = await self._directory.fresh_application(key.org, named)
+        if app is None:
+            app = await self._create_application(request, key.org, named, batch.application)
+        claims = _claims(request, key.id, app, body, places=len(items))
+        if any(first is not None and not first.same_request for first in await self._acceptor.holders(claims)):
+            raise _other_request()
+        await self._throttle.spend_application(app, len(items))
+        publication = Publication(directory=self._directory, key_hash=key_hash, app=app)
+        refusal = publication.authorise()
         if refusal is not None:
             raise refusal
-        claims = [] if repetition is None else [repetition]
-        if message.event_id is not None:
-            claims.append(claim(app.id, KeyKind.EVENT_ID, (message.event_id.encode(),), message.body))
-        candidate = Candidate(
-            org=app.org,
-            app=app.id,
-            event_type=message.event_type,
-            body=message.body,
-            origin=Origin.API,
-            registry_version=self._directory.snapshot.version,
-            authorise=authorise,
-            content_type=message.content_type,
-            channels=message.channels,
-            event_id=message.event_id,
-            publish=self._directory.publishes_accepted(app.id),
-            claims=tuple(claims),
-        )
+        group = [
+            publication.candidate(message, *claims[place : place + 1]) for place, message in batch.messages.items()
+        ]
         try:
-            acceptance = await self._acceptor.accept(candidate)
+            acceptances = await self._acceptor.accept_together(group) if group else []
+        except UnstorableError as error:
+            raise invalid(["body"], f"one of {len(group)} messages cannot be stored, and so none was") from error
+        answer = batch.answer(acceptances, with_content=with_content)
+        return json_response(answer, headers={REPLAYED: "true"} if _all_replayed(acceptances) else None)
+
+    async def _accept(
+        self, publication: Publication, message: MessageIn, claims: list[Claim], *, with_content: bool
+    ) -> web.Response:
+        refusal = publication.authorise()
+        if refusal is not None:
+            raise refusal
+        try:
+            acceptance = await self._acceptor.accept(publication.candidate(message, *claims))
         except UnstorableError as error:
             raise invalid(["body"], str(error)) from error
         match acceptance:
@@ -129,31 +156,50 @@ class Messages:
             case Violating(violations=violations):
                 raise schemas.refusal(violations, "body", "payload")
 
-    def _repetition(self, request: web.Request, key_hash: str, app: RegistryObject, body: bytes) -> Claim | None:
-        """The claim of the request's `Idempotency-Key`, of that API key and path."""
-        given = request.headers.getall(_IDEMPOTENCY_KEY, [])
-        if not given:
-            return None
-        if len(given) > 1 or not 1 <= len(given[0]) <= _LONGEST_KEY:
-            raise invalid(["header", _IDEMPOTENCY_KEY.lower()], f"one text of 1 to {_LONGEST_KEY} characters")
-        key = self._directory.known_key(key_hash)
-        parts = key.id.bytes, request.path.rstrip("/").encode(), given[0].encode("utf-8", "surrogateescape")
-        return claim(app.id, KeyKind.IDEMPOTENCY_KEY, parts, body)
+    async def _read(self, request: web.Request, most: int) -> bytes:
+        if "Content-Encoding" in request.headers:
+            raise ApiError(415, "an encoded body is not taken: send it plain")
+        return await read_body(request, most=most, seconds=self._body_seconds)
 
     async def _create_application(
-        self, request: web.Request, *, org: UUID, named: str, message: MessageIn
+        self, request: web.Request, org: UUID, named: str, given: bytes | None
     ) -> RegistryObject:
         """The application that the message brings along, created by the registry on the caller's behalf."""
-        if message.application is None:
-            raise _no_application()
-        document = _application(message.application, named)
+        if given is None:
+            raise no_application()
         await self._registry.create_application(
-            document, authorization=request.headers["Authorization"], request_id=request[REQUEST_ID_KEY]
+            _application(given, named),
+            authorization=request.headers["Authorization"],
+            request_id=request[REQUEST_ID_KEY],
         )
         app = await self._directory.fresh_application(org, named)
         if app is None:
-            raise _no_application()
+            raise no_application()
         return app
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Count a refusal by its code."""
+    try:
+        yield
+    except ApiError as refusal:
+        metrics.REJECTED.labels(str(Origin.API), refusal.code).inc()
+        raise
+
+
+def _claims(
+    request: web.Request, key: UUID, app: RegistryObject, body: bytes, *, places: int | None = None
+) -> list[Claim]:
+    """The claims of the request's `Idempotency-Key`: one, or one for each place in its batch."""
+    given = request.headers.getall(_IDEMPOTENCY_KEY, [])
+    if not given:
+        return []
+    if len(given) > 1 or not 1 <= len(given[0]) <= _LONGEST_KEY:
+        raise invalid(["header", _IDEMPOTENCY_KEY.lower()], f"one text of 1 to {_LONGEST_KEY} characters")
+    if places is None:
+        return [repetition(key, request.path, given[0], app.id, body)]
+    return [repetition(key, request.path, given[0], app.id, body, str(place).encode()) for place in range(places)]
 
 
 def _application(data: bytes, named: str) -> bytes:
@@ -170,6 +216,13 @@ def _application(data: bytes, named: str) -> bytes:
     return msgspec.json.encode(document)
 
 
+def _all_replayed(acceptances: list[Acceptance]) -> bool:
+    return bool(acceptances) and all(
+        isinstance(each, Duplicate) and each.kind is KeyKind.IDEMPOTENCY_KEY and each.same_request
+        for each in acceptances
+    )
+
+
 def _flag(request: web.Request, name: str, *, default: bool) -> bool:
     text = request.query.get(name)
     if text is None:
@@ -178,10 +231,6 @@ def _flag(request: web.Request, name: str, *, default: bool) -> bool:
     if value is None:
         raise invalid(["query", name], "true or false", "type_error.bool")
     return value
-
-
-def _no_application() -> ApiError:
-    return ApiError(404, "there is no such application")
 
 
 def _other_request() -> ApiError:

@@ -39,4 +39,8 @@ LEFT_TO_OUTBOX: Final = Counter(
     "hookledger_messages_left_to_outbox", "Messages in no confirmed envelope: a dispatcher takes them from Postgres"
 )
 WAITING_BYTES: Final = Gauge("hookledger_accept_waiting_bytes", "Bodies that wait for their transaction, in bytes")
+TURNED_AWAY: Final = Counter(
+    "hookledger_accept_turned_away", "Messages that were answered 503, because too much waited for the database"
+)
+LIMITED: Final = Counter("hookledger_rate_limited", "Requests that were answered 429, by whose limit", ["kind"])
 FORWARDED: Final = Counter("hookledger_forwarded", "Requests forwarded to the registry, by status class", ["status"])

@@ -1,13 +1,13 @@
 """Keeping what could not be accepted, with its reason, so that it can be looked at and admitted later.
 
-A flood of forged requests must not fill the disk or slow the accepted ones: what is kept is bounded in bytes, in rate
-and in number for each application, and written off the answer's path; the rest is only counted.
+A flood of forged requests must not fill the disk or slow the accepted ones: what is kept of each source is bounded in
+rate, number, bytes and age, and written off the answer's path; the rest is only counted.
 """
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -22,12 +22,14 @@ from libs.common.runtime.waiting import set_within
 from services.ingress import metrics
 
 _LOG: Final = logger("rejections")
-KEPT_BODY_BYTES: Final = 64 * 1024
-KEPT_PER_APP: Final = 1000
+KEPT_PER_SOURCE: Final = 1000
+KEPT_BYTES_PER_SOURCE: Final = 64 * 1024 * 1024
+KEPT_FOR: Final = timedelta(days=30)
 MAX_WAITING: Final = 256
+MAX_WAITING_BYTES: Final = 16 * 1024 * 1024
 FLUSH_SECONDS: Final = 0.25
 RATE: Final = 10.0
-"""Kept for one application each second, by this replica."""
+"""Kept of one source each second, by this replica."""
 BURST: Final = 100.0
 
 _HEADERS: Final = frozenset(
@@ -56,6 +58,11 @@ class Rejection:
     size: int
     id: UUID = field(default_factory=new_id)
     at: datetime = field(default_factory=now)
+
+    @property
+    def place(self) -> UUID:
+        """Whose bounds it falls under: its source's, or its application's or organisation's without one."""
+        return self.source or self.app or self.org
 
 
 def kept_headers(headers: Iterable[tuple[str, str]], evidence: Collection[str] = ()) -> dict[str, list[str]]:
@@ -102,17 +109,20 @@ class Rejections:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._waiting: list[Rejection] = []
+        self._waiting_bytes = 0
         self._arrived = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._allowances: dict[tuple[UUID, UUID | None], _Allowance] = {}
+        self._allowances: dict[UUID, _Allowance] = {}
 
     def keep(self, rejection: Rejection) -> None:
         """Keep this soon, unless too many come."""
-        allowance = self._allowances.setdefault((rejection.org, rejection.app), _Allowance())
-        if len(self._waiting) >= MAX_WAITING or not allowance.take():
+        allowance = self._allowances.setdefault(rejection.place, _Allowance())
+        full = len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(rejection.body) > MAX_WAITING_BYTES
+        if full or not allowance.take():
             metrics.REJECTED_UNKEPT.inc()
             return
         self._waiting.append(rejection)
+        self._waiting_bytes += len(rejection.body)
         self._arrived.set()
 
     async def run(self) -> None:
@@ -122,7 +132,7 @@ class Rejections:
                 self._arrived.clear()
                 await self._arrived.wait()
             await set_within(self._stopping, FLUSH_SECONDS)
-            batch, self._waiting = self._waiting, []
+            batch, self._waiting, self._waiting_bytes = self._waiting, [], 0
             try:
                 if batch:
                     await self._write(batch)
@@ -155,30 +165,41 @@ class Rejections:
                 [each.status for each in batch],
                 [each.reason for each in batch],
                 [orjson.dumps(each.headers).decode() for each in batch],
-                [each.body[:KEPT_BODY_BYTES] for each in batch],
+                [each.body for each in batch],
                 [min(each.size, _MAX_INTEGER) for each in batch],
                 [each.at for each in batch],
             )
-            for app in {each.app for each in batch}:
-                await _trim(connection, app)
+            for place in {each.place for each in batch}:
+                await _trim(connection, place)
 
 
-async def _trim(connection: Connection, app: UUID | None) -> None:
-    """Delete all but the newest `KEPT_PER_APP` of an application, or of those whose application is not known."""
-    if app is None:
-        await connection.execute(
-            """
-            DELETE FROM hookledger.rejected WHERE app IS NULL AND id <= (
-                SELECT id FROM hookledger.rejected WHERE app IS NULL ORDER BY id DESC OFFSET $1 LIMIT 1)
-            """,
-            KEPT_PER_APP,
-        )
-        return
+async def _trim(connection: Connection, place: UUID) -> None:
+    """Delete all but the newest of a place, in number and bytes."""
+    # The sum reads sizes, not bytes: octet_length of a stored value looks at its header alone.
     await connection.execute(
         """
-        DELETE FROM hookledger.rejected WHERE app = $1 AND id <= (
-            SELECT id FROM hookledger.rejected WHERE app = $1 ORDER BY id DESC OFFSET $2 LIMIT 1)
+        DELETE FROM hookledger.rejected WHERE id = ANY (ARRAY(
+            SELECT k.id FROM (
+                SELECT r.id, row_number() OVER newest AS place, sum(octet_length(r.body)) OVER newest AS bytes
+                FROM hookledger.rejected r
+                WHERE coalesce(r.source, r.app, r.org) = $1
+                WINDOW newest AS (ORDER BY r.id DESC)
+            ) k WHERE k.place > $2 OR k.bytes > $3))
         """,
-        app,
-        KEPT_PER_APP,
+        place,
+        KEPT_PER_SOURCE,
+        KEPT_BYTES_PER_SOURCE,
     )
+
+
+async def forget_old(pool: Pool, *, most: int) -> int:
+    """Delete at most `most` that are older than `KEPT_FOR`; how many it took."""
+    status = await pool.execute(
+        """
+        DELETE FROM hookledger.rejected WHERE id = ANY (ARRAY(
+            SELECT id FROM hookledger.rejected WHERE at < clock_timestamp() - $1::interval ORDER BY at LIMIT $2))
+        """,
+        KEPT_FOR,
+        most,
+    )
+    return int(status.rpartition(" ")[2])

@@ -20,6 +20,17 @@ class IngressSettings(CommonSettings, kw_only=True, frozen=True):
     idempotency_hours: Annotated[
         float, Meta(gt=0, le=720, description="how long a repeated key or event id is recognised, fractions allowed")
     ] = 24.0
+    key_messages_per_second: Annotated[
+        float, Meta(ge=0, le=1_000_000, description="messages that one API key may publish each second; 0 for any")
+    ] = 0.0
+    app_messages_per_second: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="messages accepted over HTTP for each application that has no acceptRate; 0 for any",
+        ),
+    ] = 0.0
     request_timeout_ms: Annotated[
         int,
         Meta(ge=100, le=300_000, description="how long a request's headers, and then its body, may take to come in"),

@@ -15,7 +15,6 @@ from libs.common.postgres.key_use import KeyUse
 from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, DatabaseUnavailableError, Pool, open_pool
 from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
-from libs.common.rabbitmq.consuming import Consumer
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.http import add_health, middlewares
 from libs.common.runtime.listening import listening
@@ -29,14 +28,15 @@ from services.registry.app_tokens import forget_expired
 from services.registry.authentication import Authentication
 from services.registry.calls import MAX_BODY_BYTES, REGISTRY, Registry
 from services.registry.documentation import add_documentation, add_templates
-from services.registry.gone import GoneEndpoints
+from services.registry.portal.routes import add_portal
 from services.registry.retention import erase_old_payloads
 from services.registry.routes import ROUTES, add_routes
 from services.registry.settings import RegistrySettings
+from services.registry.verdicts import Verdicts
 
 _LOG: Final = logger("registry")
 POOL_SIZE: Final = 16
-SWEEP_SECONDS: Final = 30.0
+JUDGE_SECONDS: Final = 1.0
 CLOCK_SECONDS: Final = 10.0
 FORGET_SECONDS: Final = 600.0
 ERASE_SECONDS: Final = 3600.0
@@ -89,9 +89,8 @@ async def _with_fingerprints(pool: Pool, master_keys: MasterKeys) -> MasterKeys:
 
 async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: Registry, key_use: KeyUse) -> None:
     names = Names(settings.amqp_prefix)
-    gone = GoneEndpoints(registry.pool, registry.announcer)
-    consumer = Consumer(queue=names.deliveries_queue, handle=gone.handle, limited=True)
-    broker = Broker(settings.amqp_url, names, "hookledger-registry", service="registry", consumers=(consumer,))
+    verdicts = Verdicts(registry.pool, registry.announcer, settings.limits)
+    broker = Broker(settings.amqp_url, names, "hookledger-registry", service="registry")
     try:
         await broker.check()
     except (BrokerUnavailableError, BrokerRefusedError) as error:
@@ -104,7 +103,7 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
             announcing = group.create_task(registry.announcer.run(broker))
             noting = group.create_task(key_use.run())
             repeating = [
-                group.create_task(_repeat("sweep", gone.sweep, SWEEP_SECONDS)),
+                group.create_task(_repeat("verdicts", verdicts.sweep, JUDGE_SECONDS)),
                 group.create_task(_repeat("clock", lambda: postgres.follow_clock(registry.pool), CLOCK_SECONDS)),
                 group.create_task(_repeat("forget", lambda: forget_old(registry.pool), FORGET_SECONDS)),
                 group.create_task(_repeat("tokens", lambda: forget_expired(registry.pool), FORGET_SECONDS)),
@@ -113,7 +112,6 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
             await stopping.wait()
             for task in repeating:
                 task.cancel()
-            await broker.stop_consuming()
             # The requests in hand end here; what they changed is still announced.
             await door.aclose()
             registry.announcer.stop()
@@ -130,6 +128,7 @@ def build(registry: Registry, broker: Broker) -> web.Application:
     add_routes(app)
     add_templates(app)
     add_documentation(app, [route.operation for route in ROUTES])
+    add_portal(app)
     add_health(app, {"postgres": lambda: postgres.answers(registry.pool), "rabbitmq": lambda: _is_ready(broker)})
     return app
 

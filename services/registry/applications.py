@@ -29,6 +29,7 @@ class ApplicationIn(In, frozen=True):
     metadata: Metadata | None = None
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
+    accept_rate: Rate | None = None
     publish_accepted: bool = False
 
 
@@ -40,6 +41,7 @@ class ApplicationPatch(In, frozen=True):
     metadata: Metadata | UnsetType | None = UNSET
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
+    accept_rate: Rate | UnsetType | None = UNSET
     publish_accepted: bool | UnsetType = UNSET
 
 
@@ -52,6 +54,7 @@ class ApplicationOut(Out):
     metadata: dict[str, str]
     rate_limit: int | None
     throttle_rate: int | None
+    accept_rate: int | None
     publish_accepted: bool
     created_at: Time
     updated_at: Time
@@ -109,6 +112,7 @@ async def patch(call: Call, changes: Changes) -> Answer:
         name=given(body.name, old.name),
         metadata=checked_metadata(given(body.metadata, old.metadata)),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), old.throttle_rate),
+        accept_rate=given(body.accept_rate, old.accept_rate),
         publish_accepted=given(body.publish_accepted, old.publish_accepted),
     )
     return ok(_out(await changes.update(found, document, uid=given(body.uid, found.uid))))
@@ -133,6 +137,7 @@ def document_of(body: ApplicationIn) -> ApplicationDocument:
         name=body.name,
         metadata=checked_metadata(body.metadata),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), None),
+        accept_rate=body.accept_rate,
         publish_accepted=body.publish_accepted,
     )
 
@@ -146,6 +151,7 @@ def _out(item: RegistryObject) -> ApplicationOut:
         metadata=document.metadata,
         rate_limit=document.throttle_rate,
         throttle_rate=document.throttle_rate,
+        accept_rate=document.accept_rate,
         publish_accepted=document.publish_accepted,
         created_at=item.created_at,
         updated_at=item.updated_at,

@@ -91,7 +91,7 @@ async def list_by_endpoint(call: Call) -> Answer:
                     AND ($5::text[] IS NULL OR a.result = ANY($5))
                     AND ($6::int IS NULL OR coalesce(a.status, 0) / 100 * 100 = $6)
                     AND ($7::text[] IS NULL OR m.event_type = ANY($7)) AND ($8::text IS NULL OR $8 = ANY(m.channels))
-                    AND ($9::timestamptz IS NULL OR a.started_at < $9)
+                    AND ($12::text IS NULL OR $12 = ANY(m.tags)) AND ($9::timestamptz IS NULL OR a.started_at < $9)
                     AND ($10::timestamptz IS NULL OR a.started_at > $10)
                 ORDER BY a.attempt :direction LIMIT $4)
                 UNION ALL
@@ -102,7 +102,7 @@ async def list_by_endpoint(call: Call) -> Answer:
                 WHERE s.status = 'sending' AND s.app = $2 AND s.attempt :beyond $3
                     AND ($5::text[] IS NULL OR 'sending' = ANY($5)) AND ($6::int IS NULL OR $6 = 0)
                     AND ($7::text[] IS NULL OR m.event_type = ANY($7)) AND ($8::text IS NULL OR $8 = ANY(m.channels))
-                    AND ($9::timestamptz IS NULL OR s.updated_at < $9)
+                    AND ($12::text IS NULL OR $12 = ANY(m.tags)) AND ($9::timestamptz IS NULL OR s.updated_at < $9)
                     AND ($10::timestamptz IS NULL OR s.updated_at > $10))
             ) t
             LEFT JOIN hookledger.attempt_content c ON c.delivery = t.delivery AND c.attempt = t.attempt
@@ -121,6 +121,7 @@ async def list_by_endpoint(call: Call) -> Answer:
         wanted.messages.before,
         wanted.messages.after,
         wanted.messages.content,
+        wanted.messages.tag,
     )
     return ok(page.of([_out(row, content=wanted.messages.content) for row in rows], lambda item: item.id))
 
@@ -154,7 +155,7 @@ async def list_by_message(call: Call) -> Answer:
                 AND ($7::text[] IS NULL OR m.event_type = ANY($7)) AND ($8::text IS NULL OR $8 = ANY(m.channels))
                 AND ($9::timestamptz IS NULL OR t.started_at < $9)
                 AND ($10::timestamptz IS NULL OR t.started_at > $10)
-                AND ($12::uuid IS NULL OR t.endpoint = $12)
+                AND ($12::uuid IS NULL OR t.endpoint = $12) AND ($13::text IS NULL OR $13 = ANY(m.tags))
             ORDER BY t.attempt :direction LIMIT $4
             """
         ),
@@ -170,6 +171,7 @@ async def list_by_message(call: Call) -> Answer:
         wanted.messages.after,
         wanted.messages.content,
         wanted.endpoint,
+        wanted.messages.tag,
     )
     return ok(page.of([_out(row, content=wanted.messages.content) for row in rows], lambda item: item.id))
 

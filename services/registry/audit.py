@@ -1,5 +1,6 @@
 """The change history: each fact of the registry with its actor and what it changed, the newest first."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from libs.common.contracts.registry import AnyDocument, Kind
 from libs.common.domain import ids
 from libs.common.domain.differences import Difference, differences
 from libs.common.domain.ids import BadIdError, Prefix
-from libs.common.postgres.registry import KINDS, OPERATOR, SYSTEM, FactData, kind_of
+from libs.common.postgres.registry import KINDS, OPERATOR, SYSTEM, FactData, RejectedFact, TokenFact, kind_of
 from libs.common.runtime.http import invalid
 from services.registry import objects
 from services.registry.answers import Answer, ok
@@ -22,7 +23,7 @@ from services.registry.fields import Out
 from services.registry.paging import Page, read_page
 from services.registry.parameters import ORDERED_PAGE, text, texts, time
 
-PREFIXES: Final = {
+_PREFIXES: Final = {
     Kind.ORGANISATION: Prefix.ORGANISATION,
     Kind.APPLICATION: Prefix.APPLICATION,
     Kind.ENDPOINT: Prefix.ENDPOINT,
@@ -31,8 +32,12 @@ PREFIXES: Final = {
     Kind.API_KEY: Prefix.API_KEY,
     Kind.JOB: Prefix.JOB,
     Kind.ERASURE: Prefix.ERASURE,
-    None: Prefix.APP_TOKEN,
 }
+_OBJECTLESS: Final[Mapping[str, Prefix]] = {
+    **dict.fromkeys(map(str, TokenFact), Prefix.APP_TOKEN),
+    **dict.fromkeys(map(str, RejectedFact), Prefix.REJECTED),
+}
+_NAMED: Final = (*_PREFIXES.values(), Prefix.APP_TOKEN, Prefix.REJECTED)
 _ACTORS: Final = {"key": Prefix.API_KEY, "token": Prefix.APP_TOKEN}
 _LARGEST_POSITION: Final = (1 << 63) - 1
 
@@ -121,13 +126,13 @@ def _queried_object(call: Call) -> UUID | None:
     named = call.asked(OBJECT)
     if named is None:
         return None
-    for prefix in PREFIXES.values():
+    for prefix in _NAMED:
         if named.startswith(f"{prefix}_"):
             try:
                 return ids.decode(prefix, named)
             except BadIdError:
                 break
-    raise invalid(["query", "object"], f"it is an id that begins with one of {', '.join(PREFIXES.values())}")
+    raise invalid(["query", "object"], f"it is an id that begins with one of {', '.join(_NAMED)}")
 
 
 async def _queried_app(call: Call) -> UUID | None:
@@ -162,7 +167,7 @@ def _out(row: asyncpg.Record) -> AuditEntryOut:
         kind=row["kind"],
         at=row["at"],
         actor=actor_out(row["actor"]),
-        object_id=ids.encode(PREFIXES[kind], row["stream"]),
+        object_id=ids.encode(_OBJECTLESS[row["kind"]] if kind is None else _PREFIXES[kind], row["stream"]),
         uid=data.uid,
         app_id=ids.encode(Prefix.APPLICATION, row["app"]) if row["app"] is not None else None,
         version=row["version"],

@@ -4,6 +4,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
+import msgspec
 import orjson
 
 from libs.common.contracts.operations import Time
@@ -17,6 +18,7 @@ from services.registry import objects
 from services.registry.answers import Answer, ok
 from services.registry.audit import actor_out
 from services.registry.calls import Call
+from services.registry.endpoint_health import EndpointHealthOut, of_endpoint
 from services.registry.fields import Out
 from services.registry.paging import read_page, whole
 from services.registry.parameters import ORDERED_PAGE, text, texts
@@ -48,6 +50,12 @@ class DeliveryOut(Out):
     version: int
     created_at: Time
     updated_at: Time
+
+
+class DeliveryInDetailOut(DeliveryOut):
+    """A delivery, and how its endpoint fares now: None where that is deleted."""
+
+    endpoint_health: EndpointHealthOut | None
 
 
 class LedgerEventOut(Out):
@@ -89,7 +97,11 @@ async def list_all(call: Call) -> Answer:
 
 async def get(call: Call) -> Answer:
     """Get a delivery."""
-    return ok(_out(await _delivery(call)))
+    row = await _delivery(call)
+    endpoint = ids.encode(Prefix.ENDPOINT, row["endpoint"])
+    found = await objects.find(call, Kind.ENDPOINT, endpoint, app=row["app"])
+    health = await of_endpoint(call.connection, found) if found is not None else None
+    return ok(DeliveryInDetailOut(**msgspec.structs.asdict(_out(row)), endpoint_health=health))
 
 
 async def ledger(call: Call) -> Answer:
@@ -129,7 +141,7 @@ async def _delivery(call: Call) -> asyncpg.Record:
         raise not_found("delivery") from None
     row = await call.connection.fetchrow(
         """
-        SELECT s.delivery, s.message, s.endpoint, m.event_type, s.status, s.run, s.attempts, s.failures,
+        SELECT s.delivery, s.app, s.message, s.endpoint, m.event_type, s.status, s.run, s.attempts, s.failures,
             s.last_status, s.attempt, s.due_at, s.version, s.created_at, s.updated_at
         FROM projection_1.delivery_state s JOIN hookledger.message m ON m.id = s.message
         WHERE s.delivery = $1 AND s.app = $2

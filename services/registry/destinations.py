@@ -44,8 +44,8 @@ async def attempted_messages(call: Call) -> Answer:
     rows = await call.connection.fetch(
         page.directed(
             """
-            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at, m.schema_violations,
-                b.message IS NOT NULL AS kept, CASE WHEN $9 THEN b.body END AS body,
+            SELECT m.id, m.event_id, m.event_type, m.channels, m.tags, m.ordering_key, m.deliver_at, m.content_type,
+                m.accepted_at, m.schema_violations, b.message IS NOT NULL AS kept, CASE WHEN $9 THEN b.body END AS body,
                 s.status, s.attempts, s.due_at
             FROM projection_1.delivery_state s
                 JOIN hookledger.message m ON m.id = s.message
@@ -53,7 +53,7 @@ async def attempted_messages(call: Call) -> Answer:
             WHERE s.endpoint = $1 AND s.delivery :beyond $2
                 AND ($4::text[] IS NULL OR m.event_type = ANY($4)) AND ($5::text IS NULL OR $5 = ANY(m.channels))
                 AND ($6::timestamptz IS NULL OR m.accepted_at < $6)
-                AND ($7::timestamptz IS NULL OR m.accepted_at > $7)
+                AND ($7::timestamptz IS NULL OR m.accepted_at > $7) AND ($10::text IS NULL OR $10 = ANY(m.tags))
                 AND ($8::text[] IS NULL
                     OR CASE WHEN s.status = 'waiting' AND s.attempts = 0 THEN 'unbegun' ELSE s.status END = ANY($8))
             ORDER BY s.delivery :direction LIMIT $3
@@ -68,6 +68,7 @@ async def attempted_messages(call: Call) -> Answer:
         wanted.after,
         statuses.delivery_statuses(status),
         wanted.content,
+        wanted.tag,
     )
     return ok(page.of([_message_out(row, content=wanted.content) for row in rows], lambda item: item.id))
 

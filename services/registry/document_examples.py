@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from libs.common.contracts.messages import MessageIn
+from libs.common.contracts.front_door import ReverifyIn
+from libs.common.contracts.messages import MessageBatchIn, MessageIn
 from services.registry.app_tokens import ApplicationTokenExpireIn, AppPortalAccessIn
 from services.registry.applications import ApplicationIn, ApplicationPatch
 from services.registry.endpoint_headers import EndpointHeadersIn, EndpointHeadersPatchIn
@@ -45,6 +46,7 @@ PATH_PARAMETERS: Final[Mapping[str, str]] = {
     "key": "The API key's id.",
     "msg": "The message's id, or the event id that its sender gave it.",
     "name": "The event type's name.",
+    "rejected": "The rejected request's id.",
     "source": "The source's id or uid; in `/in/{source}` its id.",
 }
 _ORDER: Final = {
@@ -82,6 +84,8 @@ EXAMPLES: Final[Mapping[type, Any]] = {
     EventTypeUpdate: {"description": "An order was paid for", "deprecated": True},
     EventTypePatch: {"archived": True},
     MessageIn: {"eventType": "order.completed", "payload": {"id": 7, "total": 12.5}, "eventId": "order-7"},
+    MessageBatchIn: {"messages": [{"eventType": "order.completed", "payload": {"id": 7}}]},
+    ReverifyIn: {"ignoreTimestamp": True},
     SourceIn: {"name": "Payments", "provider": "stripe", "secret": "whsec_from_the_providers_own_page"},
     SourcePatch: {"name": "Payments in euros"},
     SourceSecretRotateIn: {"secret": "whsec_the_providers_new_one", "gracePeriodSeconds": 3600},

@@ -12,7 +12,7 @@ from libs.common.postgres.registry import Changes
 from services.registry import secrets
 from services.registry.answers import NO_CONTENT, Answer, ok
 from services.registry.calls import Call
-from services.registry.endpoints import endpoint
+from services.registry.endpoints import change, endpoint
 from services.registry.fields import In, Out
 from services.registry.sealed_headers import with_headers
 from services.registry.secrets import Sealer
@@ -74,6 +74,6 @@ async def _change(
     secret = {name.lower() for name in (*sensitive, *old.sealed_headers)}
     seal = Sealer(call.connection, call.registry.master_keys, owner=found.id, org=found.org)
     document = await with_headers(base, given, secret, seal)
-    await changes.update(found, document, uid=found.uid)
+    await change(changes, found, document, uid=found.uid)
     await secrets.erase(call.connection, found.id, keep=document.sealed)
     return NO_CONTENT

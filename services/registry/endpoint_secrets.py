@@ -12,7 +12,7 @@ from libs.common.runtime.http import ApiError
 from services.registry import objects, secrets
 from services.registry.answers import NO_CONTENT, Answer, ok
 from services.registry.calls import Call
-from services.registry.endpoints import endpoint
+from services.registry.endpoints import change, endpoint
 from services.registry.fields import In, Out
 
 MOST_OLD_KEYS: Final = 10
@@ -76,7 +76,7 @@ async def rotate(call: Call, changes: Changes) -> Answer:
         others=tuple(document.sealed_headers.values()),
     )
     secrets.check_profile(document.profile, keys[0])
-    await changes.update(found, replace(document, keys=keys), uid=found.uid, verb=Verb.SECRET_ROTATED)
+    await change(changes, found, replace(document, keys=keys), uid=found.uid, verb=Verb.SECRET_ROTATED)
     only_now = body.key is None and organisation.secret_reveal is SecretReveal.ONCE
     sdk = _SDK.match(call.request.headers.get("User-Agent", ""))
     if only_now or (sdk is not None and int(sdk[1]) >= _SDK_READS_SECRET):

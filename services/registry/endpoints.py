@@ -24,7 +24,7 @@ from libs.common.domain import ids
 from libs.common.domain.endpoint import Profile
 from libs.common.domain.ids import Prefix
 from libs.common.domain.urls import UrlRefusal, parse_target
-from libs.common.postgres.registry import Changes
+from libs.common.postgres.registry import Changes, Verb
 from libs.common.runtime.clock import new_id
 from libs.common.runtime.http import invalid
 from services.registry import event_types, objects, secrets
@@ -201,7 +201,7 @@ async def put(call: Call, changes: Changes) -> Answer:
         sealed_headers=old.sealed_headers,
     )
     await _check_event_types(call, document, old)
-    return ok(out(await changes.update(found, document, uid=uid)))
+    return ok(out(await change(changes, found, document, uid=uid)))
 
 
 async def patch(call: Call, changes: Changes) -> Answer:
@@ -235,7 +235,7 @@ async def patch(call: Call, changes: Changes) -> Answer:
     )
     await _check_event_types(call, document, old)
     secrets.check_profile(document.profile, old.keys[0])
-    return ok(out(await changes.update(found, document, uid=given(body.uid, found.uid))))
+    return ok(out(await change(changes, found, document, uid=given(body.uid, found.uid))))
 
 
 async def delete(call: Call, changes: Changes) -> Answer:
@@ -244,6 +244,21 @@ async def delete(call: Call, changes: Changes) -> Answer:
     await changes.delete(found)
     await secrets.erase(call.connection, found.id)
     return NO_CONTENT
+
+
+async def change(
+    changes: Changes, found: RegistryObject, document: EndpointDocument, *, uid: str | None, verb: Verb | None = None
+) -> RegistryObject:
+    """Give an endpoint the document that somebody wants. It begins anew: what failed, failed with an earlier one."""
+    if verb is None:
+        verb = _verb(cast("EndpointDocument", found.document), document)
+    return await changes.update(found, replace(document, failing=None), uid=uid, verb=verb)
+
+
+def _verb(old: EndpointDocument, new: EndpointDocument) -> Verb:
+    if old.disabled == new.disabled:
+        return Verb.UPDATED
+    return Verb.DISABLED if new.disabled else Verb.ENABLED
 
 
 async def _create(call: Call, changes: Changes, app: UUID, body: EndpointIn, uid: str | None) -> Answer:

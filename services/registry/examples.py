@@ -95,6 +95,8 @@ async def send(call: Call, changes: Changes) -> Answer:
             payload=msgspec.Raw(payload),
             channels=None,
             tags=None,
+            ordering_key=None,
+            deliver_at=None,
             schema_violations=None,
             timestamp=at,
         )

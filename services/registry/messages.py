@@ -23,10 +23,11 @@ from services.registry.parsing import not_found
 
 EVENT_TYPES: Final = texts("event_types", "Only messages of these event types.")
 CHANNEL: Final = text("channel", "Only messages on this channel.")
+TAG: Final = text("tag", "Only messages with this tag.")
 BEFORE: Final = time("before", "Only what is from before this time.")
 AFTER: Final = time("after", "Only what is from after this time.")
 WITH_CONTENT: Final = flag("with_content", "Whether payloads and responses are shown.", default=True)
-FILTER: Final = (*PAGE, EVENT_TYPES, CHANNEL, BEFORE, AFTER, WITH_CONTENT)
+FILTER: Final = (*PAGE, EVENT_TYPES, CHANNEL, TAG, BEFORE, AFTER, WITH_CONTENT)
 
 EXPIRED: Final = {"expired": True}
 
@@ -40,6 +41,7 @@ class MessageFilter:
 
     event_types: list[str] | None
     channel: str | None
+    tag: str | None
     before: datetime | None
     after: datetime | None
     content: bool
@@ -56,6 +58,7 @@ def read_filter(call: Call) -> MessageFilter:
     return MessageFilter(
         event_types=call.asked(EVENT_TYPES),
         channel=call.asked(CHANNEL),
+        tag=call.asked(TAG),
         before=before if first else None,
         after=after if first else None,
         content=call.asked(WITH_CONTENT),
@@ -70,13 +73,13 @@ async def list_all(call: Call) -> Answer:
     rows = await call.connection.fetch(
         page.directed(
             """
-            SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at, m.schema_violations,
-                b.message IS NOT NULL AS kept, CASE WHEN $8 THEN b.body END AS body
+            SELECT m.id, m.event_id, m.event_type, m.channels, m.tags, m.ordering_key, m.deliver_at, m.content_type,
+                m.accepted_at, m.schema_violations, b.message IS NOT NULL AS kept, CASE WHEN $8 THEN b.body END AS body
             FROM hookledger.message m LEFT JOIN hookledger.message_body b ON b.message = m.id
             WHERE m.app = $1 AND m.id :beyond $2
                 AND ($4::text[] IS NULL OR m.event_type = ANY($4)) AND ($5::text IS NULL OR $5 = ANY(m.channels))
                 AND ($6::timestamptz IS NULL OR m.accepted_at < $6)
-                AND ($7::timestamptz IS NULL OR m.accepted_at > $7)
+                AND ($7::timestamptz IS NULL OR m.accepted_at > $7) AND ($9::text IS NULL OR $9 = ANY(m.tags))
             ORDER BY m.id :direction LIMIT $3
             """
         ),
@@ -88,6 +91,7 @@ async def list_all(call: Call) -> Answer:
         wanted.before,
         wanted.after,
         wanted.content,
+        wanted.tag,
     )
     return ok(page.of([out(row, content=wanted.content) for row in rows], lambda item: item.id))
 
@@ -99,8 +103,8 @@ async def get(call: Call) -> Answer:
     identity = await message_id(call, app.id)
     row = await call.connection.fetchrow(
         """
-        SELECT m.id, m.event_id, m.event_type, m.channels, m.content_type, m.accepted_at, m.schema_violations,
-            b.message IS NOT NULL AS kept, b.body
+        SELECT m.id, m.event_id, m.event_type, m.channels, m.tags, m.ordering_key, m.deliver_at, m.content_type,
+            m.accepted_at, m.schema_violations, b.message IS NOT NULL AS kept, b.body
         FROM hookledger.message m LEFT JOIN hookledger.message_body b ON b.message = m.id
         WHERE m.app = $1 AND m.id = $2
         """,
@@ -145,7 +149,9 @@ def out(row: asyncpg.Record, *, content: bool) -> MessageOut:
         event_type=row["event_type"],
         payload=_payload(row, content=content),
         channels=sorted(row["channels"]) or None,
-        tags=None,
+        tags=sorted(row["tags"]) or None,
+        ordering_key=row["ordering_key"],
+        deliver_at=row["deliver_at"],
         timestamp=row["accepted_at"],
         schema_violations=_VIOLATIONS.decode(row["schema_violations"] or "null"),
     )

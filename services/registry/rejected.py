@@ -1,19 +1,28 @@
 """Inbound requests and broker messages that could not be accepted, with the reason."""
 
-from typing import Any
+import base64
+from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
+import msgspec
 import orjson
 
 from libs.common.contracts.operations import Time
 from libs.common.domain import ids
-from libs.common.domain.ids import Prefix
+from libs.common.domain.ids import BadIdError, Prefix
+from libs.common.runtime.http import invalid
 from services.registry import objects
 from services.registry.answers import Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import Out
 from services.registry.messages import payload
 from services.registry.paging import read_page
+from services.registry.parameters import ORDERED_PAGE, text
+from services.registry.parsing import not_found
+
+SOURCE: Final = text("source", "Only what was sent to this source, by its id; also to one that was deleted.")
+FILTER: Final = (*ORDERED_PAGE, SOURCE)
 
 
 class RejectedOut(Out):
@@ -28,6 +37,14 @@ class RejectedOut(Out):
     payload: Any
     size: int
     timestamp: Time
+    message_id: str | None
+    admitted_at: Time | None
+
+
+class RejectedContentOut(RejectedOut):
+    """With its raw bytes: all of them where their number is `size`."""
+
+    body_base64: str
 
 
 async def list_all(call: Call) -> Answer:
@@ -37,16 +54,47 @@ async def list_all(call: Call) -> Answer:
     rows = await call.connection.fetch(
         page.directed(
             """
-            SELECT id, source, origin, status, reason, headers, body, size, at FROM hookledger.rejected
-            WHERE app = $1 AND id :beyond $2
+            SELECT id, source, origin, status, reason, headers, body, size, at, message, admitted_at
+            FROM hookledger.rejected
+            WHERE app = $1 AND id :beyond $2 AND ($4::uuid IS NULL OR source = $4)
             ORDER BY id :direction LIMIT $3
             """
         ),
         app.id,
         page.bound(Prefix.REJECTED),
         page.fetched,
+        _queried_source(call),
     )
     return ok(page.of([_out(row) for row in rows], lambda item: item.id))
+
+
+async def get(call: Call) -> Answer:
+    """Get what was rejected, with its raw bytes."""
+    app = await objects.application(call)
+    try:
+        identity = ids.decode(Prefix.REJECTED, call.named("rejected"))
+    except BadIdError:
+        raise not_found("rejected request") from None
+    row = await call.connection.fetchrow(
+        """
+        SELECT id, source, origin, status, reason, headers, body, size, at, message, admitted_at
+        FROM hookledger.rejected WHERE app = $1 AND id = $2
+        """,
+        app.id,
+        identity,
+    )
+    if row is None:
+        raise not_found("rejected request")
+    shown = msgspec.structs.asdict(_out(row))
+    return ok(RejectedContentOut(**shown, body_base64=base64.b64encode(row["body"]).decode()))
+
+
+def _queried_source(call: Call) -> UUID | None:
+    named = call.asked(SOURCE)
+    try:
+        return None if named is None else ids.decode(Prefix.SOURCE, named)
+    except BadIdError:
+        raise invalid(["query", "source"], "it is no id of a source") from None
 
 
 def _out(row: asyncpg.Record) -> RejectedOut:
@@ -61,4 +109,6 @@ def _out(row: asyncpg.Record) -> RejectedOut:
         payload=payload(row["body"], "application/octet-stream"),
         size=row["size"],
         timestamp=row["at"],
+        message_id=ids.encode(Prefix.MESSAGE, row["message"]) if row["message"] is not None else None,
+        admitted_at=row["admitted_at"],
     )

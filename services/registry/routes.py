@@ -19,6 +19,7 @@ from services.registry import (
     destinations,
     endpoint_config,
     endpoint_headers,
+    endpoint_health,
     endpoint_secrets,
     endpoint_stats,
     endpoints,
@@ -39,10 +40,11 @@ from services.registry.applications import ApplicationIn, ApplicationOut, Applic
 from services.registry.attempts import AttemptOut
 from services.registry.audit import AuditEntryOut
 from services.registry.calls import Route, read, write
-from services.registry.deliveries import DeliveryOut, LedgerEventOut
+from services.registry.deliveries import DeliveryInDetailOut, DeliveryOut, LedgerEventOut
 from services.registry.destinations import EndpointMessageOut, MessageEndpointOut
 from services.registry.endpoint_config import EndpointConfigOut
 from services.registry.endpoint_headers import EndpointHeadersIn, EndpointHeadersOut, EndpointHeadersPatchIn
+from services.registry.endpoint_health import EndpointHealthOut
 from services.registry.endpoint_secrets import EndpointSecretOut, EndpointSecretRotateIn
 from services.registry.endpoint_stats import EndpointStatsOut
 from services.registry.endpoints import EndpointIn, EndpointOut, EndpointPatch
@@ -54,7 +56,7 @@ from services.registry.keys import ApiKeyIn, ApiKeyOut, ApiKeyPatch, ApiKeyRotat
 from services.registry.organisation_settings import SettingsIn, SettingsOut, SettingsPatch
 from services.registry.paging import PageOut
 from services.registry.parameters import ORDERED_PAGE, PAGE
-from services.registry.rejected import RejectedOut
+from services.registry.rejected import RejectedContentOut, RejectedOut
 from services.registry.sources import SourceIn, SourceOut, SourcePatch, SourceSecretRotateIn
 from services.registry.transformations import (
     EndpointTransformationOut,
@@ -120,6 +122,7 @@ ROUTES: Final = (
           "v1.endpoint.preview-transformation", {200: TransformationPreviewOut}, body=TransformationPreviewIn),
     read(f"{_ENDPOINT}/stats", endpoint_stats.get, "v1.endpoint.get-stats", EndpointStatsOut,
          query=(endpoint_stats.SINCE, endpoint_stats.UNTIL), refusals=(400,)),
+    read(f"{_ENDPOINT}/health", endpoint_health.get, "v1.endpoint.get-health", EndpointHealthOut),
     read(f"{_ENDPOINT}/config", endpoint_config.get, "v1.endpoint.get-config", EndpointConfigOut,
          query=(endpoint_config.VERSION, endpoint_config.AT)),
     write("POST", f"{_ENDPOINT}/recover", jobs.recover, "v1.endpoint.recover", {202: JobOut}, body=RecoverIn),
@@ -169,7 +172,7 @@ ROUTES: Final = (
          "v1.message-attempt.list-attempted-destinations", PageOut[MessageEndpointOut], query=PAGE),
 
     read(f"{_APP}/delivery", deliveries.list_all, "v1.delivery.list", PageOut[DeliveryOut], query=deliveries.FILTER),
-    read(_DELIVERY, deliveries.get, "v1.delivery.get", DeliveryOut),
+    read(_DELIVERY, deliveries.get, "v1.delivery.get", DeliveryInDetailOut),
     write("POST", f"{_DELIVERY}/skip", deliveries.skip, "v1.delivery.skip", {202: DeliveryOut}, refusals=(409,)),
     read(f"{_DELIVERY}/ledger", deliveries.ledger, "v1.delivery.ledger", PageOut[LedgerEventOut]),
 
@@ -198,7 +201,8 @@ ROUTES: Final = (
     write("POST", f"{_APP}/job/{{job}}/cancel", jobs.cancel, "v1.job.cancel", {200: JobOut}),
     read("/background-task/{job}", jobs.background_task, "v1.background-task.get", JobOut),
 
-    read(f"{_APP}/rejected", rejected.list_all, "v1.rejected.list", PageOut[RejectedOut], query=ORDERED_PAGE),
+    read(f"{_APP}/rejected", rejected.list_all, "v1.rejected.list", PageOut[RejectedOut], query=rejected.FILTER),
+    read(f"{_APP}/rejected/{{rejected}}", rejected.get, "v1.rejected.get", RejectedContentOut),
 )
 # fmt: on
 

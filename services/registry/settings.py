@@ -1,9 +1,11 @@
 """The registry's settings."""
 
+from datetime import timedelta
 from typing import Annotated
 
 from msgspec import Meta
 
+from libs.common.domain.health import Limits
 from libs.common.runtime.settings import CommonSettings
 
 
@@ -27,3 +29,20 @@ class RegistrySettings(CommonSettings, kw_only=True, frozen=True):
     allow_networks: Annotated[
         str, Meta(description="networks (CIDR, by commas) that endpoints may live in beside the public ones")
     ] = ""
+    endpoint_failing_seconds: Annotated[
+        int,
+        Meta(ge=0, le=31_536_000, description="failures alone for so long make an endpoint failing; 0: never"),
+    ] = 3_600
+    endpoint_disabled_seconds: Annotated[
+        int,
+        Meta(ge=0, le=31_536_000, description="failures alone for so long disable an endpoint; 0: never"),
+    ] = 432_000
+
+    @property
+    def limits(self) -> Limits:
+        """The two of them as the domain has them."""
+        failing, disabled = self.endpoint_failing_seconds, self.endpoint_disabled_seconds
+        return Limits(
+            failing_after=timedelta(seconds=failing) if failing else None,
+            disabled_after=timedelta(seconds=disabled) if disabled else None,
+        )

@@ -13,7 +13,7 @@ from libs.common.runtime.expressions.evaluation import TransformationError, tran
 from libs.common.runtime.http import invalid
 from services.registry.answers import NO_CONTENT, Answer, ok
 from services.registry.calls import Call
-from services.registry.endpoints import endpoint
+from services.registry.endpoints import change, endpoint
 from services.registry.fields import Expression, In, Out, checked_expression, given
 
 
@@ -73,7 +73,7 @@ async def patch(call: Call, changes: Changes) -> Answer:
     new = None
     if expression is not None:
         new = TransformationDocument(expression=expression, enabled=given(body.enabled, old.enabled if old else True))
-    await changes.update(found, replace(document, transformation=new), uid=found.uid)
+    await change(changes, found, replace(document, transformation=new), uid=found.uid)
     return NO_CONTENT
 
 

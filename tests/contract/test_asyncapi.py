@@ -8,11 +8,13 @@ import pytest
 import yaml
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel
+from pamqp.commands import Queue
 
 from libs.common.contracts.cloudevents import batch, structured
 from libs.common.rabbitmq import dead_letters
 from libs.common.rabbitmq.topology import Names, declare
 from services.dispatcher import events
+from services.ingress import wishes
 from services.ingress.event_in import APPLICATION
 
 DOCUMENT: dict[str, Any] = yaml.safe_load((Path(__file__).parents[2] / "docs" / "asyncapi.yaml").read_text())
@@ -24,6 +26,7 @@ class _Queue:
 
     def __init__(self, bound_to: list[str]) -> None:
         self._bound_to = bound_to
+        self.declaration_result = Queue.DeclareOk(message_count=0)
 
     async def bind(self, exchange: str, _routing_key: str = "") -> None:
         self._bound_to.append(exchange)
@@ -76,6 +79,14 @@ def test_every_form_of_an_event_is_described() -> None:
     assert forms == {structured.CONTENT_TYPE, batch.CONTENT_TYPE, None}  # in binary form it is that of the data
     assert MESSAGES["batchOfEvents"]["payload"]["maxItems"] == batch.MAX_EVENTS
     assert f"ce-{APPLICATION}" in MESSAGES["binaryEvent"]["headers"]["required"]
+
+
+def test_what_an_event_may_ask_for_is_described_in_both_forms() -> None:
+    names = {APPLICATION, wishes.CHANNELS, wishes.TAGS, wishes.ORDERING_KEY, wishes.DELIVER_AT, wishes.KEEP_HOURS}
+    own = DOCUMENT["components"]["schemas"]["domainEvent"]["allOf"][1]["properties"]
+    assert {name for name in own if name.startswith("hookledger")} == names
+    headers = MESSAGES["binaryEvent"]["headers"]["properties"]
+    assert {name for name in headers if name.startswith("ce-hookledger")} == {f"ce-{name}" for name in names}
 
 
 def test_every_header_of_a_dead_letter_is_described() -> None:

@@ -16,7 +16,7 @@ from tests.support.client import Client
 from tests.support.platform import Platform
 from tests.support.receiver import Receiver
 
-QUEUES = ("publish_queue", "messages_queue", "deliveries_queue", "dead")
+QUEUES = ("publish_queue", "messages_queue", "dead")
 EXCHANGES = {
     "publish": ExchangeType.TOPIC,
     "messages": ExchangeType.DIRECT,

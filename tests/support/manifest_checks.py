@@ -37,7 +37,8 @@ from tests.support.manifests import (
 )
 
 VERSION: Final[str] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
-OLDEST_KUBERNETES: Final = "1.30"
+KUBERNETES: Final = ("1.30", "1.37")
+"""The oldest and the newest version that the manifests are for."""
 CLOSING_SECONDS: Final = 10
 WRITABLE: Final = {"rabbitmq"}
 Check = Callable[[list[Resource]], Iterator[str]]
@@ -46,11 +47,12 @@ Check = Callable[[list[Resource]], Iterator[str]]
 def schema(resources: list[Resource]) -> Iterator[str]:
     """Strictly: an unknown field is an error too."""
     for resource in resources:
-        try:
-            kubernetes_validate.validate(resource, OLDEST_KUBERNETES, strict=True)
-        except kubernetes_validate.ValidationError as error:
-            place = ".".join(str(part) for part in error.path)
-            yield f"{resource['kind']} {resource['metadata']['name']}: {place}: {error.message}"
+        for version in KUBERNETES:
+            try:
+                kubernetes_validate.validate(resource, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                place = ".".join(str(part) for part in error.path)
+                yield f"{resource['kind']} {resource['metadata']['name']}: {place}: {error.message}"
 
 
 def images(resources: list[Resource]) -> Iterator[str]:
@@ -137,6 +139,11 @@ def references(resources: list[Resource]) -> Iterator[str]:
                 yield f"{name}: there is no volume {mount['name']}"
 
 
+def role_of(container: Resource) -> str:
+    """The role of deploy/roles.sql that the container logs in as."""
+    return "owner" if container.get("args") == ["migrate"] else service_of(container)
+
+
 def started(resources: list[Resource]) -> Iterator[tuple[str, Resource, Resource, Any]]:
     """Each container of ours with the settings that its program would read, or with the refusal."""
     secret = {"database-url": "postgresql://u:p@h/d", "amqp-url": "amqp://u:p@h/", "master-key": "A" * 43 + "="}
@@ -149,12 +156,13 @@ def started(resources: list[Resource]) -> Iterator[tuple[str, Resource, Resource
         for variable, value in environment(resources, container).items():
             plain = variable.removesuffix("_FILE")
             key = plain.removeprefix(PREFIX).lower().replace("_", "-")
+            wanted = f"{key}-{role_of(container)}" if key == "database-url" else key
             if plain == variable:
                 environ[variable] = value
-            elif key in secret and files.get(value, ("", ""))[1] == key:
+            elif key in secret and files.get(value, ("", ""))[1] == wanted:
                 environ[plain] = secret[key]
             else:
-                refusal = SettingsError(f"{variable}: {value} is no file of a Secret's key {key}")
+                refusal = SettingsError(f"{variable}: {value} is no file of a Secret's key {wanted}")
         kind = AdminSettings if container.get("command") == ["hookledger"] else SERVICES[service_of(container)]
         try:
             yield name, spec, container, refusal or load(kind, environ)
@@ -258,6 +266,15 @@ def selectors(resources: list[Resource]) -> Iterator[str]:
                 yield f"Ingress {door['metadata']['name']}: {rule['host']} without TLS"
 
 
+def public(resources: list[Resource]) -> Iterator[str]:
+    """Links in answers lead to the front door."""
+    hosts = {rule["host"] for door in of_kind(resources, "Ingress") for rule in door["spec"]["rules"]}
+    for name, _, _, settings in started(resources):
+        url = getattr(settings, "public_url", None)
+        if hosts and url is not None and url not in {f"https://{host}" for host in hosts}:
+            yield f"{name}: HOOKLEDGER_PUBLIC_URL is {url or 'empty'}, and the front door {', '.join(hosts)}"
+
+
 def budgets(resources: list[Resource]) -> Iterator[str]:
     for service in SERVICES:
         if named(resources, "PodDisruptionBudget", service) is None:
@@ -313,8 +330,8 @@ def ways(resources: list[Resource]) -> Iterator[str]:
 
 
 CHECKS: Final[tuple[Check, ...]] = (
-    images, limits, restricted, accounts, references, variables, ports, probes, stopping, selectors, budgets, networks,
-    ways, schema,
+    images, limits, restricted, accounts, references, variables, ports, probes, stopping, selectors, public, budgets,
+    networks, ways, schema,
 )  # fmt: skip
 
 

@@ -79,6 +79,14 @@ FAULTS: dict[str, tuple[Callable[[list[Resource]], object], str]] = {
         lambda all_: variable(all_, "registry", "HOOKLEDGER_MASTER_KEY_FILE").update(value="/run/secrets/key"),
         "registry: HOOKLEDGER_MASTER_KEY_FILE: /run/secrets/key is no file of a Secret",
     ),
+    "another's role in the database": (
+        lambda all_: pod(all_, "dispatcher")["volumes"][0]["secret"]["items"][0].update(key="database-url-owner"),
+        "dispatcher: HOOKLEDGER_DATABASE_URL_FILE: /run/secrets/hookledger/database-url is no file of a Secret's key",
+    ),
+    "links that lead elsewhere": (
+        lambda all_: settings(all_).update(HOOKLEDGER_PUBLIC_URL="https://example.com"),
+        "registry: HOOKLEDGER_PUBLIC_URL is https://example.com, and the front door hooks.example.com",
+    ),
     "path of the liveness probe": (
         lambda all_: container(all_, "ingress")["livenessProbe"]["httpGet"].update(path="/health"),
         "ingress: livenessProbe asks /health, not /healthz",

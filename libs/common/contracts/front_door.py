@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import msgspec
 
-from libs.common.contracts.messages import MessageIn, MessageOut
-from libs.common.contracts.operations import ANYONE, Access, Operation, QueryParameter
+from libs.common.contracts.messages import MessageBatchIn, MessageBatchOut, MessageIn, MessageOut
+from libs.common.contracts.operations import ANYONE, Access, Operation, QueryParameter, Time
 from libs.common.contracts.registry import Scope
 
 
@@ -13,6 +13,29 @@ class ReceivedOut(msgspec.Struct):
     """What a provider is told: the id of the message that was committed."""
 
     id: str
+
+
+class ReverifyIn(msgspec.Struct, rename="camel"):
+    """Whether a signature that is right counts whatever its timestamp says."""
+
+    ignore_timestamp: bool = False
+
+
+class ReverifiedOut(msgspec.Struct, rename="camel", kw_only=True):
+    """Whether the sender is believed, and whether a message can be made of what came; else why not."""
+
+    id: str
+    verified: bool
+    acceptable: bool
+    reason: str | None
+    timestamp_ignored: bool
+
+
+class AdmittedOut(msgspec.Struct, rename="camel"):
+    """The id of the message that it became."""
+
+    id: str
+    rejected_at: Time
 
 
 CREATE_MESSAGE: Final = Operation(
@@ -32,6 +55,47 @@ CREATE_MESSAGE: Final = Operation(
     ),
     answers={202: MessageOut},
     refusals=(405,),  # by the registry, where it is asked directly
+)
+CREATE_BATCH: Final = Operation(
+    method="POST",
+    path="/app/{app}/msg/batch",
+    id="v1.message.create-batch",
+    summary="Create up to 1,000 messages at once",
+    description=(
+        "They are committed together, at most 5 MiB. What is wrong with one is that one's result; the others are "
+        "accepted."
+    ),
+    access=Access(scope=Scope.PUBLISH),
+    body=MessageBatchIn,
+    query=(
+        QueryParameter(
+            name="with_content",
+            schema={"type": "boolean", "default": False},
+            description="Whether the answer shows the payloads.",
+        ),
+    ),
+    answers={200: MessageBatchOut},
+    refusals=(405,),
+)
+REVERIFY: Final = Operation(
+    method="POST",
+    path="/app/{app}/rejected/{rejected}/re-verify",
+    id="v1.rejected.re-verify",
+    summary="Judge a rejected request again, by the secrets that its source has now",
+    access=Access(scope=Scope.ADMIN),
+    body=ReverifyIn,
+    body_required=False,
+    answers={200: ReverifiedOut},
+    refusals=(405,),
+)
+ADMIT: Final = Operation(
+    method="POST",
+    path="/app/{app}/rejected/{rejected}/admit",
+    id="v1.rejected.admit",
+    summary="Accept a rejected request as a message; done twice, it is one message",
+    access=Access(scope=Scope.ADMIN),
+    answers={202: AdmittedOut},
+    refusals=(405,),
 )
 RECEIVE: Final = Operation(
     method="POST",
@@ -58,4 +122,4 @@ CHALLENGE: Final = Operation(
     refusals=(400, 404, 405),
     root=True,
 )
-OPERATIONS: Final = (CREATE_MESSAGE, RECEIVE, CHALLENGE)
+OPERATIONS: Final = (CREATE_MESSAGE, CREATE_BATCH, REVERIFY, ADMIT, RECEIVE, CHALLENGE)

@@ -1,17 +1,21 @@
 """The publish API's documents: a message as its producer sends it, and as the API shows it."""
 
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from libs.common.contracts.operations import Time
+from libs.common.contracts.operations import ErrorItem, Time
 
+LONGEST_KEPT_HOURS: Final = 90 * 24
+MAX_BATCH_MESSAGES: Final = 1000
 _NAME: Final = r"^[a-zA-Z0-9\-_.]+\Z"
 
 EventType = Annotated[str, Meta(pattern=_NAME, max_length=256, examples=["order.completed"])]
 EventId = Annotated[str, Meta(pattern=_NAME, max_length=256)]
 Channel = Annotated[str, Meta(pattern=_NAME, max_length=128)]
+OrderingKey = Annotated[str, Meta(pattern=_NAME, max_length=256)]
 _Object = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
 _Application = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": ["object", "null"]})]
 
@@ -30,8 +34,11 @@ class MessageIn(msgspec.Struct, rename="camel"):
     payload: _Object
     event_id: EventId | None = None
     channels: Annotated[list[Channel], Meta(min_length=1)] | None = None
-    tags: list[str] | None = None
+    tags: list[Channel] | None = None
+    ordering_key: OrderingKey | None = None
+    deliver_at: Annotated[datetime, Meta(tz=True)] | None = None
     payload_retention_period: Annotated[int, Meta(ge=5, le=90)] | None = None
+    payload_retention_hours: Annotated[int, Meta(ge=1, le=LONGEST_KEPT_HOURS)] | None = None
     transformations_params: Transformation | None = None
     application: _Application | UnsetType = UNSET
 
@@ -53,4 +60,28 @@ class MessageOut(msgspec.Struct, rename="camel", kw_only=True):
     channels: list[str] | None
     tags: list[str] | None
     timestamp: Time
+    ordering_key: str | None = None
+    deliver_at: Time | None = None
     schema_violations: list[SchemaViolationOut] | UnsetType | None = UNSET
+
+
+class MessageBatchIn(msgspec.Struct):
+    """Messages that are accepted together, each with its own result."""
+
+    messages: Annotated[list[MessageIn], Meta(min_length=1, max_length=MAX_BATCH_MESSAGES)]
+
+
+class MessageResultOut(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
+    """What became of one message of a batch: the status of a request of its own, and the message or the refusal."""
+
+    status: int
+    message: MessageOut | UnsetType = UNSET
+    replayed: bool = False
+    code: str | UnsetType = UNSET
+    detail: str | list[ErrorItem] | UnsetType = UNSET
+
+
+class MessageBatchOut(msgspec.Struct):
+    """The results, in the order of the request."""
+
+    data: list[MessageResultOut]

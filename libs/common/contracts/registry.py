@@ -147,7 +147,15 @@ class ApplicationDocument(Document, frozen=True):
     name: str
     metadata: dict[str, str] = {}
     throttle_rate: int | None = None
+    accept_rate: int | None = None
     publish_accepted: bool = False
+
+
+class FailingDocument(Document, frozen=True):
+    """Since when nothing but failures came back, and the configuration that met with them."""
+
+    since: datetime
+    config_version: int
 
 
 class TransformationDocument(Document, frozen=True):
@@ -179,6 +187,7 @@ class EndpointDocument(Document, frozen=True):
     ordered: bool = False
     on_exhausted: OnExhausted = OnExhausted.RELEASE
     keys: tuple[KeyReference, ...] = ()
+    failing: FailingDocument | None = None
     headers: dict[str, str] = {}
     sealed_headers: dict[str, KeyReference] = {}
 
@@ -350,6 +359,13 @@ def _first(own: Value | None, default: Value | None) -> Value | None:
     return own if own is not None else default
 
 
+def config_version(row: RegistryObject) -> int:
+    """Of an endpoint: the version of the last change that somebody made. To be called failing changes nothing."""
+    document = row.document
+    assert isinstance(document, EndpointDocument)
+    return document.failing.config_version if document.failing is not None else row.version
+
+
 def endpoint(
     row: RegistryObject,
     organisation: OrganisationDocument,
@@ -376,7 +392,7 @@ def endpoint(
     return Endpoint(
         id=row.id,
         app=row.app,
-        version=row.version,
+        version=config_version(row),
         url=document.url,
         enabled=not document.disabled and row.deleted_at is None,
         event_types=frozenset(document.event_types) if document.event_types is not None else None,

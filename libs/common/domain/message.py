@@ -18,7 +18,12 @@ CONTENT_TYPE: Final = re.compile(r"[!-~]+/[ -~]{1,255}")
 class Message:
     """One accepted event. `body` is what came, byte for byte; `registry_version` is the fence for its fan-out.
 
-    `erased` says that the body is no longer there, so that nothing can be sent.
+    Attributes:
+        tags: by which its producer finds it again.
+        ordering_key: what its producer says belongs in one order.
+        deliver_at: before which nothing of it is sent.
+        erase_body_at: from which on its body is erased, where its producer said so.
+        erased: the body is no longer there, so that nothing can be sent.
     """
 
     id: UUID
@@ -33,6 +38,9 @@ class Message:
     channels: frozenset[str] = frozenset()
     event_id: str | None = None
     source: UUID | None = None
+    tags: frozenset[str] = frozenset()
     ordering_key: str | None = None
+    deliver_at: datetime | None = None
+    erase_body_at: datetime | None = None
     publish: bool = False
     erased: bool = False

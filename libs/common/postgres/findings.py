@@ -20,6 +20,7 @@ class Findings:
     registry_objects: int = 0
     lanes: int = 0
     statistics: int = 0
+    endpoints: int = 0
     differences: int = 0
 
     @property
@@ -27,7 +28,7 @@ class Findings:
         """What was compared, in words."""
         return (
             f"{self.deliveries} deliveries, {self.attempts} attempts, {self.registry_objects} registry objects,"
-            f" {self.lanes} lanes, {self.statistics} rows of statistics"
+            f" {self.lanes} lanes, {self.statistics} rows of statistics, health of {self.endpoints} endpoints"
         )
 
     def differ(self, what: str, identity: Any, how: str) -> None:

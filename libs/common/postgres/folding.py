@@ -25,7 +25,7 @@ from libs.common.postgres.checkpoint import Cursor
 from libs.common.postgres.chunks import Chunk
 from libs.common.postgres.ledger import appended
 from libs.common.postgres.pool import Connection
-from libs.common.postgres.registry import RegistryFact, TokenFact
+from libs.common.postgres.registry import RegistryFact
 
 DELIVERY_COLUMNS: Final = tuple(field.name for field in fields(Delivery))
 """Of `delivery_state`, beside its key."""
@@ -99,7 +99,7 @@ async def fold_registry(connection: Connection, chunk: Chunk) -> Folded[Registry
         """,
         chunk.after,
         chunk.last,
-        list(TokenFact),
+        list(registry.OBJECTLESS),
     )
     folded = Folded[RegistryObject](facts=len(rows))
     for stream, facts in _streams(rows):

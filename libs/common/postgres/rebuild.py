@@ -17,7 +17,7 @@ from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 from libs.common.contracts import registry as documents
-from libs.common.postgres import schedule, statistics
+from libs.common.postgres import health, schedule, statistics
 from libs.common.postgres.checkpoint import Checkpoint
 from libs.common.postgres.chunks import Chunk, delivery_chunks, registry_chunks
 from libs.common.postgres.findings import Say
@@ -74,7 +74,7 @@ async def rebuild_database(url: str, progress: Progress, say: Say) -> Rebuilt:
 
     Args:
         url: of the user who owns the tables.
-        progress: is told of each fact twice: once for the deliveries, once for the statistics.
+        progress: is told of each fact three times: once for the deliveries, once for the statistics, once for health.
         say: takes lines for the operator.
 
     Raises:
@@ -83,7 +83,7 @@ async def rebuild_database(url: str, progress: Progress, say: Say) -> Rebuilt:
         UnknownFactError: the ledger was written by a newer version.
     """
     async with _alone(url) as connection:
-        progress.begin(2 * await connection.fetchval("SELECT count(*) FROM hookledger.fact"))
+        progress.begin(3 * await connection.fetchval("SELECT count(*) FROM hookledger.fact"))
         rebuild = _Rebuild(connection, progress, say)
         await rebuild.run()
         return rebuild.rebuilt
@@ -133,6 +133,7 @@ class _Rebuild:
             await _again(partial(self._queue, chunk))
         await self._lanes()
         await self._statistics()
+        await self._health()
 
     async def _registry(self) -> None:
         """All objects in one transaction, in which nobody else changes the registry.
@@ -237,6 +238,17 @@ class _Rebuild:
         facts = statistics.BATCH
         while facts == statistics.BATCH:
             facts = await statistics.count(self._connection, checkpoint)
+            self._progress.advance(facts)
+        await checkpoint.leave(self._connection)
+
+    async def _health(self) -> None:
+        """As the statistics. Nothing follows from what it comes to in between, which is of the past."""
+        checkpoint = Checkpoint(health.FOLLOWER, new_id())
+        async with self._connection.transaction():
+            await health.forget(self._connection, checkpoint)
+        facts = health.BATCH
+        while facts == health.BATCH:
+            facts = await health.count(self._connection, checkpoint)
             self._progress.advance(facts)
         await checkpoint.leave(self._connection)
 

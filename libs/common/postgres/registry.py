@@ -40,6 +40,9 @@ class Verb(StrEnum):
     CREATED = "Created"
     UPDATED = "Updated"
     DISABLED = "Disabled"
+    ENABLED = "Enabled"
+    FAILING = "Failing"
+    RECOVERED = "Recovered"
     SECRET_ROTATED = "SecretRotated"  # noqa: S105  the name of a fact
     CANCELLED = "Cancelled"
     DELETED = "Deleted"
@@ -58,7 +61,16 @@ class TokenFact(StrEnum):
     ALL_REVOKED = "AppTokensRevoked"
 
 
-KINDS: Final = frozenset({*_KINDS, *TokenFact})
+class RejectedFact(StrEnum):
+    """What was done with a rejected request, which is no registry object either."""
+
+    REVERIFIED = "RejectedReverified"
+    ADMITTED = "RejectedAdmitted"
+
+
+OBJECTLESS: Final = frozenset({*TokenFact, *RejectedFact})
+"""Kinds of facts that change no registry object: part of the trail, and of no fold."""
+KINDS: Final = frozenset({*_KINDS, *OBJECTLESS})
 """Every kind of fact."""
 
 
@@ -68,6 +80,7 @@ class FactData(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     document: msgspec.Raw
     uid: str | None = None
     reason: str | None = None
+    fail_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +139,7 @@ class Changes:
         uid: str | None,
         verb: Verb = Verb.UPDATED,
         reason: str | None = None,
+        fail_since: datetime | None = None,
     ) -> RegistryObject:
         """Give an object a new document and uid. `old` was read in this transaction.
 
@@ -136,7 +150,7 @@ class Changes:
         new = replace(
             old, uid=uid, document=document, version=old.version + 1, registry_version=version, updated_at=at
         )  # fmt: skip
-        return await self._write(new, verb, reason)
+        return await self._write(new, verb, reason, fail_since)
 
     async def delete(self, old: RegistryObject) -> RegistryObject:
         """Delete an object: its row stays, and its uid becomes free."""
@@ -174,7 +188,9 @@ class Changes:
         assert row is not None
         return row["version"], row["at"]
 
-    async def _write(self, new: RegistryObject, verb: Verb, reason: str | None = None) -> RegistryObject:
+    async def _write(
+        self, new: RegistryObject, verb: Verb, reason: str | None = None, fail_since: datetime | None = None
+    ) -> RegistryObject:
         text = documents.encode(new.document)
         await self._append(
             stream=new.id,
@@ -185,7 +201,7 @@ class Changes:
             kind=_NOUNS[new.kind] + verb,
             at=new.updated_at,
             registry_version=new.registry_version,
-            data=FactData(document=msgspec.Raw(text.encode()), uid=new.uid, reason=reason),
+            data=FactData(document=msgspec.Raw(text.encode()), uid=new.uid, reason=reason, fail_since=fail_since),
         )
         await self.connection.execute(
             """
@@ -249,7 +265,7 @@ async def changing(connection: Connection, actor: str) -> AsyncIterator[Changes]
 
 
 def kind_of(fact: str) -> Kind | None:
-    """The kind of object that a fact of that kind is about; None for one on application tokens."""
+    """The kind of object that a fact of that kind is about; None for one that changes none."""
     known = _KINDS.get(fact)
     return known[0] if known is not None else None
 

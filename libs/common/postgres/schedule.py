@@ -41,7 +41,7 @@ async def find_misplaced(connection: Connection, chunk: Chunk) -> list[UUID]:
         FULL JOIN (SELECT * FROM hookledger.queue WHERE delivery > $1 AND delivery <= $2) q USING (delivery)
         WHERE (o.endpoint, o.owner, o.counted)
                 IS DISTINCT FROM (CASE WHEN q.xact IS NULL THEN q.lane ELSE o.endpoint END, q.owner, q.counted)
-            OR o.owner IS NULL AND q.due_at > o.due_at -- earlier is right: it was hastened; what is held has none
+            OR o.owner IS NULL AND q.due_at <> o.due_at -- what is held has none
         ORDER BY delivery
         """,  # noqa: S608  a constant
         chunk.after,
@@ -78,7 +78,7 @@ async def requeue(connection: Connection, deliveries: list[UUID]) -> None:
             WHERE r.id = o.endpoint AND (r.data ->> 'ordered')::boolean
                 AND (o.owner IS NULL OR o.counted) -- a first attempt that asked no lane is in none
         ) a ON true
-        ON CONFLICT (delivery) DO UPDATE SET lane = excluded.lane, due_at = least(q.due_at, excluded.due_at),
+        ON CONFLICT (delivery) DO UPDATE SET lane = excluded.lane, due_at = excluded.due_at,
             owner = excluded.owner, counted = excluded.counted, epoch = excluded.epoch, xact = excluded.xact,
             position = excluded.position
         """,  # noqa: S608  a constant

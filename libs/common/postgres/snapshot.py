@@ -113,6 +113,11 @@ class RegistrySnapshot:
             if version is None or self.version < version:
                 await self._read()
 
+    async def is_current(self, connection: Connection) -> bool:
+        """Whether nothing is committed that this snapshot does not know, so that what was read before is not newer."""
+        version: int = await connection.fetchval(_VERSION)
+        return version == self.version
+
     async def _read(self) -> None:
         async with self._pool.acquire() as connection:
             asked = clock.monotonic()

@@ -14,7 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from libs.common.contracts import registry as documents
-from libs.common.postgres import statistics
+from libs.common.postgres import health, statistics
 from libs.common.postgres.checkpoint import BEGINNING, Cursor
 from libs.common.postgres.chunks import Chunk, delivery_chunks, registry_chunks
 from libs.common.postgres.findings import Findings, Row, Say
@@ -45,6 +45,7 @@ async def verify_database(pool: Pool, say: Say) -> Findings:
             async for chunk in delivery_chunks(connection):
                 await _verify_deliveries(connection, chunk, counted, findings)
             await counted.compare(findings)
+        await _verify_health(connection, findings)
         await _verify_lanes(connection, findings)
         async for chunk in registry_chunks(connection):
             await _verify_registry(connection, chunk, findings)
@@ -118,9 +119,25 @@ def _compare_queue(folded: Mapping[UUID, FoldedDelivery], queue: Mapping[UUID, R
     )
     for stream, item in unfinished.items():
         row, due_at = queue.get(stream), item.state.next_at
-        # Earlier is right: what waits for an endpoint that is disabled was hastened.
-        if row is not None and due_at is not None and row["due_at"] > due_at:
+        if row is not None and due_at is not None and row["due_at"] != due_at:
             findings.differ("queue", stream, f"due_at is {row['due_at']!s}, the ledger says {due_at!s}")
+
+
+async def _verify_health(connection: Connection, findings: Findings) -> None:
+    """The health of each endpoint is what the ledger comes to, read once more in its order up to the checkpoint."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        checkpoint = await connection.fetchrow(
+            "SELECT epoch, xact, position FROM hookledger.checkpoint WHERE follower = $1", health.FOLLOWER
+        )
+        rows = await connection.fetch("SELECT * FROM projection_1.endpoint_health")
+    found = {row["endpoint"]: health.row_of(row) for row in rows}
+    folded = await health.fold_until(connection, BEGINNING if checkpoint is None else Cursor(*checkpoint))
+    findings.endpoints += len(folded)
+    findings.compare(
+        "health",
+        {endpoint: _columns(row.health, health.COLUMNS) | {"app": row.app} for endpoint, row in folded.items()},
+        {endpoint: _columns(row.health, health.COLUMNS) | {"app": row.app} for endpoint, row in found.items()},
+    )
 
 
 async def _verify_lanes(connection: Connection, findings: Findings) -> None:

@@ -4,7 +4,7 @@ publish (topic) ───▶ publish.ingress (quorum)       producers' CloudEven
 redrive (fanout) ──▶ publish.ingress                dead ones of these again; no producer may write to it
 messages (direct) ─▶ messages.dispatcher (classic)  envelopes; the outbox is their durability
 registry (fanout) ─▶ one exclusive queue a process  announcements of changes
-deliveries (topic) ▶ deliveries.registry (quorum)   outcomes, and whoever else binds a queue
+deliveries (topic) ▶ whoever binds a queue          outcomes
 accepted (topic) ──▶ whoever binds a queue          accepted messages
 dead (fanout) ─────▶ dead (quorum)                  what could not be handled, with its reason
 """
@@ -68,11 +68,6 @@ class Names:
         return f"{self.prefix}.deliveries"
 
     @property
-    def deliveries_queue(self) -> str:
-        """Queue: outcomes that the registry acts on."""
-        return f"{self.prefix}.deliveries.registry"
-
-    @property
     def accepted(self) -> str:
         """Exchange: accepted messages, for a team's own services."""
         return f"{self.prefix}.accepted"
@@ -97,8 +92,6 @@ async def declare(channel: AbstractChannel, names: Names, service: Service | Non
         await _declare_envelopes(channel, names)
         await channel.declare_exchange(names.deliveries, ExchangeType.TOPIC, durable=True)
         await channel.declare_exchange(names.accepted, ExchangeType.TOPIC, durable=True)
-    if service in {"registry", None}:
-        await _declare_outcomes(channel, names)
     await channel.declare_exchange(names.registry, ExchangeType.FANOUT, durable=True)
 
 
@@ -126,12 +119,6 @@ async def _declare_envelopes(channel: AbstractChannel, names: Names) -> None:
         arguments={"x-queue-type": "classic", "x-dead-letter-exchange": names.dead},
     )
     await envelopes.bind(names.messages, names.messages_queue)
-
-
-async def _declare_outcomes(channel: AbstractChannel, names: Names) -> None:
-    await channel.declare_exchange(names.deliveries, ExchangeType.TOPIC, durable=True)
-    outcomes = await channel.declare_queue(names.deliveries_queue, durable=True, arguments=_limits(names))
-    await outcomes.bind(names.deliveries, "delivery.gone")
 
 
 def _limits(names: Names) -> FieldTable:

@@ -7,16 +7,22 @@ bad item fails alone; a batch that fails by its server fails whole.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Write = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
+_Waiting: TypeAlias = tuple[Item, asyncio.Future[Result], float]
+"""An item, where its result goes, and since when it waits by the loop's clock."""
 
 
 class StoppedError(Exception):
     """The batcher takes no more items: its service is stopping."""
+
+
+class OverdueError(Exception):
+    """The item waited too long for its batch to begin, and was not written."""
 
 
 class Batcher(Generic[Item, Result]):
@@ -30,6 +36,7 @@ class Batcher(Generic[Item, Result]):
         weight: what an item weighs, such as its bytes.
         linger: seconds that a busy batcher waits for company.
         writers: batches in flight at the same time.
+        patience: seconds that an item waits for its batch to begin, within a tenth; None for as long as it takes.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class Batcher(Generic[Item, Result]):
         weight: Callable[[Item], int] = lambda _: 0,
         linger: float = 0.003,
         writers: int = 1,
+        patience: float | None = None,
     ) -> None:
         self._write = write
         self._is_content_fault = is_content_fault
@@ -50,7 +58,8 @@ class Batcher(Generic[Item, Result]):
         self._weight = weight
         self._linger = linger
         self._writers = writers
-        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._patience = patience
+        self._waiting: list[_Waiting[Item, Result]] = []
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
         self._stopping = False
@@ -71,8 +80,9 @@ class Batcher(Generic[Item, Result]):
         """As `submit`, for a caller that awaits later."""
         if self._stopping:
             raise StoppedError
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._waiting.append((item, future, loop.time()))
         self._arrived.set()
         if len(self._waiting) >= self._max_items:
             self._full.set()
@@ -82,11 +92,14 @@ class Batcher(Generic[Item, Result]):
         """Write batches until `stop`, then what is left. When it is cancelled, so are all who still wait."""
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(self._writers):
-                    group.create_task(self._run_writer())
+                writers = [group.create_task(self._run_writer()) for _ in range(self._writers)]
+                if self._patience is not None:
+                    watch = group.create_task(self._turn_away_overdue(self._patience))
+                    await asyncio.wait(writers)
+                    watch.cancel()
         finally:
             self._stopping = True
-            for _, future in self._waiting:
+            for _, future, _ in self._waiting:
                 future.cancel()
             self._waiting = []
 
@@ -113,6 +126,19 @@ class Batcher(Generic[Item, Result]):
                 await self._settle(batch)
                 busy = len(batch) > 1
 
+    async def _turn_away_overdue(self, patience: float) -> None:
+        """Fail what waits too long; the writers may all be held up by the server."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(patience / 10)
+            late = loop.time() - patience
+            overdue = 0
+            while overdue < len(self._waiting) and self._waiting[overdue][2] < late:
+                _fail(self._waiting[overdue][1], OverdueError())
+                overdue += 1
+            if overdue:
+                self._waiting = self._waiting[overdue:]
+
     async def _wait_for_company(self) -> None:
         self._full.clear()
         try:
@@ -121,10 +147,10 @@ class Batcher(Generic[Item, Result]):
         except TimeoutError:
             pass
 
-    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+    def _take(self) -> list[_Waiting[Item, Result]]:
         weight = 0
         count = 0
-        for item, _ in self._waiting[: self._max_items]:
+        for item, _, _ in self._waiting[: self._max_items]:
             weight += self._weight(item)
             if count and self._max_weight is not None and weight > self._max_weight:
                 break
@@ -132,11 +158,11 @@ class Batcher(Generic[Item, Result]):
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         return batch
 
-    async def _settle(self, batch: Sequence[tuple[Item, asyncio.Future[Result]]]) -> None:
+    async def _settle(self, batch: Sequence[_Waiting[Item, Result]]) -> None:
         try:
-            results = await self._write([item for item, _ in batch])
+            results = await self._write([item for item, _, _ in batch])
         except asyncio.CancelledError:
-            for _, future in batch:
+            for _, future, _ in batch:
                 future.cancel()
             raise
         except Exception as error:  # noqa: BLE001  handed to the callers, who know what to do with it
@@ -145,11 +171,15 @@ class Batcher(Generic[Item, Result]):
                 await self._settle(batch[:middle])
                 await self._settle(batch[middle:])
                 return
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-                    future.exception()  # a caller that has gone away is no reason for a warning
+            for _, future, _ in batch:
+                _fail(future, error)
         else:
-            for (_, future), result in zip(batch, results, strict=True):
+            for (_, future, _), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
+
+
+def _fail(future: "asyncio.Future[Result]", error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # a caller that has gone away is no reason for a warning

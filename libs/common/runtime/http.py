@@ -21,7 +21,7 @@ REQUEST_ID_KEY: Final = web.RequestKey("request_id", str)
 _LONGEST_REQUEST_ID: Final = 128
 HEALTH: Final = ("/healthz", "/readyz", "/metrics")
 
-_CODES: Final = {
+CODES: Final = {
     400: "bad_request",
     401: "authentication_failed",
     403: "permission_denied",
@@ -63,7 +63,7 @@ class ApiError(Exception):
         super().__init__(detail)
         self.status = status
         self.detail = detail
-        self.code = code or _CODES.get(status, "error")
+        self.code = code or CODES.get(status, "error")
         self.headers = dict(headers or {})
 
     def response(self) -> web.Response:

@@ -20,10 +20,11 @@ PREFIX: Final = "HOOKLEDGER_"
 _NEAR: Final = 0.75  # of difflib's 0 to 1: a letter or two apart, not another word
 
 PLATFORM_NAMES: Final = frozenset({
-    "ALLOW_NETWORKS", "AMQP_PREFIX", "AMQP_URL", "API_KEY", "CACHE_DIR", "CA_FILE", "EGRESS_PROXY",
-    "EGRESS_PROXY_EXCEPT", "DATABASE_URL", "DEV", "DISPATCHER_URL",
-    "FAILPOINTS", "FRONT_DOOR_TIMEOUT_MS", "HOST", "IDEMPOTENCY_HOURS", "INGRESS_URL", "LOG_LEVEL", "MASTER_KEY",
-    "MAX_CONCURRENCY", "PORT", "PUBLIC_URL", "REGISTRY_URL", "REQUEST_TIMEOUT_MS", "STOP_GRACE_MS", "URL",
+    "ALLOW_NETWORKS", "AMQP_PREFIX", "AMQP_URL", "API_KEY", "APP_MESSAGES_PER_SECOND", "CACHE_DIR", "CA_FILE",
+    "DATABASE_URL", "DEV", "DISPATCHER_URL", "EGRESS_PROXY", "EGRESS_PROXY_EXCEPT", "ENDPOINT_DISABLED_SECONDS",
+    "ENDPOINT_FAILING_SECONDS", "FAILPOINTS", "FRONT_DOOR_TIMEOUT_MS", "HOST", "IDEMPOTENCY_HOURS", "INGRESS_URL",
+    "KEY_MESSAGES_PER_SECOND", "LOG_LEVEL", "MASTER_KEY", "MAX_CONCURRENCY", "PORT", "PUBLIC_URL", "REGISTRY_URL",
+    "REQUEST_TIMEOUT_MS", "STOP_GRACE_MS", "URL",
 })  # fmt: skip
 """Every name that some part of the platform knows. One environment may serve all of them, so a service passes over
 what is another's; a name outside this list is a mistake."""

@@ -10,6 +10,7 @@ from libs.common.domain.delivery import Delivery
 from libs.common.postgres.pool import Pool, open_pool
 from libs.common.postgres.snapshot import RegistrySnapshot
 from services.dispatcher.attempts import Attempts
+from services.dispatcher.cancelling import Cancelling
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
 from services.dispatcher.fanout import FanOuts
@@ -35,6 +36,7 @@ class Parts:
     recorder: Recorder
     attempts: Attempts
     claims: Claims
+    cancelling: Cancelling
     fan_outs: FanOuts
     skips: Skips
     jobs: Jobs
@@ -42,8 +44,9 @@ class Parts:
     stopping: asyncio.Event
 
     def start_claiming(self) -> None:
-        """Claim waiting deliveries from now on."""
+        """Claim waiting deliveries from now on, and cancel those of endpoints that are taken away."""
         self.tasks.create_task(self.claims.run(self.stopping))
+        self.tasks.create_task(self.cancelling.run(self.stopping))
 
     def start_jobs(self) -> None:
         """Work through jobs from now on."""
@@ -72,6 +75,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
 
         def note(waiting: Sequence[Delivery]) -> None:
             claims.note(waiting)
+            cancelling.note(waiting)
 
         lease = Lease(pool, lost, capacity.shared_anew)
         recorder = Recorder(pool, world.epoch, lease, note)
@@ -79,6 +83,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
         claims = Claims(
             pool=pool, epoch=world.epoch, lease=lease, snapshot=snapshot, capacity=capacity, attempts=attempts
         )
+        cancelling = Cancelling(pool=pool, epoch=world.epoch, lease=lease, snapshot=snapshot)
         fan_outs = FanOuts(
             pool=pool,
             epoch=world.epoch,
@@ -103,6 +108,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
                 recorder=recorder,
                 attempts=attempts,
                 claims=claims,
+                cancelling=cancelling,
                 fan_outs=fan_outs,
                 skips=Skips(pool, world.epoch, lease, note),
                 jobs=jobs,
@@ -117,6 +123,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
                 stopping.set()
                 fan_outs.stop()
                 claims.note([])
+                cancelling.wake()
                 jobs.wake()
                 await attempts.drain(5)
                 recorder.batcher.stop()

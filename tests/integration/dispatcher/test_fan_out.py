@@ -45,6 +45,30 @@ async def test_what_was_sent_is_the_accepted_bytes_under_the_messages_id(world: 
     assert request.id.startswith("msg_")
 
 
+async def test_what_is_to_be_delivered_later_waits_for_its_time(world: World, receiver: Receiver) -> None:
+    app = await world.application()
+    endpoint = await world.endpoint(app, receiver.url())
+    async with dispatching(world) as parts:
+        parts.start_claiming()
+        [message] = await world.accept(app, deliver_in=timedelta(seconds=0.7))
+        assert await parts.fan_outs.take([message], path="envelope")
+        delivery = delivery_id(message.id, endpoint)
+        first = await world.state(delivery)
+        assert (first["due_at"], first["attempts"]) == (message.deliver_at, 0)
+        await world.until_over(app, 1)
+    sent_at = await world.owner.fetchval("SELECT started_at FROM projection_1.attempt WHERE delivery = $1", delivery)
+    assert message.deliver_at is not None
+    assert sent_at >= message.deliver_at
+
+
+async def test_a_time_of_delivery_that_is_over_means_now(world: World, receiver: Receiver) -> None:
+    app = await world.application()
+    await world.endpoint(app, receiver.url())
+    async with dispatching(world) as parts:
+        await parts.fan_outs.take(await world.accept(app, deliver_in=timedelta(days=-1)), path="envelope")
+        assert await world.until_over(app, 1) == {"succeeded": 1}
+
+
 async def test_an_attempt_is_committed_before_its_request_is_seen(world: World, receiver: Receiver) -> None:
     app = await world.application()
     endpoint = await world.endpoint(app, receiver.script("/slow", Reply(hang=True)))

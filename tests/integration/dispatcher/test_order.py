@@ -182,7 +182,7 @@ async def test_what_waits_in_order_for_a_disabled_endpoint_is_cancelled_at_once(
         await receiver.wait_for(1)
         await world.change(endpoint, disabled=True)
         await parts.snapshot.catch_up()
-        parts.claims.note([])
+        parts.cancelling.wake()
         assert await world.until_over(app, 12) == {"cancelled": 12}
     assert len(receiver.requests) == 1
 

@@ -11,7 +11,7 @@ from libs.common.domain.ids import delivery_id
 from libs.common.domain.outcome import Answer
 from libs.common.postgres import chunks
 from libs.common.runtime import clock
-from services.dispatcher import reclaim, statistics
+from services.dispatcher import projecting, reclaim
 from services.dispatcher.flight import Flight
 from services.dispatcher.recorder import Ending
 from tests.integration.dispatcher.parts import Parts, dispatching
@@ -43,7 +43,8 @@ async def test_dispatchers_deliver_while_everything_is_projected_again_and_again
     over = asyncio.Event()
     async with dispatching(world) as one, dispatching(world) as other, asyncio.TaskGroup() as group:
         group.create_task(rebuild())
-        group.create_task(statistics.run(one.pool, one.lease.process, over))
+        for projection in projecting.PROJECTIONS:
+            group.create_task(projecting.run(one.pool, one.lease.process, projection, over))
         for parts in (one, other):
             parts.start_claiming()
         for number in range(40):

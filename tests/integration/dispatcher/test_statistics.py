@@ -4,7 +4,7 @@ import asyncio
 
 from libs.common.domain.ids import delivery_id
 from libs.common.postgres.pool import open_pool
-from services.dispatcher import statistics
+from services.dispatcher import projecting
 from tests.integration.dispatcher.parts import dispatching
 from tests.integration.dispatcher.world import World, until
 from tests.support.receiver import Receiver
@@ -15,7 +15,7 @@ async def test_what_a_dispatcher_did_is_counted_once_it_has_ended(world: World, 
     endpoint = await world.endpoint(app, receiver.script("/hook", 500, 200))
     stopping = asyncio.Event()
     async with dispatching(world) as parts, await open_pool(world.url, "dispatcher", size=1) as pool:
-        keeping = asyncio.create_task(statistics.run(pool, parts.lease.process, stopping))
+        keeping = asyncio.create_task(projecting.run(pool, parts.lease.process, projecting.STATISTICS, stopping))
         parts.start_claiming()
         [message] = await world.accept(app)
         await parts.fan_outs.take([message], path="envelope")

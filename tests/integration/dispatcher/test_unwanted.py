@@ -22,7 +22,7 @@ async def test_what_waits_for_an_endpoint_that_is_taken_away_is_cancelled_at_onc
         parts.start_claiming()
         await _take_away(world, endpoint, how)
         await parts.snapshot.catch_up()
-        parts.claims.note([])
+        parts.cancelling.wake()
         assert await world.until_over(app, 40) == {"cancelled": 40}
     assert await world.facts(deliveries[0]) == ["DeliveryScheduled", "DeliveryCancelled"]
     reason = await world.owner.fetchval(
@@ -47,7 +47,7 @@ async def test_what_fails_after_its_endpoint_was_taken_away_is_cancelled_at_once
         await receiver.wait_for(1)
         await _take_away(world, endpoint, how)
         await parts.snapshot.catch_up()
-        parts.claims.note([])
+        parts.cancelling.wake()
         assert await world.until_over(app, 1) == {"cancelled": 1}
     assert await world.facts(delivery_id(message.id, endpoint)) == [
         *("DeliveryScheduled", "AttemptStarted", "AttemptEnded", "RetryScheduled", "DeliveryCancelled"),

@@ -126,6 +126,7 @@ class World:
         publish: bool = False,
         overdue: timedelta = timedelta(0),
         ordering_key: str | None = None,
+        deliver_in: timedelta | None = None,
     ) -> list[Message]:
         """Commit messages as ingress does; `overdue` lets their envelope seem lost for so long."""
         accepted_at = await self.owner.fetchval("SELECT clock_timestamp()")
@@ -141,6 +142,7 @@ class World:
                 origin=Origin.API,
                 publish=publish,
                 ordering_key=ordering_key,
+                deliver_at=None if deliver_in is None else accepted_at + deliver_in,
             )
             for _ in range(count)
         ]
@@ -184,13 +186,13 @@ class World:
         await connection.executemany(
             """
             INSERT INTO hookledger.message (id, org, app, event_type, channels, origin, content_type, body_hash,
-                body_bytes, registry_version, publish, accepted_at, ordering_key)
-            VALUES ($1, $2, $3, $4, '{}', 'api', 'application/json', 'x', $5, $6, $7, $8, $9)
+                body_bytes, registry_version, publish, accepted_at, ordering_key, deliver_at)
+            VALUES ($1, $2, $3, $4, '{}', 'api', 'application/json', 'x', $5, $6, $7, $8, $9, $10)
             """,
             [
                 (
                     *(m.id, m.org, m.app, m.event_type, len(m.body), m.registry_version, m.publish, m.accepted_at),
-                    m.ordering_key,
+                    *(m.ordering_key, m.deliver_at),
                 )
                 for m in messages
             ],
@@ -258,7 +260,8 @@ class World:
         """Forget everything that waits or runs, so that the next test finds nothing of this one."""
         await self.owner.execute("""
             TRUNCATE hookledger.queue, hookledger.lane, hookledger.app_turn, hookledger.process, hookledger.outbox,
-                hookledger.checkpoint, hookledger.throttle, hookledger.skip_request, projection_1.endpoint_hour
+                hookledger.checkpoint, hookledger.throttle, hookledger.skip_request, projection_1.endpoint_hour,
+                projection_1.endpoint_health
         """)
 
     async def state(self, delivery: UUID) -> asyncpg.Record:

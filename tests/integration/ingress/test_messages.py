@@ -60,6 +60,8 @@ async def test_the_answer_is_the_message(client: Client, stand: Stand, tenant: T
         "tags": ["t"],
         "payload": {"n": 1},
         "timestamp": answer.json["timestamp"],
+        "orderingKey": None,
+        "deliverAt": None,
     }
     assert datetime.fromisoformat(answer.json["timestamp"]) == row["accepted_at"]
     assert (row["channels"], row["event_id"], row["origin"]) == (["a", "b"], "id-1", "api")

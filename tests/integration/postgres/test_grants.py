@@ -1,11 +1,16 @@
 """Least power: each service's role may do with the database what the service's statements do, and no more."""
 
+import asyncio
+import subprocess
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
 from deploy.stack.isolation import create_database, drop_database
+from deploy.stack.places import CHECKOUT
+from deploy.stack.postgres import binaries
 from deploy.stack.servers import Servers
 from tests.support.grants import missing, unused
 from tests.support.roles import NAMES, OWNER, Prepared, prepare
@@ -112,3 +117,24 @@ async def test_a_service_cannot_take_another_role_nor_make_anything(prepared: Pr
 async def test_roles_sql_may_run_again(prepared: Prepared) -> None:
     again = await prepare(prepared.admin)
     assert again.urls.keys() == prepared.urls.keys()
+
+
+async def test_passwords_sql_gives_each_role_its_own_from_the_environment(prepared: Prepared) -> None:
+    found = binaries()
+    if found is None:
+        pytest.skip("there is no psql of the server's version")
+    given = {name: f"it's {name}" for name in NAMES}
+    await asyncio.to_thread(
+        subprocess.run,
+        [str(found / "psql"), "--set=ON_ERROR_STOP=1", "--file=deploy/postgres/passwords.sql", prepared.admin],
+        cwd=CHECKOUT,
+        env={f"{name.upper()}_PASSWORD": password for name, password in given.items()},
+        check=True,
+        capture_output=True,
+    )
+    server = urlsplit(prepared.admin)
+    for name, password in given.items():
+        connection = await asyncpg.connect(
+            host=server.hostname, port=server.port, user=name, password=password, database=server.path.strip("/")
+        )
+        await connection.close()

@@ -27,7 +27,7 @@ async def test_everything_is_declared_and_declaring_it_again_changes_nothing(amq
             *(names.publish, names.messages, names.registry, names.deliveries, names.accepted, names.dead),
         ):
             await channel.get_exchange(exchange, ensure=True)
-        for queue in (names.publish_queue, names.messages_queue, names.deliveries_queue, names.dead):
+        for queue in (names.publish_queue, names.messages_queue, names.dead):
             declared = await channel.declare_queue(queue, passive=True)
             assert declared.declaration_result.message_count == 0
 

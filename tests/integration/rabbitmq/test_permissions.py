@@ -35,12 +35,12 @@ WRITES = {
 CONSUMES = {
     "hookledger-ingress": {"publish_queue", "dead"},
     "hookledger-dispatcher": {"messages_queue", "dead"},
-    "hookledger-registry": {"deliveries_queue", "dead"},
+    "hookledger-registry": {"dead"},
     "hookledger-operator": {"dead"},
     "hookledger-producer": set[str](),
 }
 EXCHANGES = ("publish", "redrive", "messages", "registry", "deliveries", "accepted", "dead")
-QUEUES = ("publish_queue", "messages_queue", "deliveries_queue", "dead")
+QUEUES = ("publish_queue", "messages_queue", "dead")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ def own_consumers(service: Service, names: Names) -> tuple[Consumer, ...]:
     return {
         "ingress": (Consumer(handle=handle, queue=names.publish_queue), announcements),
         "dispatcher": (Consumer(handle=handle, queue=names.messages_queue), announcements),
-        "registry": (Consumer(handle=handle, queue=names.deliveries_queue),),
+        "registry": (),
     }[service]
 
 

@@ -47,6 +47,7 @@ async def accept(
     *,
     event_type: str = "order.completed",
     channels: Sequence[str] = (),
+    tags: Sequence[str] = (),
     event_id: str | None = None,
     content_type: str = "application/json",
 ) -> UUID:
@@ -57,8 +58,8 @@ async def accept(
     await sql.execute(
         """
         INSERT INTO hookledger.message (id, org, app, event_type, channels, event_id, origin, content_type, body_hash,
-            body_bytes, registry_version, publish, accepted_at)
-        VALUES ($1, $2, $3, $4, $5, $6, 'api', $7, '', $8, 1, false, $9)
+            body_bytes, registry_version, publish, accepted_at, tags)
+        VALUES ($1, $2, $3, $4, $5, $6, 'api', $7, '', $8, 1, false, $9, $10)
         """,
         message,
         place.org,
@@ -69,6 +70,7 @@ async def accept(
         content_type,
         len(body),
         at,
+        list(tags),
     )
     await sql.execute("INSERT INTO hookledger.message_body (message, salt, body) VALUES ($1, '', $2)", message, body)
     fact = MessageAccepted(

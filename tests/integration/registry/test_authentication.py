@@ -53,6 +53,7 @@ async def furnished(owner: Client) -> dict[str, str]:
         "msg": ids.encode(Prefix.MESSAGE, new_id()),
         "attempt": ids.encode(Prefix.ATTEMPT, new_id()),
         "delivery": ids.encode(Prefix.DELIVERY, new_id()),
+        "rejected": ids.encode(Prefix.REJECTED, new_id()),
     }
 
 

@@ -86,7 +86,7 @@ async def test_an_erased_body_says_so(svix: SvixAsync, scene: Scene, sql: "async
 async def test_messages_are_listed_newest_first_and_filtered(
     svix: SvixAsync, api: Client, scene: Scene, sql: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
-    paid = await accept(sql, scene.place, event_type="order.paid", channels=["eu"])
+    paid = await accept(sql, scene.place, event_type="order.paid", channels=["eu"], tags=["vip", "a"])
     sent = await accept(sql, scene.place, event_type="order.sent", channels=["us", "eu"])
     done = await accept(sql, scene.place, event_type="order.done")
 
@@ -97,6 +97,8 @@ async def test_messages_are_listed_newest_first_and_filtered(
     assert await listed() == [text(done), text(sent), text(paid)]
     assert await listed(event_types=["order.paid", "order.done"]) == [text(done), text(paid)]
     assert await listed(channel="eu") == [text(sent), text(paid)]
+    assert (await listed(tag="vip"), await listed(tag="VIP")) == ([text(paid)], [])
+    assert (await svix.message.get(scene.app, text(paid))).tags == ["a", "vip"]
     middle = (await svix.message.get(scene.app, text(sent))).timestamp
     assert await listed(before=middle) == [text(paid)]
     assert await listed(after=middle) == [text(done)]
@@ -171,7 +173,7 @@ async def test_attempts_are_filtered_and_paged(
     svix: SvixAsync, scene: Scene, sql: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     other = (await svix.endpoint.create(scene.app, EndpointIn(url="http://localhost"))).id
-    message = await accept(sql, scene.place, event_type="a", channels=["eu"])
+    message = await accept(sql, scene.place, event_type="a", channels=["eu"], tags=["vip"])
     second = await accept(sql, scene.place, event_type="b")
     await deliver(sql, scene.place, message, scene.receiver, [500, Failure.DNS, 204])
     await deliver(sql, scene.place, second, scene.receiver, [404])
@@ -188,7 +190,7 @@ async def test_attempts_are_filtered_and_paged(
     assert await by_endpoint(status_code_class=400) == [404]
     assert await by_endpoint(status_code_class=0) == [0]
     assert await by_endpoint(event_types=["b"]) == [404]
-    assert await by_endpoint(channel="eu") == [204, 0, 500]
+    assert await by_endpoint(channel="eu") == await by_endpoint(tag="vip") == [204, 0, 500]
     listed = (await svix.message_attempt.list_by_endpoint(scene.app, scene.endpoint)).data
     assert await by_endpoint(before=listed[1].timestamp) == [0, 500]
     assert await by_endpoint(limit=1, iterator=listed[1].id) == [0]
@@ -202,6 +204,7 @@ async def test_attempts_are_filtered_and_paged(
     assert await by_message() == ["sending", "success", "fail", "fail"]
     assert await by_message(endpoint_id="receiver") == ["success", "fail", "fail"]
     assert await by_message(status=MessageStatus.SENDING) == ["sending"]
+    assert (len(await by_message(tag="vip")), await by_message(tag="other")) == (4, [])
     assert await by_message(limit=2) == ["sending", "success"]
     with pytest.raises(HttpError) as missing:
         await by_message(endpoint_id="nobody")
@@ -223,7 +226,7 @@ async def test_a_message_lists_its_destinations_and_an_endpoint_its_messages(
         ([500, 500, 500], "fail"),
         ([410], "fail"),
     ]
-    messages = [await accept(sql, scene.place, channels=[f"c{number}"]) for number in range(len(fates))]
+    messages = [await accept(sql, scene.place, tags=[f"t{number}"]) for number in range(len(fates))]
     for message, (steps, _) in zip(messages, fates, strict=True):
         await deliver(sql, scene.place, message, scene.receiver, steps)
 
@@ -237,6 +240,9 @@ async def test_a_message_lists_its_destinations_and_an_endpoint_its_messages(
             scene.app, scene.endpoint, MessageAttemptListAttemptedMessagesOptions(status=status)
         )
         assert {item.status for item in found.data} == {status}
+    tagged = MessageAttemptListAttemptedMessagesOptions(tag="t4")
+    found = await svix.message_attempt.list_attempted_messages(scene.app, scene.endpoint, tagged)
+    assert [item.id for item in found.data] == [text(messages[4])]
     seen: list[str] = []
     options = MessageAttemptListAttemptedMessagesOptions(limit=2)
     while True:
@@ -291,19 +297,56 @@ async def test_deliveries_are_listed_filtered_and_looked_into(
     assert (facts[2]["data"]["status"], facts[2]["data"]["baseDelay"]) == (500, "PT1S")
 
 
-async def test_rejected_requests_are_listed_with_their_reason(
+async def test_rejected_requests_are_listed_with_their_reason_and_shown_with_their_bytes(
     api: Client, scene: Scene, sql: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:
     source = (await api.create_source(scene.app, "github", "secret")).id
-    await sql.execute(
-        """
-        INSERT INTO hookledger.rejected (id, org, app, source, origin, status, reason, headers, body, size, at)
-        VALUES (gen_random_uuid(), $1, $2, $3, 'source', 401, 'signature', '{"x": "1"}', '{"a":1}', 7, now())
-        """,
-        scene.place.org,
-        scene.place.app,
-        ids.decode(Prefix.SOURCE, source),
-    )
+    rejected = await reject(sql, scene, source)
     (found,) = (await api.get(f"/app/{scene.app}/rejected"))["data"]
     assert (found["sourceId"], found["status"], found["reason"]) == (source, 401, "signature")
     assert (found["payload"], found["headers"], found["size"]) == ({"a": 1}, {"x": "1"}, 7)
+    assert (found["messageId"], found["admittedAt"]) == (None, None)
+    shown = await api.get(f"/app/{scene.app}/rejected/{rejected}")
+    assert base64.b64decode(shown.pop("bodyBase64")) == b'{"a":1}'
+    assert shown == found
+    another = (await api.create_source(scene.app, "github", "secret")).id
+    assert len((await api.get(f"/app/{scene.app}/rejected", source=source))["data"]) == 1
+    assert (await api.get(f"/app/{scene.app}/rejected", source=another))["data"] == []
+    assert (await api.request("GET", f"/api/v1/app/{scene.app}/rejected?source=x")).status == 422
+
+
+async def test_what_was_done_with_a_rejected_request_is_in_the_trail(
+    api: Client, scene: Scene, sql: "asyncpg.Connection[asyncpg.Record]"
+) -> None:
+    rejected = await reject(sql, scene, (await api.create_source(scene.app, "github", "secret")).id)
+    key = (await api.get("/key"))["data"][0]["id"]
+    for kind in ("RejectedReverified", "RejectedAdmitted"):
+        await sql.execute(
+            "SELECT hookledger.record_rejected_act($1, $2, $3, $4, $5, $6)",
+            ids.decode(Prefix.REJECTED, rejected),
+            scene.place.org,
+            scene.place.app,
+            kind,
+            f"key:{ids.decode(Prefix.API_KEY, key)}",
+            b'{"document":{"repeated":false}}',
+        )
+    acts = (await api.get("/audit", object=rejected))["data"]
+    assert [(act["kind"], act["version"]) for act in acts] == [("RejectedAdmitted", 2), ("RejectedReverified", 1)]
+    assert {(act["objectId"], act["appId"], act["actor"]["id"]) for act in acts} == {(rejected, scene.app, key)}
+
+
+async def reject(sql: "asyncpg.Connection[asyncpg.Record]", scene: Scene, source: str) -> str:
+    """A rejected request to that source; its id."""
+    return ids.encode(
+        Prefix.REJECTED,
+        await sql.fetchval(
+            """
+            INSERT INTO hookledger.rejected (id, org, app, source, origin, status, reason, headers, body, size, at)
+            VALUES (gen_random_uuid(), $1, $2, $3, 'source', 401, 'signature', '{"x": "1"}', '{"a":1}', 7, now())
+            RETURNING id
+            """,
+            scene.place.org,
+            scene.place.app,
+            ids.decode(Prefix.SOURCE, source),
+        ),
+    )

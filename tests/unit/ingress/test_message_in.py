@@ -14,24 +14,25 @@ AT = datetime(2026, 8, 21, 10, tzinfo=UTC)
 
 @pytest.mark.parametrize("payload", [b"{}", b'{ "a" : 1.0 }', b'{"payload":{}}', '{"é":"\\u00e9"}'.encode()])
 def test_the_payload_is_a_slice_of_the_request(payload: bytes) -> None:
-    message = parse(b'{"payload":  ' + payload + b' ,"eventType":"a.b"}')
+    message = parse(b'{"payload":  ' + payload + b' ,"eventType":"a.b"}', AT)
     assert (message.event_type, message.body, message.content_type) == ("a.b", payload, "application/json")
 
 
 def test_what_may_be_absent_may_be_null() -> None:
     message = parse(
         b'{"eventType":"a","payload":{},"eventId":null,"channels":null,"tags":null,"payloadRetentionPeriod":null,'
-        b'"transformationsParams":null,"application":null}'
+        b'"transformationsParams":null,"application":null}',
+        AT,
     )
-    assert (message.event_id, message.channels, message.tags, message.application) == (None, (), None, None)
+    assert (message.event_id, message.channels, message.tags, message.application) == (None, (), (), None)
 
 
 def test_the_application_is_kept_as_it_came() -> None:
-    assert parse(b'{"eventType":"a","payload":{},"application": {"name" :1}}').application == b'{"name" :1}'
+    assert parse(b'{"eventType":"a","payload":{},"application": {"name" :1}}', AT).application == b'{"name" :1}'
 
 
 def test_the_answer_shows_the_payload_as_it_came() -> None:
-    message = parse(b'{"eventType":"a","payload":{"b" : 1.0}}')
+    message = parse(b'{"eventType":"a","payload":{"b" : 1.0}}', AT)
     answer = message.answer(UUID(int=7), AT, with_content=True)
     assert b'"payload":{"b" : 1.0}' in answer
     assert orjson.loads(answer)["timestamp"] == "2026-08-21T10:00:00Z"
@@ -52,7 +53,7 @@ def test_the_answer_shows_the_payload_as_it_came() -> None:
 )
 def test_a_refusal_says_where(body: bytes, place: list[str]) -> None:
     with pytest.raises(ApiError) as caught:
-        parse(body)
+        parse(body, AT)
     assert caught.value.status == 422
     assert isinstance(caught.value.detail, list)
     assert caught.value.detail[0]["loc"][: len(place)] == place

@@ -11,6 +11,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from libs.common.contracts import front_door
 from services.ingress.inbound import Inbound
 from services.ingress.messages import Messages
+from services.ingress.second_looks import SecondLooks
 from services.registry.document_examples import EXAMPLES, PATH_PARAMETERS, TAGS
 from services.registry.routes import ROUTES, add_routes
 from tests.support.documented import document
@@ -44,8 +45,9 @@ def test_each_route_of_the_registry_is_in_the_document_and_the_other_way_round()
 def test_each_route_that_ingress_answers_itself_is_in_the_document_and_the_other_way_round() -> None:
     app = web.Application()
     nothing = cast("Any", None)
-    Messages(nothing, nothing, nothing, nothing, body_seconds=1).add_routes(app)
-    Inbound(nothing, nothing, nothing, body_seconds=1).add_routes(app)
+    Messages(nothing, nothing, nothing, nothing, nothing, body_seconds=1).add_routes(app)
+    Inbound(nothing, nothing, nothing, nothing, body_seconds=1).add_routes(app)
+    SecondLooks(nothing, nothing, nothing, body_seconds=1).add_routes(app)
     by_wildcard = {("GET", front_door.CHALLENGE.full_path)}
     assert routed(app) | by_wildcard == {(operation.method, operation.full_path) for operation in front_door.OPERATIONS}
 
@@ -68,7 +70,9 @@ def test_each_operation_tag_and_parameter_is_described() -> None:
 
 
 def test_each_body_has_an_example() -> None:
-    bodies = {route.operation.body for route in ROUTES} | {front_door.CREATE_MESSAGE.body}
+    bodies = {route.operation.body for route in ROUTES} | {
+        operation.body for operation in front_door.OPERATIONS if not operation.root
+    }
     assert bodies - {None} == set(EXAMPLES)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from libs.common.runtime.batcher import Batcher, StoppedError
+from libs.common.runtime.batcher import Batcher, OverdueError, StoppedError
 
 
 class PoisonError(Exception):
@@ -238,3 +238,16 @@ async def test_a_cancelled_batcher_leaves_no_caller_waiting() -> None:
             await result
     with pytest.raises(StoppedError):
         await batcher.submit("too late")
+
+
+async def test_what_waits_too_long_for_its_batch_is_turned_away_unwritten() -> None:
+    ledger = Ledger()
+    batcher = Batcher(ledger.write, is_content_fault=is_poison, max_items=10, patience=0.05)
+    async with running(batcher):
+        begun = batcher.put("begun")
+        await ledger.begun.acquire()
+        with pytest.raises(OverdueError):
+            await batcher.submit("late")
+        ledger.open.set()
+        assert await begun == "BEGUN"
+    assert ledger.batches == [["begun"]]

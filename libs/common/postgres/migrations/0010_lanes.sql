@@ -48,3 +48,27 @@ GRANT SELECT, DELETE ON hookledger.skip_request TO hookledger_dispatcher;
 
 -- Lanes of ordering keys go when they are empty: there are as many as there are keys.
 GRANT DELETE ON hookledger.lane TO hookledger_dispatcher;
+
+-- What is held is still to be sent: its body stays.
+CREATE OR REPLACE FUNCTION hookledger.erase_expired_bodies(most integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+DECLARE
+    found integer;
+BEGIN
+    WITH due AS (
+        SELECT e.message FROM hookledger.body_expiry e
+        WHERE e.erase_at <= clock_timestamp()
+          AND NOT EXISTS (SELECT FROM hookledger.outbox o WHERE o.message = e.message)
+          AND NOT EXISTS (
+              SELECT FROM projection_1.delivery_state d
+              WHERE d.message = e.message AND (d.status IN ('waiting', 'sending', 'held') OR d.resend_at IS NOT NULL))
+        ORDER BY e.erase_at LIMIT most FOR UPDATE OF e SKIP LOCKED
+    ), erased AS (
+        DELETE FROM hookledger.message_body b USING due WHERE b.message = due.message
+    ), forgotten AS (
+        DELETE FROM hookledger.body_expiry e USING due WHERE e.message = due.message RETURNING 1
+    )
+    SELECT count(*) INTO found FROM forgotten;
+    RETURN found;
+END
+$$;

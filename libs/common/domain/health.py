@@ -1,0 +1,178 @@
+"""How an endpoint fares: the fold of its attempts in the ledger's order, and what follows from it for the endpoint.
+
+A run is the failures in a row that one configuration met with. What an earlier configuration met with says nothing of
+the present one: a failure under a newer configuration begins a run of its own, one under an older adds to none.
+Attempts whose outcome nobody knows, and those that sent nothing, say nothing of the endpoint.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from functools import reduce
+from itertools import accumulate
+from typing import Final, TypeAlias, assert_never
+
+BOUNDS_US: Final = tuple(round(1000 * 2 ** (step / 4)) for step in range(63))
+"""Upper bounds of the buckets but the last, in microseconds: a quarter of an octave each, from 1 ms to 46 s."""
+
+BUCKETS: Final = len(BOUNDS_US) + 1
+Counts: TypeAlias = tuple[int, ...]
+NONE: Final[Counts] = (0,) * BUCKETS
+_MICROSECOND: Final = timedelta(microseconds=1)
+_DAY: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Succeeded:
+    """An attempt got its 2xx."""
+
+    at: datetime
+    latency: timedelta | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """An attempt ended otherwise; `latency` is None where there was no answer. `gone` says that the answer was 410."""
+
+    at: datetime
+    latency: timedelta | None
+    config_version: int
+    gone: bool
+
+
+Ended: TypeAlias = Succeeded | Failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """A row of the projection.
+
+    `latencies` count the answers of `latency_day` (UTC), `latencies_before` those of the day before.
+    """
+
+    config_version: int = 0
+    failures: int = 0
+    failing_since: datetime | None = None
+    gone_at: datetime | None = None
+    last_success_at: datetime | None = None
+    last_failure_at: datetime | None = None
+    latency_day: date | None = None
+    latencies: Counts = NONE
+    latencies_before: Counts = NONE
+
+
+class Verdict(StrEnum):
+    """What becomes of an endpoint because of its health."""
+
+    GONE = "gone"
+    FAILED = "failed"
+    FAILING = "failing"
+    RECOVERED = "recovered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long a run lasts before its endpoint is called failing, and before it is disabled. None: never."""
+
+    failing_after: timedelta | None = timedelta(hours=1)
+    disabled_after: timedelta | None = timedelta(hours=120)
+
+
+def evolve(health: Health, attempt: Ended) -> Health:
+    """The health after one more attempt."""
+    seen = _timed(health, attempt)
+    match attempt:
+        case Succeeded(at=at):
+            last = _later(health.last_success_at, at)
+            return replace(seen, failures=0, failing_since=None, gone_at=None, last_success_at=last)
+        case Failed(at=at, config_version=version, gone=gone):
+            failed = replace(seen, last_failure_at=_later(health.last_failure_at, at))
+            if version < health.config_version:
+                return failed
+            run = failed if version == health.config_version else replace(failed, failures=0, gone_at=None)
+            return replace(
+                run,
+                config_version=version,
+                failures=run.failures + 1,
+                failing_since=run.failing_since if run.failures else at,
+                gone_at=run.gone_at or (at if gone else None),
+            )
+        case _:
+            assert_never(attempt)
+
+
+def fold(attempts: Iterable[Ended]) -> Health:
+    """The health after all of an endpoint's attempts, in the ledger's order."""
+    return reduce(evolve, attempts, Health())
+
+
+def of_configuration(health: Health, config_version: int) -> Health:
+    """The health as far as it concerns a configuration: without the run that an earlier one met with."""
+    if health.config_version >= config_version:
+        return health
+    return replace(health, failures=0, failing_since=None, gone_at=None)
+
+
+def judge(health: Health, *, config_version: int, failing: bool, limits: Limits) -> Verdict | None:
+    """What is to become of an enabled endpoint, or None if it goes on as it is.
+
+    The run is as long as the ledger shows: from its first failure to its last, whatever time it is now.
+
+    Args:
+        health: of the endpoint.
+        config_version: of the endpoint as it is now.
+        failing: whether it is called failing already.
+        limits: of the installation.
+    """
+    now = of_configuration(health, config_version)
+    if now.failing_since is None or now.last_failure_at is None:
+        return Verdict.RECOVERED if failing and health.failures == 0 else None
+    if now.gone_at is not None:
+        return Verdict.GONE
+    length = now.last_failure_at - now.failing_since
+    if limits.disabled_after is not None and length >= limits.disabled_after:
+        return Verdict.FAILED
+    if limits.failing_after is not None and length >= limits.failing_after and not failing:
+        return Verdict.FAILING
+    return None
+
+
+def quantile(counts: Sequence[int], part: float) -> timedelta | None:
+    """The time within which `part` (0 to 1) of what is counted came: the upper bound of its bucket, or None."""
+    total = sum(counts)
+    if not total:
+        return None
+    bucket = next(index for index, seen in enumerate(accumulate(counts)) if seen >= part * total and seen)
+    return timedelta(microseconds=BOUNDS_US[min(bucket, len(BOUNDS_US) - 1)])
+
+
+def merged(first: Counts, second: Counts) -> Counts:
+    """What both count."""
+    return tuple(one + other for one, other in zip(first, second, strict=True))
+
+
+def _timed(health: Health, attempt: Ended) -> Health:
+    """Count the time of an answer in its day; what is older than the day before is counted no more."""
+    if attempt.latency is None:
+        return health
+    day, last = attempt.at.date(), health.latency_day
+    if last is None or day > last:
+        before = health.latencies if last == day - _DAY else NONE
+        counts = _counted(NONE, attempt.latency)
+        return replace(health, latency_day=day, latencies=counts, latencies_before=before)
+    if day == last:
+        return replace(health, latencies=_counted(health.latencies, attempt.latency))
+    if day == last - _DAY:
+        return replace(health, latencies_before=_counted(health.latencies_before, attempt.latency))
+    return health
+
+
+def _counted(counts: Counts, latency: timedelta) -> Counts:
+    bucket = bisect_left(BOUNDS_US, latency // _MICROSECOND)
+    return (*counts[:bucket], counts[bucket] + 1, *counts[bucket + 1 :])
+
+
+def _later(known: datetime | None, at: datetime) -> datetime:
+    return at if known is None else max(known, at)

@@ -1,0 +1,62 @@
+"""Keeping the projections that follow the ledger: off the attempt path, without the broker, by one dispatcher each."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from libs.common.postgres import health, statistics
+from libs.common.postgres.checkpoint import Checkpoint
+from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, Connection, Pool
+from libs.common.runtime.logs import logger
+from libs.common.runtime.waiting import set_within
+from services.dispatcher.metrics import COUNTED
+
+_LOG: Final = logger("projecting")
+POLL_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projection:
+    """Takes in the ledger's facts, batch by batch.
+
+    Attributes:
+        follower: the name of its checkpoint.
+        batch: facts that it takes in at a time.
+        count: takes in the next facts; how many there were.
+    """
+
+    follower: str
+    batch: int
+    count: Callable[[Connection, Checkpoint], Awaitable[int]]
+
+
+STATISTICS: Final = Projection(follower=statistics.FOLLOWER, batch=statistics.BATCH, count=statistics.count)
+HEALTH: Final = Projection(follower=health.FOLLOWER, batch=health.BATCH, count=health.count)
+PROJECTIONS: Final = (STATISTICS, HEALTH)
+
+
+async def run(pool: Pool, process: UUID, projection: Projection, stopping: asyncio.Event) -> None:
+    """Take in facts until told to stop, then let another go on."""
+    checkpoint = Checkpoint(projection.follower, process)
+    while not stopping.is_set():
+        try:
+            while await _count(pool, checkpoint, projection) == projection.batch and not stopping.is_set():
+                pass
+        except (*CONNECTION_ERRORS, *RETRYABLE_ERRORS, asyncpg.PostgresError) as error:
+            _LOG.warning("projecting.interrupted", of=projection.follower, reason=str(error) or type(error).__name__)
+        await set_within(stopping, POLL_SECONDS)
+    try:
+        await checkpoint.leave(pool)
+    except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
+        _LOG.info("projecting.not_left", of=projection.follower, reason=str(error) or type(error).__name__)
+
+
+async def _count(pool: Pool, checkpoint: Checkpoint, projection: Projection) -> int:
+    async with pool.acquire() as connection:
+        facts = await projection.count(connection, checkpoint)
+    COUNTED.labels(projection.follower).inc(facts)
+    return facts

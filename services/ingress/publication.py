@@ -1,0 +1,70 @@
+"""One caller's publishing to one application: whether it may, and what is to be accepted."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from libs.common.contracts.registry import RegistryObject
+from libs.common.domain.facts import Origin
+from libs.common.runtime.http import ApiError
+from services.ingress.candidate import Candidate, Claim, KeyKind, claim
+from services.ingress.directory import Directory
+from services.ingress.message_in import MessageIn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """An application, and the hash of the key that publishes to it."""
+
+    directory: Directory
+    key_hash: str
+    app: RegistryObject
+
+    def authorise(self) -> ApiError | None:
+        """What forbids it by the registry as it is known now."""
+        try:
+            key = self.directory.known_key(self.key_hash)
+        except ApiError as error:
+            return error
+        return None if self.directory.owns(key.org, self.app.id) else no_application()
+
+    def candidate(self, message: MessageIn, *claims: Claim) -> Candidate:
+        """What is to be accepted, under these claims and that of its event id."""
+        if message.event_id is not None:
+            claims = (*claims, claim(self.app.id, KeyKind.EVENT_ID, (message.event_id.encode(),), message.body))
+        return Candidate(
+            org=self.app.org,
+            app=self.app.id,
+            event_type=message.event_type,
+            body=message.body,
+            origin=Origin.API,
+            registry_version=self.directory.snapshot.version,
+            authorise=self.authorise,
+            content_type=message.content_type,
+            channels=message.channels,
+            tags=message.tags,
+            event_id=message.event_id,
+            ordering_key=message.ordering_key,
+            deliver_at=message.deliver_at,
+            keep_body=message.keep_body,
+            publish=self.directory.publishes_accepted(self.app.id),
+            claims=claims,
+        )
+
+    def key(self) -> RegistryObject:
+        """The key.
+
+        Raises:
+            ApiError: 401 or 403.
+        """
+        return self.directory.known_key(self.key_hash)
+
+
+def repetition(key: UUID, path: str, given: str, app: UUID, request: bytes, *place: bytes) -> Claim:
+    """The claim of an `Idempotency-Key`: of that API key and path, and of a place in the request's batch."""
+    parts = key.bytes, path.rstrip("/").encode(), given.encode("utf-8", "surrogateescape"), *place
+    return claim(app, KeyKind.IDEMPOTENCY_KEY, parts, request)
+
+
+def no_application() -> ApiError:
+    """There is none, or it is another organisation's."""
+    return ApiError(404, "there is no such application")
