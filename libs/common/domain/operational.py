@@ -20,9 +20,11 @@ from libs.common.domain.facts import (
     DeliveryExpired,
     DeliveryFact,
     DeliveryGone,
+    DeliveryHeld,
     DeliveryRefused,
     DeliveryReopened,
     DeliveryScheduled,
+    DeliverySkipped,
     ResendDelayed,
     ResendDropped,
     ResendRequested,
@@ -71,6 +73,7 @@ DELIVERY_FACTS: Final[Mapping[str, int]] = {
     "DeliveryExhausted": 4,
     "DeliveryRefused": 4,
     "DeliveryGone": 4,
+    "DeliveryHeld": 4,
     "DeliveryExpired": 5,
 }
 """The kinds of fact that may be news, each with the least version in its stream at which it may."""
@@ -128,6 +131,7 @@ class _Course:
         last: the last attempt that came to an outcome, or to an end that nobody knows.
         failures: of this run's schedule.
         failing: told in this run.
+        held: it is over but for its place, which was told as exhausted.
         troubled: failing or exhausted was told, and no recovery since.
     """
 
@@ -135,6 +139,7 @@ class _Course:
     last: LastAttempt | None = None
     failures: int = 0
     failing: bool = False
+    held: bool = False
     troubled: bool = False
 
 
@@ -144,8 +149,10 @@ def _news(before: _Course, fact: DeliveryFact) -> News | None:
             return News.RECOVERED if before.troubled else None
         case RetryScheduled():
             return News.FAILING if before.failures >= FAILING_AFTER and not before.failing else None
-        case DeliveryExhausted() | DeliveryRefused() | DeliveryGone() | DeliveryExpired():
+        case DeliveryHeld() | DeliveryRefused() | DeliveryGone():
             return News.EXHAUSTED
+        case DeliveryExhausted() | DeliveryExpired():
+            return None if before.held else News.EXHAUSTED
         case _:
             return None
 
@@ -164,14 +171,17 @@ def _evolve(course: _Course, fact: DeliveryFact) -> _Course:
         case RetryScheduled():
             failing = course.failures >= FAILING_AFTER
             return replace(course, failing=failing, troubled=course.troubled or failing)
+        case DeliveryHeld():
+            return replace(course, troubled=True, held=True)
         case DeliveryExhausted() | DeliveryRefused() | DeliveryGone() | DeliveryExpired():
             return replace(course, troubled=course.last is not None)
         case DeliveryReopened():
-            return replace(course, failures=0, failing=False)
+            return replace(course, failures=0, failing=False, held=False)
         case (
             DeliveryScheduled()
             | AttemptAbandoned()
             | DeliveryCancelled()
+            | DeliverySkipped()
             | ResendRequested()
             | ResendDelayed()
             | ResendDropped()

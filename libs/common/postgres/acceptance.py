@@ -57,8 +57,8 @@ async def insert(
     await connection.execute(
         f"""
         WITH {_ROWS}
-        INSERT INTO hookledger.outbox (message, accepted_at)
-        SELECT u.id, $19 FROM unnest($1::uuid[]) AS u (id)
+        INSERT INTO hookledger.outbox (message, app, accepted_at)
+        SELECT u.id, u.app, $19 FROM unnest($1::uuid[], $3::uuid[]) AS u (id, app)
         """,  # noqa: S608  a constant
         *_columns(messages, epoch, violations),
     )

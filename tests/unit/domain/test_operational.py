@@ -12,6 +12,7 @@ from libs.common.domain.commands import (
     Command,
     DeclareUnknown,
     Expire,
+    LetGo,
     RecordAnswer,
     Reopen,
     RequestResend,
@@ -139,6 +140,13 @@ def test_what_expires_is_exhausted_if_it_was_ever_tried() -> None:
     assert news(Expire(at=NOON)) == []
 
 
+def test_what_is_held_is_told_as_exhausted_and_not_again_when_it_is_let_go() -> None:
+    holding = RetryPolicy(schedule=(), holds=True)
+    assert news(DOWN, LetGo(at=NOON), policy=holding) == ["message.attempt.exhausted"]
+    assert news(404, REPLAY, 404, policy=holding) == ["message.attempt.exhausted"] * 2
+    assert news(404, REPLAY, OK, policy=holding) == ["message.attempt.exhausted", "message.attempt.recovered"]
+
+
 def test_each_is_told_at_its_fact_with_the_attempt_that_came_last() -> None:
     failing, recovered = tell(*[DOWN] * 3, Failure.TIMEOUT, OK)
     assert (failing.version, failing.last.id, failing.last.status) == (13, UUID(int=104), None)
@@ -160,7 +168,7 @@ def tell(*steps: object, policy: RetryPolicy = FULL) -> list[Told]:
     tries = 100
     for step in steps:
         commands: Iterable[Command]
-        if isinstance(step, Cancel | Expire | RequestResend | Reopen):
+        if isinstance(step, Cancel | Expire | LetGo | RequestResend | Reopen):
             commands = [step]
         else:
             tries += 1
@@ -176,7 +184,7 @@ def _started(attempt: UUID) -> StartAttempt:
 
 def _ended(attempt: UUID, step: object, policy: RetryPolicy) -> Command:
     if step is unknown:
-        return DeclareUnknown(at=NOON, attempt=attempt)
+        return DeclareUnknown(at=NOON, attempt=attempt, holds=policy.holds)
     if step is abandoned:
         return AbandonAttempt(at=NOON, attempt=attempt)
     answer = Answer(failure=step) if isinstance(step, Failure) else Answer(status=step)  # type: ignore[arg-type]
