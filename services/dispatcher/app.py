@@ -29,13 +29,14 @@ from libs.common.runtime.http import add_health, middlewares
 from libs.common.runtime.listening import listening
 from libs.common.runtime.logs import logger
 from libs.common.runtime.service import StartError
-from libs.common.runtime.settings import parse_master_keys, parse_networks
+from libs.common.runtime.settings import parse_master_keys, parse_networks, parse_way_out
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import backlog, metrics, projecting, reclaim, transitions
 from services.dispatcher.attempts import Attempts
 from services.dispatcher.cancelling import Cancelling
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
+from services.dispatcher.connections import trusted
 from services.dispatcher.fanout import FanOuts
 from services.dispatcher.follower import Follower
 from services.dispatcher.jobs import Jobs
@@ -43,6 +44,7 @@ from services.dispatcher.lease import Lease
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.sender import Sender
 from services.dispatcher.settings import DispatcherSettings
+from services.dispatcher.skips import Skips
 
 _LOG: Final = logger("dispatcher")
 POOL_SIZE: Final = 8
@@ -61,6 +63,11 @@ async def serve(settings: DispatcherSettings, stopping: asyncio.Event) -> None:
     """
     policy = AddressPolicy(development=settings.dev, allowed_networks=parse_networks(settings.allow_networks))
     master_keys = parse_master_keys(settings.master_key)
+    egress = parse_way_out(settings.egress_proxy, settings.egress_proxy_except)
+    try:
+        trust = trusted(settings.ca_file)
+    except OSError as error:
+        raise StartError(f"HOOKLEDGER_CA_FILE: {settings.ca_file}: {error.strerror or error}") from None
     if settings.dev:
         _LOG.warning("development", means="http, private addresses, plain host names and any port are allowed")
     try:
@@ -73,7 +80,7 @@ async def serve(settings: DispatcherSettings, stopping: asyncio.Event) -> None:
     except DatabaseUnavailableError as error:
         raise StartError(str(error)) from error
     try:
-        async with Sender(policy) as sender:
+        async with Sender(policy, egress=egress, trust=trust) as sender:
             snapshot = RegistrySnapshot(pool, master_keys)
             await Dispatcher(settings, pool, snapshot, sender, policy).run(stopping)
     finally:
@@ -124,17 +131,18 @@ class Dispatcher:
             group.create_task(self._broker.run())
             lasting = [
                 group.create_task(self._lease.run(self._ended)),
-                group.create_task(reclaim.run(self._pool, epoch, self._ended)),
+                group.create_task(reclaim.run(self._pool, epoch, self._snapshot.holds, self._ended)),
                 group.create_task(self._follower.run(self._ended)),
                 *(
                     group.create_task(projecting.run(self._pool, self._lease.process, projection, self._ended))
-                    for projection in projecting.PROJECTIONS
+                    for projection in (*projecting.PROJECTIONS, *projecting.OPERATIONAL)
                 ),
                 group.create_task(backlog.run(self._pool, self._ended)),
             ]
             working = [
                 group.create_task(self._fan_outs.sweep()),
                 group.create_task(self._claims.run(stopping)),
+                group.create_task(self._skips.run(stopping)),
                 group.create_task(self._cancelling.run(stopping)),
                 group.create_task(self._jobs.run(stopping)),
                 group.create_task(self._keep_current(stopping)),
@@ -149,7 +157,7 @@ class Dispatcher:
         settings, pool = self._settings, self._pool
         self._capacity = Capacity(settings.max_concurrency)
         metrics.IN_FLIGHT.set_function(lambda: self._capacity.in_flight)
-        self._lease = Lease(pool, self._drop_attempts)
+        self._lease = Lease(pool, self._drop_attempts, self._capacity.shared_anew)
         self._recorder = Recorder(pool, epoch, self._lease, self._note)
         self._attempts = Attempts(self._sender, self._recorder, self._lease, self._capacity, self._policy)
         self._claims = Claims(
@@ -160,6 +168,7 @@ class Dispatcher:
             capacity=self._capacity,
             attempts=self._attempts,
         )
+        self._skips = Skips(pool, epoch, self._lease, self._note)
         self._cancelling = Cancelling(pool=pool, epoch=epoch, lease=self._lease, snapshot=self._snapshot)
         self._jobs = Jobs(pool=pool, epoch=epoch, lease=self._lease, snapshot=self._snapshot, requested=self._note)
         self._fan_outs = FanOuts(
@@ -200,7 +209,7 @@ class Dispatcher:
         await batchers[1]
         try:
             async with transaction(self._pool) as connection:
-                left = await reclaim.take_over(connection, epoch, self._lease.process)
+                left = await reclaim.take_over(connection, epoch, self._lease.process, self._snapshot.holds)
             transitions.count_ended(left)
             if left:
                 _LOG.warning("dispatcher.unknown_at_stop", deliveries=len(left))

@@ -98,7 +98,7 @@ class Attempts:
         except Exception:  # noqa: BLE001  a task's boundary: the attempt stays without an end and is declared unknown
             _LOG.exception("attempt.failed_here")
         finally:
-            self._capacity.give_back(flight.endpoint.id, direct=not flight.counted)
+            self._capacity.give_back(flight.endpoint.id)
 
     async def _end_of(self, flight: Flight) -> Ending:
         """Send, unless this process has lost its lease."""

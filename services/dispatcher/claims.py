@@ -9,8 +9,8 @@ from uuid import UUID
 
 import asyncpg
 
-from libs.common.domain.commands import Command, Expire
-from libs.common.domain.delivery import LONGEST_LIFE, Delivery, NotWaitingError, decide
+from libs.common.domain.commands import Command, Expire, LetGo
+from libs.common.domain.delivery import Delivery, NotWaitingError, Status, decide
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.facts import AttemptStarted, CancelReason, DropReason
 from libs.common.domain.message import Message
@@ -20,7 +20,7 @@ from libs.common.runtime import clock
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
-from services.dispatcher import lanes, messages, projection, transitions
+from services.dispatcher import lanes, messages, projection, transitions, turns
 from services.dispatcher.attempts import Attempts
 from services.dispatcher.cancelling import ended, given_up
 from services.dispatcher.capacity import Capacity
@@ -28,7 +28,8 @@ from services.dispatcher.fanout import attempt_command
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
 from services.dispatcher.metrics import CLAIMED, LATENESS_SECONDS
-from services.dispatcher.transitions import Transition
+from services.dispatcher.terms import ClaimTerms
+from services.dispatcher.transitions import HELD_LOOK, Transition
 
 _LOG: Final = logger("claims")
 MOST_AT_ONCE: Final = 128
@@ -56,7 +57,7 @@ class Claims:
         self._snapshot = snapshot
         self._capacity = capacity
         self._attempts = attempts
-        self._wake = asyncio.Event()
+        self._wake = capacity.room
         self._next_due: datetime | None = None
 
     def note(self, waiting: Sequence[Delivery]) -> None:
@@ -103,44 +104,53 @@ class Claims:
         flights: list[Flight] = []
         changed: list[Transition] = []
         committed = False
+        terms = ClaimTerms(self._snapshot, self._capacity, self._lease)
         try:
             async with transaction(self._pool) as connection:
                 now = await self._lease.fence(connection)
-                claim = await lanes.claim(connection, now, most=most, owner=self._lease.process)
+                claim = await turns.claim(
+                    connection, now, most=most, owner=self._lease.process, terms=terms, epoch=self._epoch
+                )
                 if claim.deliveries:
                     flights, changed = await self._start(connection, claim.deliveries, now)
-                for _ in flights:
-                    self._capacity.take_claimed()
-                await lanes.refresh(connection, claim.served, now, served=True)
-                await lanes.refresh_turns(connection, claim.idle, now, served=True)
-                self._next_due = await lanes.next_ready(connection)
+                terms.hand_over(flights)
+                await lanes.refresh(connection, claim.served, now, served=True, parked=claim.parked)
+                await lanes.refresh_turns(connection, claim.idle, now, served=True, parked=claim.parked)
+                idle = claim.idle - claim.parked.keys()
+                self._next_due = await lanes.next_ready(connection, idle=idle, full=claim.full)
                 reach(Failpoint.CLAIM_IN_TRANSACTION)
             committed = True
             _observe(flights, changed)
             if flights:
                 reach(Failpoint.CLAIM_COMMITTED)
         finally:
+            terms.give_back()
             if not committed:
                 for flight in flights:
                     self._attempts.disown(flight)
         return flights, len(claim.deliveries)
 
     async def _start(
-        self, connection: Connection, claimed: Sequence[lanes.Claimed], now: datetime
+        self, connection: Connection, claimed: Sequence[turns.Claimed], now: datetime
     ) -> tuple[list[Flight], list[Transition]]:
         states = await projection.lock(connection, sorted(item.delivery for item in claimed))
         bodies = await messages.read(connection, list({state.message for state in states.values()}))
         flights: list[Flight] = []
         changed: list[Transition] = []
         started: Counter[UUID] = Counter()
+        put_back: list[tuple[UUID, datetime]] = []
         for item in claimed:
             state = states.get(item.delivery)
             if state is None:  # a damaged row must not stop the others; rebuild brings it back
                 _LOG.error("claims.no_state", delivery=str(item.delivery))
                 continue
             endpoint = self._snapshot.endpoint(state.endpoint)
+            command = self._command(state, endpoint, bodies.get(state.message), now)
+            if command is None:
+                put_back.append((item.delivery, now + HELD_LOOK))
+                continue
             try:
-                facts = decide(state, self._command(state, endpoint, bodies.get(state.message), now))
+                facts = decide(state, command)
             except NotWaitingError as error:
                 _LOG.error("claims.not_waiting", delivery=str(item.delivery), status=str(error))
                 continue
@@ -154,6 +164,7 @@ class Claims:
                             started=begun,
                             message=bodies[state.message],
                             endpoint=endpoint,
+                            lane=item.lane,
                             counted=True,
                             lease=self._lease.epoch,
                         )
@@ -162,17 +173,23 @@ class Claims:
                     pass
         await transitions.write_facts(connection, self._epoch, changed)
         await lanes.finish(connection, [change.delivery for change in changed if not change.after.open])
+        await lanes.release(connection, put_back)
         await lanes.count(connection, started)
         return flights, changed
 
-    def _command(self, state: Delivery, endpoint: Endpoint | None, message: Message | None, now: datetime) -> Command:
+    def _command(
+        self, state: Delivery, endpoint: Endpoint | None, message: Message | None, now: datetime
+    ) -> Command | None:
+        """What is to be done with a delivery that was claimed; None for one that is held, and stays so."""
         if endpoint is None or not endpoint.enabled:
             return given_up(state, endpoint, now)
         if message is None or message.erased:
             return ended(state, now, CancelReason.CONTENT_ERASED, DropReason.CONTENT_ERASED)
         wanted_from = state.begun_at if message.deliver_at is None else max(state.begun_at, message.deliver_at)
-        if state.resend_at is None and now - wanted_from > LONGEST_LIFE:
+        if state.resend_at is None and now - wanted_from > endpoint.retry.max_age:
             return Expire(at=now)
+        if state.status is Status.HELD and state.resend_at is None:
+            return None if endpoint.retry.holds else LetGo(at=now)
         return attempt_command(endpoint, now, self._lease.process)
 
     async def _sleep(self) -> None:
@@ -188,6 +205,8 @@ def _observe(flights: Sequence[Flight], changed: Sequence[Transition]) -> None:
     transitions.count_ended(changed)
     before = {change.delivery: change.before for change in changed}
     for flight in flights:
+        if not flight.endpoint.unhindered:
+            continue  # its rate or its order made it wait
         due_at = before[flight.delivery].next_at
         assert due_at is not None, "what is claimed waits"
         LATENESS_SECONDS.observe(max(0.0, (flight.started.at - due_at).total_seconds()))

@@ -30,6 +30,7 @@ from libs.common.runtime import clock
 KEEPALIVE_SECONDS: Final = 30.0
 DNS_CACHE_SECONDS: Final = 10
 LOOKUPS_AT_ONCE: Final = 64
+VET_SECONDS: Final = 1.0
 
 
 class AddressRefusedError(OSError):
@@ -44,10 +45,12 @@ class MalformedAnswerError(aiohttp.ClientError):
 class Stopwatch:
     """Moments of one send, in seconds of the monotonic clock, and what it went over; filled in on the way.
 
-    `fresh` asks for a connection that nothing was sent on before.
+    `fresh` asks for a connection that nothing was sent on before. `proxied` says that what is connected to is the
+    operator's proxy, wherever it stands; the receiver was judged before.
     """
 
     fresh: bool = False
+    proxied: bool = False
     began: float = field(default_factory=clock.monotonic)
     dns: float | None = None
     resolved: float | None = None
@@ -90,14 +93,13 @@ class VettedConnector(aiohttp.TCPConnector):
     aiohttp itself would take whatever came on an idle connection for the answer to the next request.
     """
 
-    def __init__(self, policy: AddressPolicy) -> None:
-        context = _TimedContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_default_certs()
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+    def __init__(self, policy: AddressPolicy, trust: ssl.SSLContext) -> None:
+        self._policy = policy
+        self._vetted = _VettedResolver(policy)
         super().__init__(
-            resolver=_VettedResolver(policy),
+            resolver=self._vetted,
             socket_factory=partial(_open_socket, policy),
-            ssl=context,
+            ssl=trust,
             limit=0,
             ttl_dns_cache=DNS_CACHE_SECONDS,
             keepalive_timeout=KEEPALIVE_SECONDS,
@@ -105,6 +107,26 @@ class VettedConnector(aiohttp.TCPConnector):
         )
         factory: Any = partial(_Protocol, loop=self._loop)
         self._factory = factory
+
+    async def vet(self, host: str, port: int) -> None:
+        """Judge a host that a proxy will connect to: what it resolves to here, if it does within `VET_SECONDS`.
+
+        Raises:
+            AddressRefusedError: endpoints may not have it.
+        """
+        try:
+            refused = refusal(ip_address(host), self._policy)
+        except ValueError:
+            try:
+                async with asyncio.timeout(VET_SECONDS):
+                    await self._vetted.look_up(host, port)
+            except AddressRefusedError:
+                raise
+            except (OSError, TimeoutError):
+                return  # names that only the proxy knows are the proxy's to judge
+        else:
+            if refused is not None:
+                raise AddressRefusedError(refused.detail)
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109  aiohttp's signature
         """A kept connection that is clean, or a new one."""
@@ -162,6 +184,20 @@ class _TimedContext(ssl.SSLContext):
         return super().wrap_bio(*args, **kwargs)
 
 
+def trusted(ca_file: str = "") -> ssl.SSLContext:
+    """The system's certificates, and those in `ca_file`; TLS 1.2 or newer.
+
+    Raises:
+        OSError: the file cannot be read, or holds no certificate.
+    """
+    context = _TimedContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca_file:
+        context.load_verify_locations(cafile=ca_file)
+    return context
+
+
 class _VettedResolver(AbstractResolver):
     """The system's resolver, in threads of its own: uvloop's has four of them, which four dead names would block."""
 
@@ -172,16 +208,10 @@ class _VettedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        look_up = partial(
-            socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-        )
         stopwatch = STOPWATCH.get()
         stopwatch.dns = clock.monotonic()
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        found = await self.look_up(host, port, family, vetted=not stopwatch.proxied)
         stopwatch.resolved = clock.monotonic()
-        refused = vet_all([ip_address(address[0]) for *_, address in found], self._policy)
-        if refused is not None:
-            raise AddressRefusedError(refused.detail)
         return [
             ResolveResult(
                 hostname=host,
@@ -194,16 +224,35 @@ class _VettedResolver(AbstractResolver):
             for family, _, protocol, _, address in found
         ]
 
+    async def look_up(
+        self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC, *, vetted: bool = True
+    ) -> list[tuple[Any, ...]]:
+        """What the system says of a name.
+
+        Raises:
+            OSError: it does not resolve.
+            AddressRefusedError: of its addresses one is not allowed.
+        """
+        ask = partial(
+            socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        refused = vet_all([ip_address(address[0]) for *_, address in found], self._policy) if vetted else None
+        if refused is not None:
+            raise AddressRefusedError(refused.detail)
+        return list(found)
+
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _open_socket(policy: AddressPolicy, info: tuple[Any, ...]) -> socket.socket:
     family, kind, protocol, _, address = info
-    refused = refusal(ip_address(address[0]), policy)
+    stopwatch = STOPWATCH.get()
+    refused = None if stopwatch.proxied else refusal(ip_address(address[0]), policy)
     if refused is not None:
         raise AddressRefusedError(refused.detail)
-    STOPWATCH.get().connecting = clock.monotonic()
+    stopwatch.connecting = clock.monotonic()
     return socket.socket(family, kind, protocol)
 
 

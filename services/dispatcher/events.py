@@ -17,7 +17,9 @@ from libs.common.domain.facts import (
     DeliveryExhausted,
     DeliveryExpired,
     DeliveryGone,
+    DeliveryHeld,
     DeliveryRefused,
+    DeliverySkipped,
     Fact,
 )
 from libs.common.domain.ids import Prefix, encode
@@ -28,7 +30,7 @@ from libs.common.rabbitmq.burst import Outgoing
 
 KINDS: Final = frozenset({
     "MessageAccepted", "AttemptEnded", "AttemptOutcomeUnknown", "DeliveryExhausted", "DeliveryRefused", "DeliveryGone",
-    "DeliveryCancelled", "DeliveryExpired",
+    "DeliveryCancelled", "DeliverySkipped", "DeliveryExpired", "DeliveryHeld",
 })  # fmt: skip
 """The kinds of fact that may become an event."""
 
@@ -36,7 +38,9 @@ _ENDS: Final[Mapping[type[Fact], str]] = {
     DeliveryExhausted: "delivery.exhausted",
     DeliveryRefused: "delivery.refused",
     DeliveryGone: "delivery.gone",
+    DeliveryHeld: "delivery.held",
     DeliveryCancelled: "delivery.cancelled",
+    DeliverySkipped: "delivery.cancelled",
     DeliveryExpired: "delivery.expired",
     AttemptOutcomeUnknown: "attempt.unknown",
 }

@@ -19,6 +19,7 @@ from libs.common.domain.delivery import Delivery, evolve, scheduled, start
 from libs.common.domain.endpoint import Endpoint, FanOut, Rule, fan_out
 from libs.common.domain.facts import AttemptStarted, DeliveryScheduled, MessageFannedOut
 from libs.common.domain.ids import delivery_id
+from libs.common.domain.lanes import ordering_lane
 from libs.common.domain.message import Message
 from libs.common.postgres.ledger import Appended, append
 from libs.common.postgres.pool import (
@@ -63,6 +64,7 @@ class _Plan:
         self.states: list[tuple[UUID, Delivery]] = []
         self.flights: list[Flight] = []
         self.waiting: list[tuple[UUID, UUID, datetime]] = []
+        self.ordered: list[tuple[UUID, UUID, datetime, UUID]] = []
         self.lanes: dict[UUID, lanes.LaneChange] = {}
         self.unfinished: list[tuple[Message, UUID]] = []
         self.unmatched = 0
@@ -204,7 +206,7 @@ class FanOuts:
             self._attempts.begin(flight)
         DELIVERIES.inc(len(plan.states))
         UNMATCHED.inc(plan.unmatched)
-        if plan.waiting:
+        if plan.lanes:
             self._waiting([state for _, state in plan.states if state.due_at is not None])
         if not self._stopping.is_set():
             for message, _ in plan.unfinished:
@@ -219,7 +221,7 @@ class FanOuts:
                 SELECT message FROM hookledger.outbox WHERE message = ANY($1) ORDER BY message FOR UPDATE
             )
             DELETE FROM hookledger.outbox o USING locked WHERE o.message = locked.message
-            RETURNING o.message, o.accepted_at, o.after_endpoint
+            RETURNING o.message, o.app, o.xact::text, o.accepted_at, o.after_endpoint
             """,
             sorted(batch),
         )
@@ -244,14 +246,18 @@ class FanOuts:
         in_flight = [(flight.delivery, flight.endpoint.id, now) for flight in plan.flights]
         await lanes.enqueue(connection, in_flight, self._lease.process)
         if plan.unfinished:
-            accepted = {row["message"]: row["accepted_at"] for row in rows}
+            was = {row["message"]: (row["accepted_at"], row["app"], row["xact"]) for row in rows}
             await connection.executemany(
-                "INSERT INTO hookledger.outbox (message, accepted_at, after_endpoint) VALUES ($1, $2, $3)",
-                [(message.id, accepted[message.id], after) for message, after in plan.unfinished],
+                """
+                INSERT INTO hookledger.outbox (message, accepted_at, app, xact, after_endpoint)
+                VALUES ($1, $2, $3, $4::text::xid8, $5)
+                """,
+                [(message.id, *was[message.id], after) for message, after in plan.unfinished],
             )
-        if plan.waiting:
+        if plan.lanes:
             await lanes.lock(connection, plan.lanes)
             await lanes.enqueue(connection, plan.waiting, None)
+            await lanes.enqueue_ordered(connection, plan.ordered)
             await lanes.refresh(connection, plan.lanes, now, served=False)
 
     def _plan_message(self, plan: _Plan, message: Message, found: FanOut, now: datetime, version: int) -> None:
@@ -277,8 +283,8 @@ class FanOuts:
         )
         facts: list[DeliveryScheduled | AttemptStarted] = [first]
         state = scheduled(first)
-        sendable = due_at == at and not message.erased
-        if sendable and self._capacity.take_direct(endpoint, self._lease.dispatchers):
+        direct = endpoint.unhindered and due_at == at and not message.erased
+        if direct and self._capacity.take_direct(endpoint, self._lease.standing):
             started = start(state, attempt_command(endpoint, at, self._lease.process))
             facts.append(started)
             state = evolve(state, started)
@@ -288,13 +294,19 @@ class FanOuts:
                     started=started,
                     message=message,
                     endpoint=endpoint,
+                    lane=endpoint.id,
                     counted=False,
                     lease=self._lease.epoch,
                 )
             )
         else:
-            plan.waiting.append((delivery, endpoint.id, due_at))
-            plan.lanes[endpoint.id] = lanes.LaneChange(
+            lane = endpoint.id
+            if endpoint.ordered:
+                lane = ordering_lane(endpoint.id, message.ordering_key)
+                plan.ordered.append((delivery, lane, due_at, message.id))
+            else:
+                plan.waiting.append((delivery, lane, due_at))
+            plan.lanes[lane] = lanes.LaneChange(
                 app=message.app, endpoint=endpoint.id, max_inflight=endpoint.max_inflight
             )
         plan.states.append((delivery, state))

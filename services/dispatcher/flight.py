@@ -12,7 +12,8 @@ from libs.common.domain.message import Message
 class Flight:
     """An attempt whose start is committed. `endpoint` is the configuration in force when it began.
 
-    `counted` says that the endpoint's lane counts it; otherwise it is a first attempt out of this replica's share.
+    `lane` is where the delivery waits; `counted` says that the lane counts it, as it does all but first attempts that
+    touched none.
     `lease` is the epoch of the process's lease under which it was committed.
     """
 
@@ -20,5 +21,6 @@ class Flight:
     started: AttemptStarted
     message: Message
     endpoint: Endpoint
+    lane: UUID
     counted: bool
     lease: int

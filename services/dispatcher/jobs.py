@@ -1,8 +1,9 @@
 """Working through jobs: what people ask to be sent once more, a chunk of messages in each transaction.
 
 A job's row says how far it has come, and moves in the transaction of what was requested: whoever is killed leaves
-nothing half done, and any dispatcher goes on. What is requested waits in the endpoint's lane like everything else, a
-few hundred at a time, so that a long job neither overtakes nor delays ordinary traffic.
+nothing half done, and any dispatcher goes on. What is requested waits in the endpoint's lanes like everything else, a
+few hundred at a time, so that a long job neither overtakes nor delays ordinary traffic; in an ordered endpoint each
+stands where its message came in.
 
 No query looks for jobs while there are none: a job raises the registry's version, which every dispatcher watches.
 """
@@ -34,7 +35,7 @@ from services.dispatcher.transitions import Transition
 
 _LOG: Final = logger("jobs")
 BACKLOG: Final = 256
-"""A job goes on when fewer than so many deliveries are due in its endpoint's lane."""
+"""A job goes on when fewer than so many deliveries are due in those of its endpoint's lanes that can go on."""
 
 WATCH_SECONDS: Final = 1.0
 _PACE: Final = timedelta(milliseconds=200)
@@ -152,13 +153,15 @@ class Jobs:
     async def _request(
         self, connection: Connection, job: Job, endpoint: Endpoint, chunk: Chunk, now: datetime
     ) -> list[Delivery]:
-        """Append what the job wants, and let it wait in the endpoint's lane; the states after that.
+        """Append what the job wants, and let it wait in the endpoint's lanes; the states after that.
 
-        The lane is locked first, as by those who claim from it. Who records holds a delivery and waits for its lane, so
-        that no delivery is waited for here: one that is locked is come back to.
+        The lanes are locked first, as by those who claim from them. Who records holds a delivery and waits for its
+        lane, so that no delivery is waited for here: one that is locked is come back to.
         """
+        lane_of, held = await _lanes(connection, endpoint, [wanted.place for wanted in chunk.wanted])
         change = {
-            endpoint.id: lanes.LaneChange(app=endpoint.app, endpoint=endpoint.id, max_inflight=endpoint.max_inflight)
+            lane: lanes.LaneChange(app=endpoint.app, endpoint=endpoint.id, max_inflight=endpoint.max_inflight)
+            for lane in held | set(lane_of.values())
         }
         await lanes.lock(connection, change)
         before = await _lock(connection, [wanted.place.delivery for wanted in chunk.wanted])
@@ -186,27 +189,47 @@ class Jobs:
         await append(connection, self._epoch, facts)
         await projection.insert(connection, begun)
         await transitions.write_facts(connection, self._epoch, changed)
-        await _let_wait(connection, endpoint, begun, changed, now)
+        new = [*begun, *((item.delivery, item.after) for item in changed if not item.before.open)]
+        if endpoint.ordered:
+            in_order = [(delivery, lane_of[delivery], now, state.message) for delivery, state in new]
+            await lanes.enqueue_ordered(connection, in_order)
+        else:
+            await lanes.enqueue(connection, [(delivery, lane_of[delivery], now) for delivery, _ in new], None)
+        await lanes.release(connection, _nearer(changed))
         await lanes.refresh(connection, change, now, served=False)
         return [state for _, state in begun] + [change.after for change in changed]
 
 
-async def _let_wait(
-    connection: Connection,
-    endpoint: Endpoint,
-    begun: Sequence[tuple[UUID, Delivery]],
-    changed: Sequence[Transition],
-    now: datetime,
-) -> None:
-    """Let what was requested wait in its lane; what is in flight comes to that when it lands."""
-    new = [delivery for delivery, _ in begun] + [item.delivery for item in changed if not item.before.open]
-    await lanes.enqueue(connection, [(delivery, endpoint.id, now) for delivery in new], None)
-    waiting = [
+def _nearer(changed: Sequence[Transition]) -> list[tuple[UUID, datetime]]:
+    """What waits or is held already, and since when its next attempt is due; what is in flight waits when it lands."""
+    return [
         (item.delivery, item.after.next_at)
         for item in changed
         if item.before.open and item.after.next_at is not None and item.before.status is not Status.SENDING
     ]
-    await lanes.release(connection, waiting)
+
+
+async def _lanes(
+    connection: Connection, endpoint: Endpoint, places: Sequence[Place]
+) -> tuple[dict[UUID, UUID], set[UUID]]:
+    """The lane in which each of these deliveries is to wait, and those in which some stand already.
+
+    The two differ where the endpoint was made ordered, or no longer is, while something waited.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT u.delivery, q.lane AS held_in,
+            CASE WHEN $4 THEN hookledger.ordering_lane($3, m.ordering_key) ELSE $3 END AS lane
+        FROM unnest($1::uuid[], $2::uuid[]) AS u (delivery, message)
+            JOIN hookledger.message m ON m.id = u.message
+            LEFT JOIN hookledger.queue q ON q.delivery = u.delivery
+        """,
+        [place.delivery for place in places],
+        [place.message for place in places],
+        endpoint.id,
+        endpoint.ordered,
+    )
+    return {row["delivery"]: row["lane"] for row in rows}, {row["held_in"] for row in rows} - {None}
 
 
 async def _lock(connection: Connection, deliveries: Sequence[UUID]) -> dict[UUID, Delivery]:
@@ -239,15 +262,20 @@ def _command(wished: Wish, job: UUID, now: datetime) -> Command:
 
 
 async def _is_full(connection: Connection, endpoint: Endpoint, now: datetime) -> bool:
+    """Whether enough is due in the endpoint's lanes, save those that wait for their head: it may be what is meant."""
     due: int = await connection.fetchval(
         """
         SELECT count(*) FROM (
-            SELECT FROM hookledger.queue WHERE lane = $1 AND owner IS NULL AND due_at <= $2 LIMIT $3
+            SELECT FROM hookledger.lane l JOIN hookledger.queue q USING (lane)
+            WHERE l.app = $4 AND l.endpoint = $1 AND (l.head_due IS NULL OR l.head_due <= $2)
+                AND q.owner IS NULL AND q.due_at <= $2
+            LIMIT $3
         ) due
         """,
         endpoint.id,
         now,
         BACKLOG,
+        endpoint.app,
     )
     return due >= BACKLOG
 

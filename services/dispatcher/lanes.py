@@ -1,7 +1,9 @@
 """Lanes: who waits where, and whose turn it is. Runtime state, outside the ledger.
 
 Every delivery that is not over has a row in `queue`. A row without an owner waits in its lane; a lane is ready when its
-head is due and it may have one more in flight; an application's turn is ready when one of its lanes is.
+head is due, it may have one more in flight and it is not parked; an application's turn is ready when one of its lanes
+is. An endpoint has one lane, named as it is, whose head is what is due first; an ordered endpoint has one for each
+ordering key, whose head is what was accepted first, due or not, and which has one in flight at most.
 
 Each change of a lane goes in separate statements: first the lane's row is locked, then what it is computed from is
 read. In one statement the reading would use a snapshot from before the lock was had. Locks are taken in the order
@@ -12,47 +14,36 @@ circle.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
+from libs.common.domain.endpoint import DEFAULT_MAX_INFLIGHT
 from libs.common.postgres.pool import Connection
-
-TURNS_AT_ONCE: Final = 16
-LANES_OF_A_TURN: Final = 8
-QUANTUM: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneChange:
-    """A lane that is touched: `finished` of the deliveries that it counted are no longer in flight."""
+    """A lane that is touched: `finished` of the deliveries that it counted are no longer in flight.
+
+    `max_inflight` is the endpoint's, or None to leave it as it is; a lane that is ordered has 1.
+    """
 
     app: UUID
     endpoint: UUID
-    max_inflight: int
+    max_inflight: int | None = None
     finished: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
-    """A delivery that this process now owns."""
-
-    delivery: UUID
-    lane: UUID
+# In the lane `l`. While the head of an ordered one is in flight, the others wait behind it and nothing is due.
+_SOMETHING_WAITS: Final = """(l.head_due IS NOT NULL OR l.lane <> l.endpoint AND EXISTS (
+    SELECT FROM hookledger.queue q WHERE q.lane = l.lane AND q.owner IS NULL))"""
+_NOT_PARKED: Final[Mapping[UUID, datetime]] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What a claim took, and what it locked.
-
-    Attributes:
-        deliveries: now this process's.
-        served: lanes that go to the back of the line, those among them that turned out to be full.
-        idle: applications whose turn came although none of their lanes can be served now.
-    """
-
-    deliveries: tuple[Claimed, ...]
-    served: Mapping[UUID, LaneChange]
-    idle: frozenset[UUID]
+def is_ordered(lane: UUID, endpoint: UUID) -> bool:
+    """Whether a lane is one of an ordering key: any other has its endpoint's id."""
+    return lane != endpoint
 
 
 async def enqueue(connection: Connection, rows: Sequence[tuple[UUID, UUID, datetime]], owner: UUID | None) -> None:
@@ -69,6 +60,24 @@ async def enqueue(connection: Connection, rows: Sequence[tuple[UUID, UUID, datet
         [lane for _, lane, _ in rows],
         [due_at for _, _, due_at in rows],
         owner,
+    )
+
+
+async def enqueue_ordered(connection: Connection, rows: Sequence[tuple[UUID, UUID, datetime, UUID]]) -> None:
+    """Add deliveries to ordered lanes: (delivery, lane, due, message), where they stand as their messages came in."""
+    if not rows:
+        return
+    await connection.execute(
+        """
+        INSERT INTO hookledger.queue (delivery, lane, due_at, epoch, xact, position)
+        SELECT u.delivery, u.lane, u.due_at, f.epoch, f.xact, f.position
+        FROM unnest($1::uuid[], $2::uuid[], $3::timestamptz[], $4::uuid[]) AS u (delivery, lane, due_at, message)
+        JOIN hookledger.fact f ON f.stream = u.message AND f.version = 1
+        """,
+        [delivery for delivery, _, _, _ in rows],
+        [lane for _, lane, _, _ in rows],
+        [due_at for _, _, due_at, _ in rows],
+        [message for _, _, _, message in rows],
     )
 
 
@@ -101,7 +110,8 @@ async def lock(connection: Connection, changes: Mapping[UUID, LaneChange]) -> No
     await connection.execute(
         """
         INSERT INTO hookledger.lane AS l (lane, app, endpoint, ready_at, inflight, max_inflight)
-        SELECT u.lane, u.app, u.endpoint, 'infinity', u.finished, u.max_inflight
+        SELECT u.lane, u.app, u.endpoint, 'infinity', u.finished,
+            coalesce(u.max_inflight, (SELECT max_inflight FROM hookledger.lane WHERE lane = u.lane), $6)
         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::int[])
             AS u (lane, app, endpoint, finished, max_inflight)
         ORDER BY u.lane
@@ -112,11 +122,30 @@ async def lock(connection: Connection, changes: Mapping[UUID, LaneChange]) -> No
         [changes[lane].app for lane in ordered],
         [changes[lane].endpoint for lane in ordered],
         [changes[lane].finished for lane in ordered],
-        [changes[lane].max_inflight for lane in ordered],
+        [1 if is_ordered(lane, changes[lane].endpoint) else changes[lane].max_inflight for lane in ordered],
+        DEFAULT_MAX_INFLIGHT,
     )
 
 
-async def refresh(connection: Connection, changes: Mapping[UUID, LaneChange], now: datetime, *, served: bool) -> None:
+async def hold(connection: Connection, deliveries: Sequence[UUID]) -> None:
+    """Lock the lanes in which these deliveries are."""
+    await connection.execute(
+        """
+        SELECT FROM hookledger.lane WHERE lane IN (SELECT lane FROM hookledger.queue WHERE delivery = ANY($1))
+        ORDER BY lane FOR UPDATE
+        """,
+        deliveries,
+    )
+
+
+async def refresh(
+    connection: Connection,
+    changes: Mapping[UUID, LaneChange],
+    now: datetime,
+    *,
+    served: bool,
+    parked: Mapping[UUID, datetime] = _NOT_PARKED,
+) -> None:
     """Compute head and readiness of lanes that this transaction has locked, and of their applications' turns.
 
     Args:
@@ -124,32 +153,58 @@ async def refresh(connection: Connection, changes: Mapping[UUID, LaneChange], no
         changes: the lanes.
         now: the database's time.
         served: whether they were just served, and so go to the back of the line.
+        parked: lanes and applications of those served that are not to be looked at before that time.
     """
     if not changes:
         return
+    ordered = sorted(lane for lane, change in changes.items() if is_ordered(lane, change.endpoint))
     await connection.execute(
         """
         UPDATE hookledger.lane l
         SET head_due = h.head,
+            not_before = CASE WHEN $3 THEN u.not_before ELSE l.not_before END,
             ready_at = CASE
                 WHEN h.head IS NULL OR l.inflight >= l.max_inflight THEN 'infinity'
-                WHEN $3 THEN greatest(h.head, $2)
-                ELSE least(l.ready_at, greatest(h.head, $2))
+                WHEN $3 THEN greatest(h.head, $2, u.not_before)
+                ELSE least(l.ready_at, greatest(h.head, $2, l.not_before))
             END
-        FROM unnest($1::uuid[]) AS u (lane)
+        FROM unnest($1::uuid[], $4::timestamptz[], $5::bool[]) AS u (lane, not_before, ordered)
         LEFT JOIN LATERAL (
-            SELECT min(q.due_at) AS head FROM hookledger.queue q WHERE q.lane = u.lane AND q.owner IS NULL
+            (SELECT q.due_at AS head FROM hookledger.queue q
+             WHERE NOT u.ordered AND q.lane = u.lane AND q.owner IS NULL ORDER BY q.due_at LIMIT 1)
+            UNION ALL
+            (SELECT CASE WHEN q.owner IS NULL THEN q.due_at END FROM hookledger.queue q
+             WHERE u.ordered AND q.lane = u.lane AND q.xact IS NOT NULL ORDER BY q.epoch, q.xact, q.position LIMIT 1)
         ) h ON true
         WHERE l.lane = u.lane
         """,
         sorted(changes),
         now,
         served,
+        [parked.get(lane, now) for lane in sorted(changes)],
+        [is_ordered(lane, changes[lane].endpoint) for lane in sorted(changes)],
     )
-    await refresh_turns(connection, {change.app for change in changes.values()}, now, served=served)
+    if ordered:
+        # There are as many as there are keys: they go when they are empty, and come again.
+        await connection.execute(
+            """
+            DELETE FROM hookledger.lane l
+            WHERE l.lane = ANY($1) AND l.inflight = 0
+                AND NOT EXISTS (SELECT FROM hookledger.queue q WHERE q.lane = l.lane)
+            """,
+            ordered,
+        )
+    await refresh_turns(connection, {change.app for change in changes.values()}, now, served=served, parked=parked)
 
 
-async def refresh_turns(connection: Connection, apps: Collection[UUID], now: datetime, *, served: bool) -> None:
+async def refresh_turns(
+    connection: Connection,
+    apps: Collection[UUID],
+    now: datetime,
+    *,
+    served: bool,
+    parked: Mapping[UUID, datetime] = _NOT_PARKED,
+) -> None:
     """Compute when these applications' turns come, from their lanes."""
     if not apps:
         return
@@ -165,8 +220,12 @@ async def refresh_turns(connection: Connection, apps: Collection[UUID], now: dat
     await connection.execute(
         """
         UPDATE hookledger.app_turn t
-        SET ready_at = CASE WHEN $3 THEN greatest(r.ready_at, $2) ELSE least(t.ready_at, r.ready_at) END
-        FROM unnest($1::uuid[]) AS u (app)
+        SET not_before = CASE WHEN $3 THEN u.not_before ELSE t.not_before END,
+            ready_at = CASE
+                WHEN $3 THEN greatest(r.ready_at, $2, u.not_before)
+                ELSE least(t.ready_at, greatest(r.ready_at, t.not_before))
+            END
+        FROM unnest($1::uuid[], $4::timestamptz[]) AS u (app, not_before)
         CROSS JOIN LATERAL (
             SELECT coalesce(min(l.ready_at), 'infinity') AS ready_at FROM hookledger.lane l WHERE l.app = u.app
         ) r
@@ -175,66 +234,7 @@ async def refresh_turns(connection: Connection, apps: Collection[UUID], now: dat
         ordered,
         now,
         served,
-    )
-
-
-async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID) -> Claim:
-    """Take due deliveries, fairly: a few applications, a few of their lanes, a quantum from each lane's head."""
-    turns = await connection.fetch(
-        """
-        SELECT app FROM hookledger.app_turn WHERE ready_at <= $1
-        ORDER BY ready_at LIMIT $2 FOR UPDATE SKIP LOCKED
-        """,
-        now,
-        TURNS_AT_ONCE,
-    )
-    if not turns:
-        return Claim(deliveries=(), served={}, idle=frozenset())
-    lanes = await connection.fetch(
-        """
-        SELECT l.lane, l.app, l.endpoint, l.max_inflight, l.max_inflight - l.inflight AS free
-        FROM unnest($1::uuid[]) AS u (app)
-        CROSS JOIN LATERAL (
-            SELECT * FROM hookledger.lane WHERE app = u.app AND ready_at <= $2
-            ORDER BY ready_at LIMIT $3 FOR UPDATE SKIP LOCKED
-        ) l
-        """,
-        [row["app"] for row in turns],
-        now,
-        LANES_OF_A_TURN,
-    )
-    changes: dict[UUID, LaneChange] = {}
-    limits: dict[UUID, int] = {}
-    for row in lanes:
-        limit = min(QUANTUM, row["free"], most)
-        if limit <= 0 < row["free"]:
-            continue  # no room for it this time, so that it keeps its place in the line
-        if limit > 0:
-            most -= limit
-            limits[row["lane"]] = limit
-        changes[row["lane"]] = LaneChange(app=row["app"], endpoint=row["endpoint"], max_inflight=row["max_inflight"])
-    claimed = await connection.fetch(
-        """
-        WITH heads AS (
-            SELECT c.delivery
-            FROM unnest($1::uuid[], $2::int[]) AS u (lane, most)
-            CROSS JOIN LATERAL (
-                SELECT q.delivery FROM hookledger.queue q
-                WHERE q.lane = u.lane AND q.owner IS NULL AND q.due_at <= $3 ORDER BY q.due_at LIMIT u.most
-            ) c
-        )
-        UPDATE hookledger.queue q SET owner = $4, counted = true FROM heads
-        WHERE q.delivery = heads.delivery RETURNING q.delivery, q.lane
-        """,
-        list(limits),
-        list(limits.values()),
-        now,
-        owner,
-    )
-    return Claim(
-        deliveries=tuple(Claimed(delivery=row["delivery"], lane=row["lane"]) for row in claimed),
-        served=changes,
-        idle=frozenset(row["app"] for row in turns) - {row["app"] for row in lanes},
+        [parked.get(app, now) for app in ordered],
     )
 
 
@@ -251,17 +251,36 @@ async def count(connection: Connection, started: Mapping[UUID, int]) -> None:
         )
 
 
-async def next_ready(connection: Connection) -> datetime | None:
-    """When the next turn is ready, as far as is known now."""
+async def next_ready(
+    connection: Connection, *, idle: Collection[UUID] = (), full: Collection[UUID] = ()
+) -> datetime | None:
+    """When the next turn is ready, as far as is known now.
+
+    Args:
+        connection: to read with.
+        idle: applications of which this process can serve nothing now, but for their lanes that are ready later.
+        full: endpoints of which this process can have no more in flight: it hears when one is over.
+    """
     ready: datetime | None = await connection.fetchval(
-        "SELECT ready_at FROM hookledger.app_turn WHERE ready_at < 'infinity' ORDER BY ready_at LIMIT 1"
+        """
+        SELECT least(
+            (SELECT ready_at FROM hookledger.app_turn
+             WHERE ready_at < 'infinity' AND app <> ALL($1) ORDER BY ready_at LIMIT 1),
+            (SELECT min(l.ready_at) FROM unnest($1::uuid[]) AS u (app) CROSS JOIN LATERAL (
+                SELECT ready_at FROM hookledger.lane
+                WHERE app = u.app AND ready_at < 'infinity' AND endpoint <> ALL($2) ORDER BY ready_at LIMIT 1) l))
+        """,
+        list(idle),
+        list(full),
     )
     return ready
 
 
 async def waiting_endpoints(connection: Connection) -> list[UUID]:
     """Endpoints in whose lanes something waits."""
-    rows = await connection.fetch("SELECT DISTINCT endpoint FROM hookledger.lane WHERE head_due IS NOT NULL")
+    rows = await connection.fetch(
+        f"SELECT DISTINCT endpoint FROM hookledger.lane l WHERE {_SOMETHING_WAITS}"  # noqa: S608  a constant
+    )
     return [row["endpoint"] for row in rows]
 
 
@@ -273,10 +292,10 @@ async def take_waiting(
     Lanes that others have locked are left to them. It takes from the far end: claims find the head where it was.
     """
     rows = await connection.fetch(
-        """
-        SELECT lane, app, max_inflight FROM hookledger.lane WHERE endpoint = $1 AND head_due IS NOT NULL
+        f"""
+        SELECT lane, app FROM hookledger.lane l WHERE endpoint = $1 AND {_SOMETHING_WAITS}
         ORDER BY lane LIMIT $2 FOR UPDATE SKIP LOCKED
-        """,
+        """,  # noqa: S608  a constant
         endpoint,
         most,
     )
@@ -292,7 +311,5 @@ async def take_waiting(
         [row["lane"] for row in rows],
         most,
     )
-    changes = {
-        row["lane"]: LaneChange(app=row["app"], endpoint=endpoint, max_inflight=row["max_inflight"]) for row in rows
-    }
+    changes = {row["lane"]: LaneChange(app=row["app"], endpoint=endpoint) for row in rows}
     return changes, [row["delivery"] for row in waiting]

@@ -13,6 +13,7 @@ from uuid import UUID
 
 import asyncpg
 
+from libs.common.domain.lanes import Standing
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool
 from libs.common.runtime.clock import monotonic, new_id
 from libs.common.runtime.logs import logger
@@ -34,13 +35,20 @@ class Lease:
     Args:
         pool: of the dispatcher.
         lost: called when the lease has passed, before a new epoch begins; drops what is in flight.
+        shared_anew: called when there are more or fewer dispatchers.
+
+    Attributes:
+        standing: of this dispatcher among those that live, as it was a second ago at most.
     """
 
-    def __init__(self, pool: Pool, lost: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, pool: Pool, lost: Callable[[], Awaitable[None]], shared_anew: Callable[[], None] = lambda: None
+    ) -> None:
         self.process: Final[UUID] = new_id()
-        self.dispatchers = 1
+        self.standing = Standing()
         self._pool = pool
         self._lost = lost
+        self._shared_anew = shared_anew
         self._epoch = 0
         self._until = 0.0
 
@@ -61,16 +69,22 @@ class Lease:
             asyncpg.UniqueViolationError: the row of the last epoch still stands; its work is not moved yet.
         """
         asked = monotonic()
-        await self._pool.execute(
+        others = await self._pool.fetchrow(
             """
-            INSERT INTO hookledger.process (id, epoch, service, host, started_at, alive_until)
-            VALUES ($1, $2, 'dispatcher', $3, clock_timestamp(), clock_timestamp() + $4)
+            WITH entered AS (
+                INSERT INTO hookledger.process (id, epoch, service, host, started_at, alive_until)
+                VALUES ($1, $2, 'dispatcher', $3, clock_timestamp(), clock_timestamp() + $4)
+            )
+            SELECT count(*) + 1 AS dispatchers, count(*) FILTER (WHERE id < $1) AS rank FROM hookledger.process
+            WHERE service = 'dispatcher' AND alive_until > clock_timestamp()
             """,
             self.process,
             self._epoch + 1,
             socket.gethostname(),
             LENGTH,
         )
+        assert others is not None, "it counts"
+        self._stand(Standing(rank=others["rank"], of=others["dispatchers"]))
         self._epoch += 1
         self._until = asked + LENGTH.total_seconds()
 
@@ -106,16 +120,21 @@ class Lease:
             raise LeaseLostError
         return now
 
+    def _stand(self, standing: Standing) -> None:
+        if standing != self.standing:
+            self.standing = standing
+            self._shared_anew()
+
     async def _renew_or_begin_again(self) -> None:
         asked = monotonic()
         try:
-            dispatchers = await self._pool.fetchval(
+            alive = await self._pool.fetchrow(
                 """
                 WITH renewed AS (
                     UPDATE hookledger.process SET alive_until = clock_timestamp() + $3
                     WHERE id = $1 AND epoch = $2 AND alive_until > clock_timestamp() RETURNING id
                 )
-                SELECT count(*) FROM hookledger.process
+                SELECT count(*) AS dispatchers, count(*) FILTER (WHERE id < $1) AS rank FROM hookledger.process
                 WHERE service = 'dispatcher' AND alive_until > clock_timestamp() AND EXISTS (SELECT FROM renewed)
                 """,
                 self.process,
@@ -123,8 +142,8 @@ class Lease:
                 LENGTH,
                 timeout=LENGTH.total_seconds(),
             )
-            if dispatchers:
-                self.dispatchers = dispatchers
+            if alive is not None and alive["dispatchers"]:
+                self._stand(Standing(rank=alive["rank"], of=alive["dispatchers"]))
                 self._until = asked + LENGTH.total_seconds()
                 return
             LEASES_LOST.inc()

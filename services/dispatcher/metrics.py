@@ -37,4 +37,6 @@ OLDEST_UNFANNED_SECONDS: Final = Gauge(
     "hookledger_oldest_unfanned_seconds", "Age of the oldest accepted message that is not fanned out yet"
 )
 FOLLOWED: Final = Counter("hookledger_events_published", "CloudEvents published, by exchange", ["exchange"])
-COUNTED: Final = Counter("hookledger_facts_counted", "Ledger events that projections have taken in", ["projection"])
+COUNTED: Final = Counter(
+    "hookledger_facts_counted", "Ledger events that projections and operational messages have taken in", ["projection"]
+)

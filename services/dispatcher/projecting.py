@@ -1,4 +1,7 @@
-"""Keeping the projections that follow the ledger: off the attempt path, without the broker, by one dispatcher each."""
+"""What follows a ledger without the broker: projections and operational messages, off the attempt path.
+
+One dispatcher at a time follows for each.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,6 +17,7 @@ from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, Conne
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.dispatcher.metrics import COUNTED
+from services.dispatcher.operational import deliveries, endpoints, telling
 
 _LOG: Final = logger("projecting")
 POLL_SECONDS: Final = 1.0
@@ -21,7 +25,7 @@ POLL_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Projection:
-    """Takes in the ledger's facts, batch by batch.
+    """Takes in a ledger's facts, batch by batch.
 
     Attributes:
         follower: the name of its checkpoint.
@@ -37,6 +41,10 @@ class Projection:
 STATISTICS: Final = Projection(follower=statistics.FOLLOWER, batch=statistics.BATCH, count=statistics.count)
 HEALTH: Final = Projection(follower=health.FOLLOWER, batch=health.BATCH, count=health.count)
 PROJECTIONS: Final = (STATISTICS, HEALTH)
+OPERATIONAL: Final = (
+    Projection(follower=deliveries.FOLLOWER, batch=telling.BATCH, count=deliveries.tell),
+    Projection(follower=endpoints.FOLLOWER, batch=telling.BATCH, count=endpoints.tell),
+)
 
 
 async def run(pool: Pool, process: UUID, projection: Projection, stopping: asyncio.Event) -> None:

@@ -1,7 +1,7 @@
 """Taking over from dead processes: their attempts are declared unknown, and another follows."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -23,18 +23,18 @@ _LOG: Final = logger("reclaim")
 CHECK_SECONDS: Final = 1.0
 
 
-async def run(pool: Pool, epoch: int, stopping: asyncio.Event) -> None:
-    """Look each second for processes whose lease has passed."""
+async def run(pool: Pool, epoch: int, holds: Callable[[UUID], bool], stopping: asyncio.Event) -> None:
+    """Look each second for processes whose lease has passed. `holds`: whether an endpoint holds what is exhausted."""
     while not stopping.is_set():
         try:
-            while await reclaim_one(pool, epoch):
+            while await reclaim_one(pool, epoch, holds):
                 pass
         except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
             _LOG.warning("reclaim.interrupted", reason=str(error) or type(error).__name__)
         await set_within(stopping, CHECK_SECONDS)
 
 
-async def reclaim_one(pool: Pool, epoch: int) -> bool:
+async def reclaim_one(pool: Pool, epoch: int, holds: Callable[[UUID], bool]) -> bool:
     """Take over from one dead process, if there is one.
 
     Its row is deleted in the same transaction: whoever still records under it waits for this, and then finds no lease.
@@ -48,7 +48,7 @@ async def reclaim_one(pool: Pool, epoch: int) -> bool:
         """)
         if dead is None:
             return False
-        taken = await take_over(connection, epoch, dead)
+        taken = await take_over(connection, epoch, dead, holds)
         reach(Failpoint.RECLAIM_IN_TRANSACTION)
     RECLAIMED.inc(len(taken))
     transitions.count_ended(taken)
@@ -56,15 +56,17 @@ async def reclaim_one(pool: Pool, epoch: int) -> bool:
     return True
 
 
-async def take_over(connection: Connection, epoch: int, process: UUID) -> Sequence[Transition]:
+async def take_over(
+    connection: Connection, epoch: int, process: UUID, holds: Callable[[UUID], bool]
+) -> Sequence[Transition]:
     """Declare unknown what `process` had in flight; what that made of the deliveries."""
     rows = await connection.fetch(
-        "SELECT delivery, counted FROM hookledger.queue WHERE owner = $1 ORDER BY delivery", process
+        "SELECT delivery, lane, counted FROM hookledger.queue WHERE owner = $1 ORDER BY delivery", process
     )
     if not rows:
         return ()
-    counted = {row["delivery"]: row["counted"] for row in rows}
-    states = await projection.lock(connection, list(counted))
+    owned = {row["delivery"]: row for row in rows}
+    states = await projection.lock(connection, list(owned))
     flying = {
         delivery: state
         for delivery, state in states.items()
@@ -75,9 +77,16 @@ async def take_over(connection: Connection, epoch: int, process: UUID) -> Sequen
     changes = []
     for delivery, state in flying.items():
         assert state.attempt is not None
-        facts = decide(state, DeclareUnknown(at=now, attempt=state.attempt))
+        facts = decide(state, DeclareUnknown(at=now, attempt=state.attempt, holds=holds(state.endpoint)))
         changes.append(
-            Transition(delivery=delivery, before=state, facts=facts, started=begun[delivery], counted=counted[delivery])
+            Transition(
+                delivery=delivery,
+                before=state,
+                facts=facts,
+                started=begun[delivery],
+                lane=owned[delivery]["lane"],
+                counted=owned[delivery]["counted"],
+            )
         )
     await transitions.write(connection, epoch, changes, now)
     return changes

@@ -103,6 +103,7 @@ class Recorder:
                     before=before,
                     facts=facts,
                     started=flight.started,
+                    lane=flight.lane,
                     counted=flight.counted,
                     max_inflight=flight.endpoint.max_inflight,
                 )

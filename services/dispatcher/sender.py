@@ -4,12 +4,14 @@ import asyncio
 import ssl
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.metadata import version
 from typing import Final, Self
 
 import aiohttp
 from yarl import URL
 
 from libs.common.domain.addresses import AddressPolicy
+from libs.common.domain.egress import Egress
 from libs.common.domain.facts import Timings
 from libs.common.domain.outcome import Answer, Failure, parse_retry_after
 from libs.common.runtime import clock
@@ -19,12 +21,13 @@ from services.dispatcher.connections import (
     MalformedAnswerError,
     Stopwatch,
     VettedConnector,
+    trusted,
 )
 
 CONNECT_SECONDS: Final = 5.0
 MOST_READ_BYTES: Final = 64 * 1024
 KEPT_BYTES: Final = 16 * 1024
-USER_AGENT: Final = "Hookledger/0.1"
+USER_AGENT: Final = f"Hookledger/{version('hookledger')}"
 _SWITCHING_PROTOCOLS: Final = 101
 
 
@@ -44,14 +47,23 @@ class Sender:
 
     Args:
         policy: which addresses endpoints may have.
+        egress: whether receivers are reached through a proxy.
+        trust: with which certificates; by default the system's.
     """
 
-    def __init__(self, policy: AddressPolicy) -> None:
+    def __init__(
+        self, policy: AddressPolicy, *, egress: Egress | None = None, trust: ssl.SSLContext | None = None
+    ) -> None:
         self._policy = policy
+        self._egress = egress or Egress()
+        self._trust = trust or trusted()
+        said = self._egress.credentials
+        self._proxy_headers = {"Proxy-Authorization": aiohttp.encode_basic_auth(*said)} if said is not None else {}
 
     async def __aenter__(self) -> Self:
+        self._connector = VettedConnector(self._policy, self._trust)
         self._session = aiohttp.ClientSession(
-            connector=VettedConnector(self._policy),
+            connector=self._connector,
             auto_decompress=False,
             trust_env=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -95,9 +107,20 @@ class Sender:
 
     async def _once(self, url: str, headers: dict[str, str], body: bytes, stopwatch: Stopwatch, sends: int) -> Report:
         token = STOPWATCH.set(stopwatch)
+        target = URL(url, encoded=True)
+        host = target.host or ""
+        stopwatch.proxied = self._egress.proxied(host)
         try:
+            if stopwatch.proxied:
+                await self._connector.vet(host, target.port or 0)
             async with self._session.post(
-                URL(url, encoded=True), data=body, headers=headers, allow_redirects=False
+                target,
+                data=body,
+                # Without a tunnel the proxy reads the request itself, and takes off what is for it.
+                headers=headers | self._proxy_headers if stopwatch.proxied and target.scheme == "http" else headers,
+                allow_redirects=False,
+                proxy=self._egress.proxy if stopwatch.proxied else None,
+                proxy_headers=self._proxy_headers if stopwatch.proxied else None,
             ) as response:
                 stopwatch.first_byte = clock.monotonic()
                 if response.status == _SWITCHING_PROTOCOLS:
@@ -148,6 +171,8 @@ def _failure(error: BaseException, stopwatch: Stopwatch) -> Failure:
         case aiohttp.ClientConnectorError():
             # A receiver may hang up in the middle of the handshake without saying why.
             return Failure.CONNECT if stopwatch.tls_began is None else Failure.TLS
+        case aiohttp.ClientHttpProxyError():
+            return Failure.CONNECT  # the proxy's word, not the receiver's
         case MalformedAnswerError() | aiohttp.ClientResponseError():
             # aiohttp makes up a status 400 for an answer that is not HTTP; it is not the receiver's word.
             return Failure.PROTOCOL

@@ -20,4 +20,13 @@ class DispatcherSettings(CommonSettings, kw_only=True, frozen=True):
     allow_networks: Annotated[
         str, Meta(description="networks (CIDR, by commas) that endpoints may live in beside the public ones")
     ] = ""
+    egress_proxy: Annotated[
+        str, Meta(description="HTTP proxy through which receivers are reached, as http://user:password@host:port")
+    ] = ""
+    egress_proxy_except: Annotated[
+        str, Meta(description="hosts, suffixes (.corp.example) and networks, by commas, that are reached without it")
+    ] = ""
+    ca_file: Annotated[
+        str, Meta(description="file of further certificates (PEM) that receivers' certificates may be issued by")
+    ] = ""
     max_concurrency: Annotated[int, Meta(ge=1, le=10_000, description="attempts under way at the same time")] = 256

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import reduce
 from typing import Final
 from uuid import UUID
 
 from libs.common.domain.attempts import AttemptRow, ended
-from libs.common.domain.delivery import Delivery, evolve
-from libs.common.domain.endpoint import DEFAULT_MAX_INFLIGHT
+from libs.common.domain.delivery import Delivery, Status, evolve
 from libs.common.domain.facts import (
     AttemptAbandoned,
     AttemptEnded,
@@ -22,6 +21,8 @@ from libs.common.postgres.pool import Connection
 from services.dispatcher import lanes, projection
 from services.dispatcher.metrics import ENDED
 
+HELD_LOOK: Final = timedelta(minutes=1)
+"""How often a held delivery is looked at: whether its endpoint still holds, and whether it is too old."""
 _ENDS: Final = (AttemptEnded, AttemptAbandoned, AttemptOutcomeUnknown)
 
 
@@ -29,15 +30,17 @@ _ENDS: Final = (AttemptEnded, AttemptAbandoned, AttemptOutcomeUnknown)
 class Transition:
     """Facts decided for one delivery, whose row this transaction has locked.
 
-    `started` is the attempt that an ending among the facts ends; `counted` says that the delivery's lane counts it.
+    `started` is the attempt that an ending among the facts ends; `lane` is where the delivery waits, None for the
+    endpoint's own; `counted` says that the lane counts it; `max_inflight` is the endpoint's, where that is known.
     """
 
     delivery: UUID
     before: Delivery
     facts: Sequence[DeliveryFact]
     started: AttemptStarted | None = None
+    lane: UUID | None = None
     counted: bool = False
-    max_inflight: int = DEFAULT_MAX_INFLIGHT
+    max_inflight: int | None = None
     after: Delivery = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,12 +55,12 @@ async def write_facts(connection: Connection, epoch: int, transitions: Sequence[
 
 
 async def write(connection: Connection, epoch: int, transitions: Sequence[Transition], now: datetime) -> None:
-    """Write facts and projections of deliveries that were in flight, and let them wait or leave.
+    """Write facts and projections of deliveries that were in flight, or are skipped, and let them wait or leave.
 
     Args:
         connection: in the transaction that has locked the deliveries' rows in the order of their ids.
         epoch: of the ledger.
-        transitions: out of flight, each to waiting or to an end.
+        transitions: out of flight, each to waiting or to an end; or from waiting to an end.
         now: the database's time.
     """
     await write_facts(connection, epoch, transitions)
@@ -66,13 +69,18 @@ async def write(connection: Connection, epoch: int, transitions: Sequence[Transi
         (transition.delivery, transition.after.next_at)
         for transition in transitions
         if transition.after.next_at is not None
+    ] + [
+        (transition.delivery, now + HELD_LOOK)
+        for transition in transitions
+        if transition.after.status is Status.HELD and transition.after.next_at is None
     ]
     changes: dict[UUID, lanes.LaneChange] = {}
     for transition in transitions:
-        if transition.counted or transition.after.open:
+        if transition.counted or transition.after.open or transition.started is None:
             endpoint = transition.before.endpoint
-            before = changes.get(endpoint)
-            changes[endpoint] = lanes.LaneChange(
+            lane = transition.lane or endpoint
+            before = changes.get(lane)
+            changes[lane] = lanes.LaneChange(
                 app=transition.before.app,
                 endpoint=endpoint,
                 max_inflight=transition.max_inflight,

@@ -66,6 +66,7 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = MappingProxyType(
         ("GET", "/app/{app}/delivery"): _VIEW,
         ("GET", "/app/{app}/delivery/{delivery}"): _VIEW,
         ("GET", "/app/{app}/delivery/{delivery}/ledger"): _VIEW,
+        ("POST", "/app/{app}/delivery/{delivery}/skip"): _ATTEMPT,
         ("GET", "/app/{app}/rejected"): _READ,
         ("GET", "/app/{app}/rejected/{rejected}"): _READ,
         ("GET", f"{_ENDPOINT}/transformation"): _VIEW,

@@ -12,15 +12,17 @@ from libs.common.contracts.registry import Kind
 from libs.common.domain import ids
 from libs.common.domain.delivery import Status
 from libs.common.domain.ids import BadIdError, Prefix
+from libs.common.postgres.registry import Changes
 from libs.common.runtime.http import invalid
 from services.registry import objects
 from services.registry.answers import Answer, ok
+from services.registry.audit import actor_out
 from services.registry.calls import Call
 from services.registry.endpoint_health import EndpointHealthOut, of_endpoint
 from services.registry.fields import Out
 from services.registry.paging import read_page, whole
 from services.registry.parameters import ORDERED_PAGE, text, texts
-from services.registry.parsing import not_found
+from services.registry.parsing import conflict, not_found
 
 MESSAGE: Final = text("messageId", "Only deliveries of this message.")
 ENDPOINT: Final = text("endpointId", "Only deliveries to this endpoint, by id or uid.")
@@ -129,6 +131,22 @@ async def ledger(call: Call) -> Answer:
     return ok(whole([_fact_out(row) for row in rows]))
 
 
+async def skip(call: Call, _: Changes) -> Answer:
+    """Skip a delivery that is not over: it ends as cancelled, and its ordered lane goes on.
+
+    One that is in flight is skipped after its attempt, unless that succeeds.
+    """
+    delivery = await _delivery(call)
+    if Status(delivery["status"]).terminal:
+        raise conflict(f"the delivery is over: {delivery['status']}")
+    await call.connection.execute(
+        "INSERT INTO hookledger.skip_request (delivery, actor) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+        delivery["delivery"],
+        call.caller.actor,
+    )
+    return ok(_out(delivery), 202)
+
+
 async def _delivery(call: Call) -> asyncpg.Record:
     app = await objects.application(call)
     try:
@@ -212,5 +230,7 @@ def _camel(name: str) -> str:
 
 def _shown(name: str, value: Any) -> Any:
     """A value with its ids as the API writes them; keys and processes have none there."""
+    if name == "actor":
+        return actor_out(value)
     prefix = _IDS.get(name)
     return ids.encode(prefix, UUID(value)) if prefix is not None and isinstance(value, str) else value

@@ -7,7 +7,19 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from libs.common.contracts.operations import Time
-from libs.common.contracts.registry import EndpointDocument, KeyReference, Kind, RegistryObject, UnknownEventTypes
+from libs.common.contracts.registry import (
+    EndpointDocument,
+    KeyReference,
+    Kind,
+    MaxAge,
+    MaxInflight,
+    OnExhausted,
+    RegistryObject,
+    Schedule,
+    Share,
+    TimeoutMs,
+    UnknownEventTypes,
+)
 from libs.common.domain import ids
 from libs.common.domain.endpoint import Profile
 from libs.common.domain.ids import Prefix
@@ -28,7 +40,6 @@ from services.registry.fields import (
     Out,
     Rate,
     RetrySchedule,
-    TimeoutMs,
     Uid,
     checked_expression,
     checked_metadata,
@@ -55,12 +66,17 @@ class EndpointIn(In, frozen=True):
     metadata: Metadata | None = None
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
+    max_inflight: MaxInflight | None = None
     secret: str | None = None
     secret_type: secrets.SecretType | None = None
     profile: Profile = Profile.STANDARD
     retry_schedule: RetrySchedule | None = None
     retry_client_errors: bool | None = None
+    retry_jitter: Share | None = None
     timeout_ms: TimeoutMs | None = None
+    max_age: MaxAge | None = None
+    ordered: bool = False
+    on_exhausted: OnExhausted = OnExhausted.RELEASE
     headers: dict[str, str] | None = None
 
 
@@ -78,10 +94,15 @@ class EndpointPatch(In, frozen=True):
     metadata: Metadata | UnsetType | None = UNSET
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
+    max_inflight: MaxInflight | UnsetType | None = UNSET
     profile: Profile | UnsetType = UNSET
     retry_schedule: RetrySchedule | UnsetType | None = UNSET
     retry_client_errors: bool | UnsetType | None = UNSET
+    retry_jitter: Share | UnsetType | None = UNSET
     timeout_ms: TimeoutMs | UnsetType | None = UNSET
+    max_age: MaxAge | UnsetType | None = UNSET
+    ordered: bool | UnsetType = UNSET
+    on_exhausted: OnExhausted | UnsetType = UNSET
 
 
 class EndpointOut(Out):
@@ -100,10 +121,15 @@ class EndpointOut(Out):
     metadata: dict[str, str]
     rate_limit: int | None
     throttle_rate: int | None
+    max_inflight: int | None
     profile: Profile
-    retry_schedule: tuple[float, ...] | None
+    retry_schedule: Schedule | None
     retry_client_errors: bool | None
+    retry_jitter: float | None
     timeout_ms: int | None
+    max_age: float | None
+    ordered: bool
+    on_exhausted: OnExhausted
     created_at: Time
     updated_at: Time
     secret: str | UnsetType = UNSET
@@ -194,10 +220,15 @@ async def patch(call: Call, changes: Changes) -> Answer:
         transformation=old.transformation,
         metadata=checked_metadata(given(body.metadata, old.metadata)),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), old.throttle_rate),
+        max_inflight=given(body.max_inflight, old.max_inflight),
         profile=given(body.profile, old.profile),
         retry_schedule=given(body.retry_schedule, old.retry_schedule),
         retry_client_errors=given(body.retry_client_errors, old.retry_client_errors),
+        retry_jitter=given(body.retry_jitter, old.retry_jitter),
         timeout_ms=given(body.timeout_ms, old.timeout_ms),
+        max_age=given(body.max_age, old.max_age),
+        ordered=given(body.ordered, old.ordered),
+        on_exhausted=given(body.on_exhausted, old.on_exhausted),
         keys=old.keys,
         headers=old.headers,
         sealed_headers=old.sealed_headers,
@@ -258,10 +289,15 @@ async def _document(call: Call, body: EndpointIn, keys: tuple[KeyReference, ...]
         filter=checked_expression(body.filter, "filter"),
         metadata=checked_metadata(body.metadata),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), None),
+        max_inflight=body.max_inflight,
         profile=body.profile,
         retry_schedule=body.retry_schedule,
         retry_client_errors=body.retry_client_errors,
+        retry_jitter=body.retry_jitter,
         timeout_ms=body.timeout_ms,
+        max_age=body.max_age,
+        ordered=body.ordered,
+        on_exhausted=body.on_exhausted,
         keys=keys,
     )
 
@@ -313,7 +349,12 @@ def out(item: RegistryObject, secret: str | UnsetType = UNSET) -> EndpointOut:
         profile=document.profile,
         retry_schedule=document.retry_schedule,
         retry_client_errors=document.retry_client_errors,
+        retry_jitter=document.retry_jitter,
         timeout_ms=document.timeout_ms,
+        max_age=document.max_age,
+        max_inflight=document.max_inflight,
+        ordered=document.ordered,
+        on_exhausted=document.on_exhausted,
         created_at=item.created_at,
         updated_at=item.updated_at,
         secret=secret,

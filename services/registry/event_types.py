@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import EventTypeDocument, Kind, RegistryObject
+from libs.common.domain.operational import NAMES
 from libs.common.postgres.registry import Changes
 from libs.common.postgres.snapshot import object_of
 from libs.common.runtime.clock import new_id
@@ -176,7 +177,7 @@ async def delete(call: Call, changes: Changes) -> Answer:
 
 
 async def unknown(call: Call, names: Collection[str]) -> list[str]:
-    """Those of the names that the organisation has no event type for; archived ones it has."""
+    """Those of the names that the organisation has no event type for; archived ones it has, and operational ones."""
     rows = await call.connection.fetch(
         # Word for word the expressions of the index registry_object_uid, or it would not be used.
         """
@@ -187,7 +188,7 @@ async def unknown(call: Call, names: Collection[str]) -> list[str]:
         call.caller.org,
         list(names),
     )
-    return sorted(set(names) - {row["uid"] for row in rows})
+    return sorted(set(names) - {row["uid"] for row in rows} - NAMES)
 
 
 async def _event_type(call: Call) -> RegistryObject:

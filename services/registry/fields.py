@@ -5,6 +5,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from libs.common.contracts.registry import Exponential, Preset, Seconds
 from libs.common.runtime.expressions.compiled import LONGEST_EXPRESSION, BadExpressionError, compiled
 from libs.common.runtime.http import invalid
 
@@ -23,8 +24,7 @@ Metadata = dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_le
 EventTypes = Annotated[tuple[EventTypeName, ...], Meta(min_length=1, max_length=1000)]
 Channels = Annotated[tuple[Channel, ...], Meta(min_length=1, max_length=10)]
 Expression = Annotated[str, Meta(min_length=1, max_length=LONGEST_EXPRESSION)]
-RetrySchedule = Annotated[tuple[Annotated[float, Meta(ge=0, le=30 * 24 * 3600)], ...], Meta(max_length=100)]
-TimeoutMs = Annotated[int, Meta(ge=1000, le=30_000)]
+RetrySchedule = Annotated[tuple[Seconds, ...], Meta(max_length=100)] | Preset | Exponential
 
 Value = TypeVar("Value")
 

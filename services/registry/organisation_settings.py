@@ -7,11 +7,15 @@ from msgspec.structs import asdict, replace
 
 from libs.common.contracts.registry import (
     DEFAULT_PAYLOAD_DAYS,
+    MaxAge,
     OrganisationDocument,
     PayloadDays,
     RegistryObject,
+    Schedule,
     SchemaValidation,
     SecretReveal,
+    Share,
+    TimeoutMs,
     UnknownEventTypes,
 )
 from libs.common.postgres.registry import Changes
@@ -26,6 +30,9 @@ class SettingsIn(In, frozen=True):
 
     retry_schedule: RetrySchedule | None = None
     retry_client_errors: bool = False
+    retry_jitter: Share | None = None
+    timeout_ms: TimeoutMs | None = None
+    max_age: MaxAge | None = None
     secret_reveal: SecretReveal = SecretReveal.ONCE
     endpoint_https_only: bool = True
     unknown_event_types: UnknownEventTypes = UnknownEventTypes.ALLOW
@@ -39,6 +46,9 @@ class SettingsPatch(In, frozen=True):
 
     retry_schedule: RetrySchedule | UnsetType | None = UNSET
     retry_client_errors: bool | UnsetType = UNSET
+    retry_jitter: Share | UnsetType | None = UNSET
+    timeout_ms: TimeoutMs | UnsetType | None = UNSET
+    max_age: MaxAge | UnsetType | None = UNSET
     secret_reveal: SecretReveal | UnsetType = UNSET
     endpoint_https_only: bool | UnsetType = UNSET
     unknown_event_types: UnknownEventTypes | UnsetType = UNSET
@@ -48,10 +58,13 @@ class SettingsPatch(In, frozen=True):
 
 
 class SettingsOut(Out):
-    """The settings as the API shows them; a `retrySchedule` of null is the platform's."""
+    """The settings as the API shows them; what is null is the platform's default."""
 
-    retry_schedule: tuple[float, ...] | None
+    retry_schedule: Schedule | None
     retry_client_errors: bool
+    retry_jitter: float | None
+    timeout_ms: int | None
+    max_age: float | None
     secret_reveal: SecretReveal
     endpoint_https_only: bool
     unknown_event_types: UnknownEventTypes

@@ -64,7 +64,7 @@ async def _erase(pool: Pool, bounds: asyncpg.Record, at_once: int) -> int:
                 SELECT m.id, EXISTS (SELECT FROM hookledger.outbox o WHERE o.message = m.id) OR EXISTS (
                     SELECT FROM projection_1.delivery_state d
                     WHERE d.message = m.id
-                        AND (d.status IN ('waiting', 'sending') OR d.resend_at IS NOT NULL)
+                        AND (d.status IN ('waiting', 'sending', 'held') OR d.resend_at IS NOT NULL)
                 ) AS open
                 FROM hookledger.message m
                 WHERE m.app = $1 AND m.id >= $2 AND m.id < $3 ORDER BY m.id LIMIT $4

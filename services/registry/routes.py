@@ -173,6 +173,7 @@ ROUTES: Final = (
 
     read(f"{_APP}/delivery", deliveries.list_all, "v1.delivery.list", PageOut[DeliveryOut], query=deliveries.FILTER),
     read(_DELIVERY, deliveries.get, "v1.delivery.get", DeliveryInDetailOut),
+    write("POST", f"{_DELIVERY}/skip", deliveries.skip, "v1.delivery.skip", {202: DeliveryOut}, refusals=(409,)),
     read(f"{_DELIVERY}/ledger", deliveries.ledger, "v1.delivery.ledger", PageOut[LedgerEventOut]),
 
     read("/key", keys.list_all, "v1.api-key.list", PageOut[ApiKeyOut], query=ORDERED_PAGE),

@@ -24,9 +24,11 @@ from libs.common.domain.facts import (
     DeliveryExhausted,
     DeliveryExpired,
     DeliveryGone,
+    DeliveryHeld,
     DeliveryRefused,
     DeliveryReopened,
     DeliveryScheduled,
+    DeliverySkipped,
     DropReason,
     Fact,
     MessageAccepted,
@@ -166,8 +168,13 @@ GOLDEN = [
     Golden(fact=DeliveryExhausted(at=AT), data=b"{}"),
     Golden(fact=DeliveryRefused(at=AT), data=b"{}"),
     Golden(fact=DeliveryGone(at=AT), data=b"{}"),
+    Golden(fact=DeliveryHeld(at=AT), data=b"{}"),
     Golden(
         fact=DeliveryCancelled(at=AT, reason=CancelReason.ENDPOINT_DISABLED), data=b'{"reason":"endpoint_disabled"}'
+    ),
+    Golden(
+        fact=DeliverySkipped(at=AT, actor="key:01a02361-0000-7004-8203-040506070809"),
+        data=b'{"actor":"key:01a02361-0000-7004-8203-040506070809"}',
     ),
     Golden(fact=DeliveryExpired(at=AT), data=b"{}"),
     Golden(
@@ -230,7 +237,7 @@ WORDS = {
         "other_event_type",
         "requested",
     ],
-    Origin: ["api", "broker", "example", "source"],
+    Origin: ["api", "broker", "example", "operational", "source"],
     Trigger: ["manual", "scheduled"],
     Outcome: ["gone", "refused", "retryable", "succeeded"],
     Failure: [

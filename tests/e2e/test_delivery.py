@@ -147,6 +147,27 @@ async def test_a_spent_schedule_exhausts_the_delivery(client: Client, receiver: 
     assert receiver.got("/elsewhere") == [], "a redirect is never followed"
 
 
+async def test_the_operational_application_is_told_of_endpoints_and_of_deliveries_that_fail(
+    client: Client, receiver: Receiver
+) -> None:
+    told = await client.create_application(uid="operational")
+    operations = await client.create_endpoint(told, receiver.script("/told"))
+    app = await client.create_application(uid="customer-17")
+    endpoint = await client.create_endpoint(app, receiver.script("/down", then=503), retrySchedule=[])
+    message = await client.send(app, "ping", {})
+    requests = await receiver.wait_for(2, path="/told")
+    created, exhausted = sorted(
+        (Webhook(operations.secret).verify(request.body, dict(request.headers)) for request in requests),
+        key=lambda body: body["type"],
+    )
+    await client.delete(f"/app/{told}")
+    whose = {"appId": app, "appUid": "customer-17", "endpointId": endpoint.id}
+    assert created == {"type": "endpoint.created", "data": whose}
+    assert exhausted["type"] == "message.attempt.exhausted"
+    assert exhausted["data"].pop("lastAttempt")["responseStatusCode"] == 503
+    assert exhausted["data"] == whose | {"msgId": message}
+
+
 async def test_an_endpoint_without_a_schedule_is_tried_once(client: Client, receiver: Receiver) -> None:
     app = await client.create_application()
     await client.create_endpoint(app, receiver.script("/", then=500), retrySchedule=[])

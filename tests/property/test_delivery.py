@@ -15,9 +15,11 @@ from libs.common.domain.commands import (
     DeclareUnknown,
     DropResend,
     Expire,
+    LetGo,
     RecordAnswer,
     Reopen,
     RequestResend,
+    Skip,
     StartAttempt,
 )
 from libs.common.domain.delivery import (
@@ -39,6 +41,7 @@ from libs.common.domain.facts import (
     CancelReason,
     DeliveryExhausted,
     DeliveryFact,
+    DeliveryHeld,
     DeliveryReopened,
     DeliveryScheduled,
     DropReason,
@@ -48,6 +51,7 @@ from libs.common.domain.facts import (
     Timings,
     Trigger,
 )
+from libs.common.domain.operational import DELIVERY_FACTS, News, of_delivery
 from libs.common.domain.outcome import Answer, Failure
 from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW, RetryPolicy
 
@@ -66,9 +70,11 @@ ANSWERS = st.builds(Answer, status=STATUSES, retry_after=st.none() | DURATIONS) 
 class DeliveryMachine(RuleBasedStateMachine):
     """One delivery, from its schedule on."""
 
-    @initialize(schedule=st.lists(DURATIONS, max_size=4).map(tuple), retry_client_errors=st.booleans())
-    def schedule(self, schedule: tuple[timedelta, ...], *, retry_client_errors: bool) -> None:
-        self.policy = RetryPolicy(schedule=schedule, retry_client_errors=retry_client_errors)
+    @initialize(
+        schedule=st.lists(DURATIONS, max_size=4).map(tuple), retry_client_errors=st.booleans(), holds=st.booleans()
+    )
+    def schedule(self, schedule: tuple[timedelta, ...], *, retry_client_errors: bool, holds: bool) -> None:
+        self.policy = RetryPolicy(schedule=schedule, retry_client_errors=retry_client_errors, holds=holds)
         self.now = NOON
         self.started = 0
         first = DeliveryScheduled(
@@ -110,7 +116,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     @rule(step=STEPS, stale=st.integers(0, 2))
     def declare_unknown(self, step: timedelta, stale: int) -> None:
-        self.issue(step, DeclareUnknown(at=self.now, attempt=attempt(self.started - stale)))
+        self.issue(step, DeclareUnknown(at=self.now, attempt=attempt(self.started - stale), holds=self.policy.holds))
 
     @rule(step=STEPS, reason=st.sampled_from(CancelReason), chance=st.integers(0, 9))
     def cancel(self, step: timedelta, reason: CancelReason, chance: int) -> None:
@@ -118,9 +124,19 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.issue(step, Cancel(at=self.now, reason=reason))
 
     @rule(step=STEPS, chance=st.integers(0, 9))
+    def skip(self, step: timedelta, chance: int) -> None:
+        if chance == 0:
+            self.issue(step, Skip(at=self.now, actor="key:1"))
+
+    @rule(step=STEPS, chance=st.integers(0, 9))
     def expire(self, step: timedelta, chance: int) -> None:
         if chance == 0:
             self.issue(step, Expire(at=self.now))
+
+    @rule(step=STEPS, chance=st.integers(0, 9))
+    def let_go(self, step: timedelta, chance: int) -> None:
+        if chance == 0:
+            self.issue(step, LetGo(at=self.now))
 
     @rule(step=STEPS)
     def request_resend(self, step: timedelta) -> None:
@@ -141,7 +157,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         try:
             facts = decide(before, command)
         except NotWaitingError:
-            assert before.status is not Status.WAITING or isinstance(command, DropResend)
+            assert before.status is not Status.WAITING or isinstance(command, DropResend | LetGo)
             return
         except UnderWayError:
             assert before.resend_at is not None or not before.status.terminal
@@ -217,8 +233,18 @@ class DeliveryMachine(RuleBasedStateMachine):
         assert manual <= asked + again
 
     @invariant()
-    def an_open_delivery_has_its_time_unless_it_flies(self) -> None:
-        assert self.state.open is (self.state.next_at is not None or self.state.status is Status.SENDING)
+    def an_open_delivery_has_its_time_unless_it_flies_or_is_held(self) -> None:
+        untimed = self.state.status in {Status.SENDING, Status.HELD}
+        assert self.state.open is (self.state.next_at is not None or untimed)
+
+    @invariant()
+    def what_is_told_is_found_by_the_kinds_and_versions_that_are_looked_at(self) -> None:
+        troubled = False
+        for told in of_delivery(self.facts):
+            kind = type(self.facts[told.version - 1]).__name__
+            assert told.version >= DELIVERY_FACTS[kind]
+            assert troubled or told.news is not News.RECOVERED
+            troubled = told.news is not News.RECOVERED
 
     @invariant()
     def attempts_do_not_overlap(self) -> None:
@@ -241,10 +267,11 @@ class DeliveryMachine(RuleBasedStateMachine):
             assert len(ended) <= len(self.policy.schedule) + 1
 
     @invariant()
-    def five_unknown_attempts_in_a_row_are_the_end(self) -> None:
+    def five_unknown_attempts_in_a_row_are_the_end_or_held(self) -> None:
         assert self.state.unknowns <= MOST_UNKNOWN_IN_A_ROW
         if self.state.unknowns == MOST_UNKNOWN_IN_A_ROW:
-            assert self.state.status is Status.EXHAUSTED or self.state.beside is Status.EXHAUSTED
+            status = self.state.beside or self.state.status
+            assert status.at_rest if self.policy.holds else status is Status.EXHAUSTED
 
     @invariant()
     def every_schedule_that_is_folded_was_decided(self) -> None:
@@ -266,6 +293,9 @@ class DeliveryMachine(RuleBasedStateMachine):
                     raise AssertionError("a retry says from which chance it was decided")
                 case AttemptEnded(), DeliveryExhausted():
                     assert next(places, None) is None
+                    assert not self.policy.holds
+                case AttemptEnded(), DeliveryHeld():
+                    assert self.policy.holds
                 case ((AttemptAbandoned() | AttemptOutcomeUnknown()), RetryScheduled()):
                     assert decision.due_at == fact.at
 

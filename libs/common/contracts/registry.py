@@ -4,17 +4,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar, assert_never
 from uuid import UUID
 
 import msgspec
 
-from libs.common.domain.endpoint import DEFAULT_TIMEOUT, Endpoint, Profile, SigningKey
+from libs.common.domain.endpoint import DEFAULT_MAX_INFLIGHT, DEFAULT_TIMEOUT, Endpoint, Profile, SigningKey
 from libs.common.domain.job import Task
 from libs.common.domain.providers.scheme import Scheme
 from libs.common.domain.providers.settings import Algorithm, Encoding, Settings, Verification
 from libs.common.domain.providers.table import Provider, scheme_of
-from libs.common.domain.retry import STANDARD_SCHEDULE, RetryPolicy
+from libs.common.domain.retry import (
+    JITTER_SHARE,
+    LONGEST_LIFE,
+    QUICK_SCHEDULE,
+    STANDARD_SCHEDULE,
+    RetryPolicy,
+    exponential,
+)
+
+Value = TypeVar("Value")
 
 
 class Kind(StrEnum):
@@ -83,14 +92,49 @@ PayloadDays = Annotated[int, msgspec.Meta(ge=1, le=90)]
 DEFAULT_PAYLOAD_DAYS: Final = 90
 
 
+class Preset(StrEnum):
+    """Retry schedules that have a name."""
+
+    STANDARD = "standard"
+    QUICK = "quick"
+
+
+class OnExhausted(StrEnum):
+    """What becomes of an ordered lane whose head is exhausted or refused: it goes on, or waits for an operator."""
+
+    RELEASE = "release"
+    HOLD = "hold"
+
+
+class Exponential(msgspec.Struct, kw_only=True, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A retry schedule whose waits grow by `factor`, from `initial` up to `max`, in seconds."""
+
+    initial: Annotated[float, msgspec.Meta(ge=0.1, le=30 * 24 * 3600)]
+    factor: Annotated[float, msgspec.Meta(ge=1, le=100)] = 2
+    max: Annotated[float, msgspec.Meta(ge=0.1, le=30 * 24 * 3600)] = 10 * 3600
+    retries: Annotated[int, msgspec.Meta(ge=1, le=100)]
+
+
+Schedule = tuple[Seconds, ...] | Preset | Exponential
+"""How a retry schedule is written: its waits in seconds, a name, or the rule by which they grow."""
+
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+TimeoutMs = Annotated[int, msgspec.Meta(ge=1000, le=30_000)]
+MaxInflight = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+MaxAge = Annotated[float, msgspec.Meta(ge=60, le=30 * 24 * 3600)]
+
+
 class OrganisationDocument(Document, frozen=True):
     """An organisation and its settings. Its `uid` is the broker user that publishes for it."""
 
     name: str
     secret_reveal: SecretReveal = SecretReveal.ONCE
     endpoint_https_only: bool = True
-    retry_schedule: tuple[Seconds, ...] | None = None
+    retry_schedule: Schedule | None = None
     retry_client_errors: bool = False
+    retry_jitter: Share | None = None
+    timeout_ms: TimeoutMs | None = None
+    max_age: MaxAge | None = None
     unknown_event_types: UnknownEventTypes = UnknownEventTypes.ALLOW
     schema_validation: SchemaValidation = SchemaValidation.OFF
     compat_headers: bool = False
@@ -133,10 +177,15 @@ class EndpointDocument(Document, frozen=True):
     transformation: TransformationDocument | None = None
     metadata: dict[str, str] = {}
     throttle_rate: int | None = None
+    max_inflight: MaxInflight | None = None
     profile: Profile = Profile.STANDARD
-    retry_schedule: tuple[Seconds, ...] | None = None
+    retry_schedule: Schedule | None = None
     retry_client_errors: bool | None = None
+    retry_jitter: Share | None = None
     timeout_ms: int | None = None
+    max_age: MaxAge | None = None
+    ordered: bool = False
+    on_exhausted: OnExhausted = OnExhausted.RELEASE
     keys: tuple[KeyReference, ...] = ()
     failing: FailingDocument | None = None
     headers: dict[str, str] = {}
@@ -276,9 +325,38 @@ def decode(kind: Kind, data: str | bytes) -> AnyDocument:
     return _DECODERS[kind].decode(data)
 
 
-def seconds(values: tuple[float, ...]) -> tuple[timedelta, ...]:
+def schedule(said: Schedule | None) -> tuple[timedelta, ...]:
     """A retry schedule as the domain has it."""
-    return tuple(timedelta(seconds=value) for value in values)
+    match said:
+        case None | Preset.STANDARD:
+            return STANDARD_SCHEDULE
+        case Preset.QUICK:
+            return QUICK_SCHEDULE
+        case Exponential(initial=first, factor=factor, max=most, retries=retries):
+            return exponential(
+                first=timedelta(seconds=first), factor=factor, most=timedelta(seconds=most), retries=retries
+            )
+        case tuple():
+            return tuple(timedelta(seconds=value) for value in said)
+        case _:
+            assert_never(said)
+
+
+def _retry_policy(document: EndpointDocument, organisation: OrganisationDocument) -> RetryPolicy:
+    client_errors = _first(document.retry_client_errors, organisation.retry_client_errors)
+    jitter = _first(document.retry_jitter, organisation.retry_jitter)
+    max_age = _first(document.max_age, organisation.max_age)
+    return RetryPolicy(
+        schedule=schedule(organisation.retry_schedule if document.retry_schedule is None else document.retry_schedule),
+        retry_client_errors=bool(client_errors),
+        jitter_share=JITTER_SHARE if jitter is None else jitter,
+        max_age=LONGEST_LIFE if max_age is None else timedelta(seconds=max_age),
+        holds=document.ordered and document.on_exhausted is OnExhausted.HOLD,
+    )
+
+
+def _first(own: Value | None, default: Value | None) -> Value | None:
+    return own if own is not None else default
 
 
 def config_version(row: RegistryObject) -> int:
@@ -288,21 +366,24 @@ def config_version(row: RegistryObject) -> int:
     return document.failing.config_version if document.failing is not None else row.version
 
 
-def endpoint(row: RegistryObject, organisation: OrganisationDocument, secrets: Mapping[UUID, str]) -> Endpoint:
+def endpoint(
+    row: RegistryObject,
+    organisation: OrganisationDocument,
+    application: ApplicationDocument,
+    secrets: Mapping[UUID, str],
+) -> Endpoint:
     """The domain's endpoint: settings of the endpoint over those of its organisation over the platform's.
 
     Args:
         row: an object of kind endpoint.
         organisation: its organisation's document.
+        application: its application's document.
         secrets: opened secrets by key id; keys without theirs do not sign.
     """
     document = row.document
     assert isinstance(document, EndpointDocument)
     assert row.app is not None
-    schedule = document.retry_schedule if document.retry_schedule is not None else organisation.retry_schedule
-    client_errors = document.retry_client_errors
-    if client_errors is None:
-        client_errors = organisation.retry_client_errors
+    timeout_ms = _first(document.timeout_ms, organisation.timeout_ms)
     keys = tuple(
         SigningKey(id=key.id, secret=secrets[key.id], expires_at=key.expires_at)
         for key in document.keys
@@ -322,10 +403,12 @@ def endpoint(row: RegistryObject, organisation: OrganisationDocument, secrets: M
         ),
         profile=document.profile,
         keys=keys,
-        retry=RetryPolicy(
-            schedule=STANDARD_SCHEDULE if schedule is None else seconds(schedule), retry_client_errors=client_errors
-        ),
-        timeout=timedelta(milliseconds=document.timeout_ms) if document.timeout_ms else DEFAULT_TIMEOUT,
+        retry=_retry_policy(document, organisation),
+        timeout=timedelta(milliseconds=timeout_ms) if timeout_ms else DEFAULT_TIMEOUT,
+        max_inflight=document.max_inflight or DEFAULT_MAX_INFLIGHT,
+        ordered=document.ordered,
+        throttle_rate=document.throttle_rate,
+        app_throttle_rate=application.throttle_rate,
         compat_headers=organisation.compat_headers,
         headers=(
             *document.headers.items(),

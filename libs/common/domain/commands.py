@@ -45,23 +45,39 @@ class AbandonAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeclareUnknown:
-    """The process that held the attempt is dead."""
+    """The process that had the attempt in flight is dead. `holds` says that the endpoint holds what is exhausted."""
 
     at: datetime
     attempt: UUID
+    holds: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancel:
-    """The endpoint is no longer there, or no longer enabled."""
+    """It can no longer be sent: its endpoint is no longer there or no longer enabled, or its content is erased."""
 
     at: datetime
     reason: CancelReason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Skip:
+    """Somebody wants it passed over, so that its lane goes on."""
+
+    at: datetime
+    actor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Expire:
-    """The delivery has been tried for as long as the platform keeps trying."""
+    """The delivery is older than its endpoint's policy allows."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetGo:
+    """A held delivery's endpoint does not hold any more: it is exhausted like any other."""
 
     at: datetime
 
@@ -84,7 +100,7 @@ class DropResend:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reopen:
-    """Start the schedule of a delivery anew that is over."""
+    """Start the schedule of a delivery anew that is over, or held."""
 
     at: datetime
     job: UUID
@@ -96,7 +112,9 @@ Command = (
     | AbandonAttempt
     | DeclareUnknown
     | Cancel
+    | Skip
     | Expire
+    | LetGo
     | RequestResend
     | DropResend
     | Reopen

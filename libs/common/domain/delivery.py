@@ -4,10 +4,12 @@
                     ▼                                        │
     DeliveryScheduled → WAITING ── AttemptStarted ──▶ SENDING ── AttemptEnded, …Abandoned, …OutcomeUnknown
                     ▲     │                             │
-                    │  Cancelled, Expired               └─▶ SUCCEEDED, EXHAUSTED, REFUSED, GONE
+                    │  Cancelled, Expired               └─▶ SUCCEEDED, EXHAUSTED, REFUSED, GONE, or HELD
                     └────────────────── DeliveryReopened (a replay: the next run) ──┘
 
-A manual attempt stands beside all this: from WAITING or from any end to SENDING, and back to where it came from. Only
+HELD, at the head of an ordered lane that nothing may pass, is reopened, or ends as CANCELLED, EXPIRED or EXHAUSTED.
+
+A manual attempt stands beside all this: from WAITING, HELD or any end to SENDING, and back to where it came from. Only
 one that succeeds changes that: then the delivery is SUCCEEDED.
 
 `evolve` trusts the ledger and never validates; `decide` judges commands and never mutates.
@@ -15,7 +17,7 @@ one that succeeds changes that: then the delivery is SUCCEEDED.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from functools import reduce
 from typing import Final, assert_never
@@ -28,9 +30,11 @@ from libs.common.domain.commands import (
     DeclareUnknown,
     DropResend,
     Expire,
+    LetGo,
     RecordAnswer,
     Reopen,
     RequestResend,
+    Skip,
     StartAttempt,
 )
 from libs.common.domain.facts import (
@@ -43,9 +47,11 @@ from libs.common.domain.facts import (
     DeliveryExpired,
     DeliveryFact,
     DeliveryGone,
+    DeliveryHeld,
     DeliveryRefused,
     DeliveryReopened,
     DeliveryScheduled,
+    DeliverySkipped,
     DropReason,
     ResendDelayed,
     ResendDropped,
@@ -56,14 +62,13 @@ from libs.common.domain.facts import (
 from libs.common.domain.outcome import Outcome, classify
 from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW
 
-LONGEST_LIFE: Final = timedelta(days=30)
-
 
 class Status(StrEnum):
     """Where a delivery is in its life."""
 
     WAITING = "waiting"
     SENDING = "sending"
+    HELD = "held"
     SUCCEEDED = "succeeded"
     EXHAUSTED = "exhausted"
     REFUSED = "refused"
@@ -76,8 +81,19 @@ class Status(StrEnum):
         """Whether nothing more happens in this run."""
         return self not in _OPEN
 
+    @property
+    def idle(self) -> bool:
+        """Whether it can be cancelled: open, and not in flight."""
+        return self in _IDLE
 
-_OPEN: Final = frozenset({Status.WAITING, Status.SENDING})
+    @property
+    def at_rest(self) -> bool:
+        """Whether no attempt of this run is in flight or to come."""
+        return self.terminal or self is Status.HELD
+
+
+_OPEN: Final = frozenset({Status.WAITING, Status.SENDING, Status.HELD})
+_IDLE: Final = frozenset({Status.WAITING, Status.HELD})
 
 
 class StaleAttemptError(Exception):
@@ -85,7 +101,7 @@ class StaleAttemptError(Exception):
 
 
 class NotWaitingError(Exception):
-    """The delivery cannot be begun, cancelled or expired: it is in flight, or over."""
+    """The delivery is not in a state for this: it is in flight, or over, or held."""
 
 
 class UnderWayError(Exception):
@@ -188,7 +204,9 @@ def evolve(state: Delivery, fact: DeliveryFact) -> Delivery:
             return _over(seen, Status.REFUSED)
         case DeliveryGone():
             return _over(seen, Status.GONE)
-        case DeliveryCancelled():
+        case DeliveryHeld():
+            return _over(seen, Status.HELD)
+        case DeliveryCancelled() | DeliverySkipped():
             return _over(replace(seen, resend_at=None), Status.CANCELLED)
         case DeliveryExpired():
             return _over(seen, Status.EXPIRED)
@@ -238,20 +256,27 @@ def decide(state: Delivery, command: Command) -> list[DeliveryFact]:
         case AbandonAttempt(attempt=attempt):
             _must_fly(state, attempt)
             return [AttemptAbandoned(at=at, attempt=attempt), _again(state, at)]
-        case DeclareUnknown(attempt=attempt):
+        case DeclareUnknown(attempt=attempt, holds=holds):
             _must_fly(state, attempt)
             unknown = AttemptOutcomeUnknown(at=at, attempt=attempt)
             if state.unknowns + 1 < MOST_UNKNOWN_IN_A_ROW:
                 return [unknown, _again(state, at)]
             if state.beside is not None:
                 return [unknown, ResendDropped(at=at, reason=DropReason.OUTCOME_UNKNOWN)]
-            return [unknown, DeliveryExhausted(at=at)]
+            return [unknown, DeliveryHeld(at=at) if holds else DeliveryExhausted(at=at)]
         case Cancel(reason=reason):
-            _must_wait(state)
+            _must_be_idle(state)
             return [DeliveryCancelled(at=at, reason=reason)]
+        case Skip(actor=actor):
+            _must_be_idle(state)
+            return [DeliverySkipped(at=at, actor=actor)]
         case Expire():
-            _must_wait(state)
+            _must_be_idle(state)
             return [DeliveryExpired(at=at)]
+        case LetGo():
+            if state.status is not Status.HELD:
+                raise NotWaitingError(state.status)
+            return [DeliveryExhausted(at=at)]
         case RequestResend(job=job):
             if state.resend_at is not None:
                 raise UnderWayError("a manual attempt is asked for already")
@@ -261,7 +286,7 @@ def decide(state: Delivery, command: Command) -> list[DeliveryFact]:
                 raise NotWaitingError(state.status)
             return [ResendDropped(at=at, reason=reason)]
         case Reopen(job=job):
-            if not state.status.terminal:
+            if not state.status.at_rest:
                 raise UnderWayError(state.status)
             return [DeliveryReopened(at=at, run=state.run + 1, due_at=at, job=job)]
         case _:
@@ -310,12 +335,14 @@ def _record(state: Delivery, command: RecordAnswer) -> list[DeliveryFact]:
             return [ended]
         case Outcome.GONE:
             return [ended, DeliveryGone(at=command.at)]
-        case Outcome.REFUSED:
+        case Outcome.REFUSED if not command.policy.holds:
             return [ended, DeliveryRefused(at=command.at)]
         case Outcome.RETRYABLE if wait is not None:
             return [ended, RetryScheduled(at=command.at, due_at=command.at + wait.delay)]
-        case Outcome.RETRYABLE:
+        case Outcome.RETRYABLE if not command.policy.holds:
             return [ended, DeliveryExhausted(at=command.at)]
+        case Outcome.REFUSED | Outcome.RETRYABLE:
+            return [ended, DeliveryHeld(at=command.at)]
         case _:
             assert_never(outcome)
 
@@ -337,6 +364,11 @@ def _again(state: Delivery, at: datetime) -> DeliveryFact:
 
 def _must_wait(state: Delivery) -> None:
     if state.status is not Status.WAITING:
+        raise NotWaitingError(state.status)
+
+
+def _must_be_idle(state: Delivery) -> None:
+    if not state.status.idle:
         raise NotWaitingError(state.status)
 
 

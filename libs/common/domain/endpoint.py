@@ -47,8 +47,14 @@ Judge: TypeAlias = Callable[[str], FilterVerdict]
 class Endpoint:
     """A receiver's configuration at one version.
 
-    `filter` and `transformation` are expressions over the payload: which messages come, and what is sent instead.
-    `headers` are sent with each attempt; some hold a secret.
+    Attributes:
+        filter: an expression over the payload, which messages come.
+        transformation: an expression over the payload, what is sent instead.
+        max_inflight: attempts under way at the same time, over all dispatchers.
+        ordered: what waits goes out in the order of acceptance, by ordering key, one at a time.
+        throttle_rate: attempts that begin per second, over all dispatchers.
+        app_throttle_rate: the same for all endpoints of its application together.
+        headers: sent with each attempt; some hold a secret.
     """
 
     id: UUID
@@ -65,8 +71,16 @@ class Endpoint:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout: timedelta = DEFAULT_TIMEOUT
     max_inflight: int = DEFAULT_MAX_INFLIGHT
+    ordered: bool = False
+    throttle_rate: int | None = None
+    app_throttle_rate: int | None = None
     compat_headers: bool = False
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    @property
+    def unhindered(self) -> bool:
+        """Whether a first attempt may begin at once, without asking a lane for its order or its rate."""
+        return not self.ordered and self.throttle_rate is None and self.app_throttle_rate is None
 
     def signing_keys(self, now: datetime) -> tuple[SigningKey, ...]:
         """The keys in force, the newest first: after a rotation the old ones still sign until they expire."""

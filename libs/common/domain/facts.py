@@ -34,6 +34,7 @@ class Origin(StrEnum):
     SOURCE = "source"
     BROKER = "broker"
     EXAMPLE = "example"
+    OPERATIONAL = "operational"
 
 
 class CancelReason(StrEnum):
@@ -183,11 +184,26 @@ class DeliveryGone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryHeld:
+    """Retries are spent, or the receiver refused; the delivery keeps its place at the head of its ordered lane."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryCancelled:
-    """The delivery waited, and is no longer wanted, or can no longer be sent."""
+    """The delivery waited or was held, and is no longer wanted, or can no longer be sent."""
 
     at: datetime
     reason: CancelReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverySkipped:
+    """Somebody had the delivery passed over while it waited or was held. `actor` is as the change history has it."""
+
+    at: datetime
+    actor: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,7 +257,9 @@ DeliveryFact = (
     | DeliveryExhausted
     | DeliveryRefused
     | DeliveryGone
+    | DeliveryHeld
     | DeliveryCancelled
+    | DeliverySkipped
     | DeliveryExpired
     | DeliveryReopened
     | ResendRequested

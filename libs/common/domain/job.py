@@ -57,7 +57,7 @@ def wish(task: Task, candidate: Candidate, *, only_failed: bool = False) -> Wish
     """What the job wants for the message; None to leave it alone."""
     delivery = candidate.delivery
     missing = delivery is None and candidate.matches
-    failed = delivery is not None and delivery.status.terminal and delivery.status is not Status.SUCCEEDED
+    failed = delivery is not None and delivery.status.at_rest and delivery.status is not Status.SUCCEEDED
     wanted: Wish | None
     match task:
         case Task.RESEND:
@@ -98,7 +98,7 @@ def within(spans: Iterable[tuple[int, int]], version: int) -> bool:
 
 
 def _is_over(delivery: Delivery | None) -> bool:
-    return delivery is not None and delivery.status.terminal
+    return delivery is not None and delivery.status.at_rest
 
 
 def _never_sent(delivery: Delivery | None) -> bool:

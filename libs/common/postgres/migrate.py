@@ -140,4 +140,6 @@ async def _open_epoch(connection: "Connection", say: Callable[[str], None]) -> N
         FROM pg_control_system() s, pg_database d WHERE d.datname = current_database()
         RETURNING epoch
     """)
+    # What waits for its fan-out is older than whatever gets one of this cluster's transaction ids.
+    await connection.execute("UPDATE hookledger.outbox SET xact = '0'")
     say(f"migrate: the ledger's epoch is {opened}")

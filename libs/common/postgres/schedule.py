@@ -18,26 +18,30 @@ of its lanes waits for as long: so few that the other endpoints go on meanwhile.
 # What the queue ought to hold of the deliveries `d`. A first attempt that began in the transaction of its fan-out is
 # counted by no lane; each other attempt in flight is.
 _OUGHT: Final = """
-    SELECT d.delivery, d.endpoint AS lane, coalesce(least(d.due_at, d.resend_at), d.updated_at) AS due_at,
-        d.process AS owner,
+    SELECT d.delivery, d.message, d.endpoint, least(d.due_at, d.resend_at) AS due_at, d.updated_at, d.process AS owner,
         d.status = 'sending' AND NOT EXISTS (
             SELECT FROM hookledger.fact one JOIN hookledger.fact two USING (stream, epoch, xact)
             WHERE d.run = 1 AND d.attempts = 1 AND d.beside IS NULL AND two.kind = 'AttemptStarted'
                 AND one.stream = d.delivery AND one.version = 1 AND two.version = 2
         ) AS counted
-    FROM projection_1.delivery_state d WHERE (d.status IN ('waiting', 'sending') OR d.resend_at IS NOT NULL)
+    FROM projection_1.delivery_state d
+    WHERE (d.status IN ('waiting', 'sending', 'held') OR d.resend_at IS NOT NULL)
 """
 
 
 async def find_misplaced(connection: Connection, chunk: Chunk) -> list[UUID]:
-    """Deliveries of a range that are open and not in the queue as they ought to be, or in it and not open."""
+    """Deliveries of a range that are open and not in the queue as they ought to be, or in it and not open.
+
+    What stands in an ordered lane stays there, though its endpoint may be ordered no more.
+    """
     rows = await connection.fetch(
         f"""
         SELECT delivery
         FROM ({_OUGHT} AND d.delivery > $1 AND d.delivery <= $2) o
         FULL JOIN (SELECT * FROM hookledger.queue WHERE delivery > $1 AND delivery <= $2) q USING (delivery)
-        WHERE (o.lane, o.owner, o.counted) IS DISTINCT FROM (q.lane, q.owner, q.counted)
-            OR o.owner IS NULL AND q.due_at > o.due_at -- earlier is right: it was hastened
+        WHERE (o.endpoint, o.owner, o.counted)
+                IS DISTINCT FROM (CASE WHEN q.xact IS NULL THEN q.lane ELSE o.endpoint END, q.owner, q.counted)
+            OR o.owner IS NULL AND q.due_at <> o.due_at -- what is held has none
         ORDER BY delivery
         """,  # noqa: S608  a constant
         chunk.after,
@@ -55,17 +59,28 @@ async def requeue(connection: Connection, deliveries: list[UUID]) -> None:
         """
         DELETE FROM hookledger.queue q WHERE q.delivery = ANY($1) AND NOT EXISTS (
             SELECT FROM projection_1.delivery_state d
-            WHERE d.delivery = q.delivery AND (d.status IN ('waiting', 'sending') OR d.resend_at IS NOT NULL)
+            WHERE d.delivery = q.delivery AND (d.status IN ('waiting', 'sending', 'held') OR d.resend_at IS NOT NULL)
         )
         """,
         deliveries,
     )
     await connection.execute(
         f"""
-        INSERT INTO hookledger.queue AS q (delivery, lane, due_at, owner, counted)
-        SELECT delivery, lane, due_at, owner, counted FROM ({_OUGHT} AND d.delivery = ANY($1)) o
-        ON CONFLICT (delivery) DO UPDATE SET lane = excluded.lane, due_at = least(q.due_at, excluded.due_at),
-            owner = excluded.owner, counted = excluded.counted
+        INSERT INTO hookledger.queue AS q (delivery, lane, due_at, owner, counted, epoch, xact, position)
+        SELECT o.delivery, coalesce(a.lane, o.endpoint), coalesce(o.due_at, o.updated_at), o.owner, o.counted,
+            a.epoch, a.xact, a.position
+        FROM ({_OUGHT} AND d.delivery = ANY($1)) o
+        LEFT JOIN LATERAL (
+            SELECT hookledger.ordering_lane(o.endpoint, m.ordering_key) AS lane, f.epoch, f.xact, f.position
+            FROM hookledger.registry_object r
+            JOIN hookledger.message m ON m.id = o.message
+            JOIN hookledger.fact f ON f.stream = o.message AND f.version = 1
+            WHERE r.id = o.endpoint AND (r.data ->> 'ordered')::boolean
+                AND (o.owner IS NULL OR o.counted) -- a first attempt that asked no lane is in none
+        ) a ON true
+        ON CONFLICT (delivery) DO UPDATE SET lane = excluded.lane, due_at = excluded.due_at,
+            owner = excluded.owner, counted = excluded.counted, epoch = excluded.epoch, xact = excluded.xact,
+            position = excluded.position
         """,  # noqa: S608  a constant
         deliveries,
     )
@@ -76,10 +91,15 @@ async def add_missing_lanes(connection: Connection) -> None:
     await connection.execute(
         """
         INSERT INTO hookledger.lane (lane, app, endpoint, ready_at, max_inflight)
-        SELECT DISTINCT ON (q.lane) q.lane, d.app, d.endpoint, 'infinity'::timestamptz, $1::int
-        FROM hookledger.queue q JOIN projection_1.delivery_state d USING (delivery)
-        WHERE (q.owner IS NULL OR q.counted) AND NOT EXISTS (SELECT FROM hookledger.lane l WHERE l.lane = q.lane)
-        ORDER BY q.lane
+        SELECT m.lane, m.app, m.endpoint, 'infinity'::timestamptz,
+            CASE WHEN m.ordered THEN 1 ELSE coalesce((r.data ->> 'maxInflight')::int, $1) END
+        FROM (
+            SELECT DISTINCT ON (q.lane) q.lane, q.xact IS NOT NULL AS ordered, d.app, d.endpoint
+            FROM hookledger.queue q JOIN projection_1.delivery_state d USING (delivery)
+            WHERE (q.owner IS NULL OR q.counted) AND NOT EXISTS (SELECT FROM hookledger.lane l WHERE l.lane = q.lane)
+            ORDER BY q.lane
+        ) m LEFT JOIN hookledger.registry_object r ON r.id = m.endpoint
+        ORDER BY m.lane
         ON CONFLICT DO NOTHING
         """,
         DEFAULT_MAX_INFLIGHT,
@@ -107,9 +127,14 @@ async def recount_lanes(connection: Connection, after: UUID) -> UUID | None:
             LEFT JOIN (
                 SELECT lane, count(*) AS counted FROM hookledger.queue WHERE lane = ANY($1) AND counted GROUP BY lane
             ) c USING (lane)
-            CROSS JOIN LATERAL (
-                SELECT min(q.due_at) AS head FROM hookledger.queue q WHERE q.lane = l.lane AND q.owner IS NULL
-            ) h
+            LEFT JOIN LATERAL (
+                (SELECT q.due_at AS head FROM hookledger.queue q
+                 WHERE l.lane = l.endpoint AND q.lane = l.lane AND q.owner IS NULL ORDER BY q.due_at LIMIT 1)
+                UNION ALL
+                (SELECT CASE WHEN q.owner IS NULL THEN q.due_at END FROM hookledger.queue q
+                 WHERE l.lane <> l.endpoint AND q.lane = l.lane AND q.xact IS NOT NULL
+                 ORDER BY q.epoch, q.xact, q.position LIMIT 1)
+            ) h ON true
             WHERE l.lane = ANY($1)
         )
         UPDATE hookledger.lane l SET inflight = n.inflight, head_due = n.head, ready_at = n.ready_at

@@ -17,6 +17,7 @@ import asyncpg
 from libs.common.contracts import registry as documents
 from libs.common.contracts.registry import (
     ApiKeyDocument,
+    ApplicationDocument,
     EndpointDocument,
     Kind,
     OrganisationDocument,
@@ -84,6 +85,11 @@ class RegistrySnapshot:
         """An endpoint by id, unless it or its application was deleted."""
         found = self.get(Kind.ENDPOINT, identity)
         return None if found is None or found.app is None else self.endpoints(found.app).get(identity)
+
+    def holds(self, identity: UUID) -> bool:
+        """Whether what is exhausted at this endpoint keeps its place in its ordered lane."""
+        found = self.endpoint(identity)
+        return found is not None and found.retry.holds
 
     def secrets(self, source: RegistryObject, at: datetime) -> list[str]:
         """The opened secrets of a source that are in force, the newest first."""
@@ -189,13 +195,14 @@ class RegistrySnapshot:
     def _place_endpoint(self, item: RegistryObject) -> None:
         assert item.app is not None
         siblings = self._endpoints.setdefault(item.app, {})
-        organisation = self.get(Kind.ORGANISATION, item.org)
-        if item.deleted_at is not None or organisation is None or self.get(Kind.APPLICATION, item.app) is None:
+        organisation, application = self.get(Kind.ORGANISATION, item.org), self.get(Kind.APPLICATION, item.app)
+        if item.deleted_at is not None or organisation is None or application is None:
             siblings.pop(item.id, None)
             return
         assert isinstance(item.document, EndpointDocument)
         assert isinstance(organisation.document, OrganisationDocument)
-        siblings[item.id] = documents.endpoint(item, organisation.document, self._secrets)
+        assert isinstance(application.document, ApplicationDocument)
+        siblings[item.id] = documents.endpoint(item, organisation.document, application.document, self._secrets)
 
 
 def object_of(row: asyncpg.Record) -> RegistryObject:

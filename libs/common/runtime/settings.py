@@ -13,16 +13,18 @@ from typing import Annotated, Any, Final, Literal, TypeVar, cast, get_args, get_
 import msgspec
 from msgspec import Meta
 
+from libs.common.domain.egress import Egress, EgressError, parse_egress
 from libs.common.runtime.sealing import MasterKeys
 
 PREFIX: Final = "HOOKLEDGER_"
 _NEAR: Final = 0.75  # of difflib's 0 to 1: a letter or two apart, not another word
 
 PLATFORM_NAMES: Final = frozenset({
-    "ALLOW_NETWORKS", "AMQP_PREFIX", "AMQP_URL", "API_KEY", "APP_MESSAGES_PER_SECOND", "CACHE_DIR", "DATABASE_URL",
-    "DEV", "DISPATCHER_URL", "ENDPOINT_DISABLED_SECONDS", "ENDPOINT_FAILING_SECONDS", "FAILPOINTS",
-    "FRONT_DOOR_TIMEOUT_MS", "HOST", "IDEMPOTENCY_HOURS", "INGRESS_URL", "KEY_MESSAGES_PER_SECOND", "LOG_LEVEL",
-    "MASTER_KEY", "MAX_CONCURRENCY", "PORT", "PUBLIC_URL", "REGISTRY_URL", "REQUEST_TIMEOUT_MS", "STOP_GRACE_MS", "URL",
+    "ALLOW_NETWORKS", "AMQP_PREFIX", "AMQP_URL", "API_KEY", "APP_MESSAGES_PER_SECOND", "CACHE_DIR", "CA_FILE",
+    "DATABASE_URL", "DEV", "DISPATCHER_URL", "EGRESS_PROXY", "EGRESS_PROXY_EXCEPT", "ENDPOINT_DISABLED_SECONDS",
+    "ENDPOINT_FAILING_SECONDS", "FAILPOINTS", "FRONT_DOOR_TIMEOUT_MS", "HOST", "IDEMPOTENCY_HOURS", "INGRESS_URL",
+    "KEY_MESSAGES_PER_SECOND", "LOG_LEVEL", "MASTER_KEY", "MAX_CONCURRENCY", "PORT", "PUBLIC_URL", "REGISTRY_URL",
+    "REQUEST_TIMEOUT_MS", "STOP_GRACE_MS", "URL",
 })  # fmt: skip
 """Every name that some part of the platform knows. One environment may serve all of them, so a service passes over
 what is another's; a name outside this list is a mistake."""
@@ -73,7 +75,7 @@ def load(kind: type[Settings], environ: Mapping[str, str]) -> Settings:
         if not name.startswith(PREFIX):
             continue
         short = name.removeprefix(PREFIX)
-        plain = short.removesuffix("_FILE")
+        plain = short if short in PLATFORM_NAMES else short.removesuffix("_FILE")
         if plain.lower() not in fields:
             if plain in PLATFORM_NAMES:
                 continue
@@ -101,6 +103,18 @@ def parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
         return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise SettingsError(f"{PREFIX}ALLOW_NETWORKS: {error}") from None
+
+
+def parse_way_out(proxy: str, exceptions: str) -> Egress:
+    """The way of `HOOKLEDGER_EGRESS_PROXY` and `HOOKLEDGER_EGRESS_PROXY_EXCEPT`.
+
+    Raises:
+        SettingsError: they are not of their form.
+    """
+    try:
+        return parse_egress(proxy, exceptions)
+    except EgressError as error:
+        raise SettingsError(f"{PREFIX}EGRESS_PROXY, {PREFIX}EGRESS_PROXY_EXCEPT: {error}") from None
 
 
 def parse_master_keys(text: str) -> MasterKeys:

@@ -18,6 +18,7 @@ from services.dispatcher.jobs import Jobs
 from services.dispatcher.lease import Lease
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.sender import Sender
+from services.dispatcher.skips import Skips
 from tests.integration.dispatcher.world import World
 
 POLICY = AddressPolicy(development=True)
@@ -37,6 +38,7 @@ class Parts:
     claims: Claims
     cancelling: Cancelling
     fan_outs: FanOuts
+    skips: Skips
     jobs: Jobs
     tasks: asyncio.TaskGroup
     stopping: asyncio.Event
@@ -75,7 +77,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
             claims.note(waiting)
             cancelling.note(waiting)
 
-        lease = Lease(pool, lost)
+        lease = Lease(pool, lost, capacity.shared_anew)
         recorder = Recorder(pool, world.epoch, lease, note)
         attempts = Attempts(sender, recorder, lease, capacity, POLICY)
         claims = Claims(
@@ -108,6 +110,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
                 claims=claims,
                 cancelling=cancelling,
                 fan_outs=fan_outs,
+                skips=Skips(pool, world.epoch, lease, note),
                 jobs=jobs,
                 tasks=tasks,
                 stopping=stopping,

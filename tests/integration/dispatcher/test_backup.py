@@ -101,7 +101,7 @@ async def test_a_dump_that_was_taken_under_load_is_restored_and_everything_goes_
         receiver.script("/hanging")
         assert await after.owner.fetchval("SELECT count(*) FROM hookledger.fact") == facts
         async with dispatching(after) as parts:
-            while await reclaim.reclaim_one(parts.pool, after.epoch):
+            while await reclaim.reclaim_one(parts.pool, after.epoch, parts.snapshot.holds):
                 pass
             parts.start_claiming()
             parts.start_sweeping()

@@ -7,13 +7,14 @@ from uuid import UUID
 
 import pytest
 
-from libs.common.contracts.registry import JobDocument
+from libs.common.contracts.registry import JobDocument, OnExhausted
 from libs.common.domain.ids import Prefix, delivery_id, encode
 from libs.common.domain.job import Task
 from libs.common.postgres.jobs import begin_job, cancel_job, disabled_spans
 from libs.common.postgres.registry import changing
 from libs.common.postgres.snapshot import object_of
 from services.dispatcher import history, reclaim
+from services.dispatcher import jobs as working
 from tests.integration.dispatcher.parts import Parts, dispatching
 from tests.integration.dispatcher.world import World, until
 from tests.support.receiver import Receiver, Reply
@@ -168,7 +169,7 @@ async def test_a_manual_attempt_whose_process_died_is_made_again(world: World, r
         )
         await dead.attempts.drop()
         async with dispatching(world) as other:
-            assert await reclaim.reclaim_one(other.pool, world.epoch)
+            assert await reclaim.reclaim_one(other.pool, world.epoch, other.snapshot.holds)
             await world.assert_verified()
             other.start_claiming()
             await world.until_status(delivery, "succeeded")
@@ -369,3 +370,48 @@ async def test_rebuilding_in_the_middle_changes_nothing(world: World, receiver: 
         await world.assert_verified()
         parts.start_claiming()
         await world.until_status(delivery_id(message, endpoint), "succeeded")
+
+
+# Ordered endpoints
+
+
+async def test_a_held_head_is_delivered_by_a_resend_however_much_is_due_behind_it(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(working, "BACKLOG", 2)
+    app = await world.application()
+    hold = {"ordered": True, "on_exhausted": OnExhausted.HOLD}
+    endpoint = await world.endpoint(app, receiver.script("/", 404), schedule=(), **hold)
+    async with dispatching(world) as parts:
+        parts.start_claiming()
+        parts.start_jobs()
+        [head] = await send(world, parts, app, ordering_key="a")
+        delivery = delivery_id(head, endpoint)
+        await world.until_status(delivery, "held")
+        await send(world, parts, app, 3, ordering_key="a")
+        await resent(world, parts, app, endpoint, head)
+        assert await world.until_over(app, 4) == {"succeeded": 4}
+    assert await world.facts(delivery) == [
+        "DeliveryScheduled",
+        "AttemptStarted",
+        "AttemptEnded",
+        "DeliveryHeld",
+        *MANUAL,
+    ]
+
+
+async def test_what_is_replayed_to_an_ordered_endpoint_comes_in_the_order_of_its_acceptance(
+    world: World, receiver: Receiver
+) -> None:
+    app = await world.application()
+    async with dispatching(world) as parts:
+        for number in range(5):
+            await send(world, parts, app, body=b"%d" % number, ordering_key="a")
+        endpoint = await world.endpoint(app, receiver.script("/", 200, 500), schedule=(0.01,), ordered=True)
+        await parts.snapshot.catch_up()
+        parts.start_claiming()
+        parts.start_jobs()
+        job = await begin(world, app, Task.REPLAY, endpoint)
+        assert await finished(world, job) == (5, 5)
+        assert await world.until_over(app, 5) == {"succeeded": 5}
+    assert [int(request.body) for request in receiver.got("/")] == [0, 1, 1, 2, 3, 4]

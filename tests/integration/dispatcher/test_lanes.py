@@ -10,6 +10,7 @@ from libs.common.postgres.pool import Connection, Pool
 from libs.common.runtime.clock import new_id
 from services.dispatcher import lanes
 from services.dispatcher.projection import delivery_of
+from tests.integration.dispatcher.claiming import claim
 from tests.integration.dispatcher.parts import dispatching
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, raw_receiver
 from tests.integration.dispatcher.world import World, until
@@ -30,7 +31,7 @@ async def test_no_more_are_in_flight_than_the_endpoint_takes_however_many_claim(
                 await receiver.read_request(reader)
                 now += 1
                 most = max(most, now)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.06)
                 now -= 1
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
@@ -38,13 +39,13 @@ async def test_no_more_are_in_flight_than_the_endpoint_takes_however_many_claim(
 
     async with raw_receiver(converse) as receiver:
         endpoint = await world.endpoint(app, receiver.url())
-        await world.waiting(app, endpoint, 200)
+        await world.waiting(app, endpoint, 400)
         async with dispatching(world) as one, dispatching(world) as other:
             one.start_claiming()
             other.start_claiming()
-            assert await world.until_over(app, 200) == {"succeeded": 200}
+            assert await world.until_over(app, 400) == {"succeeded": 400}
     assert DEFAULT_MAX_INFLIGHT - 4 <= most <= DEFAULT_MAX_INFLIGHT
-    assert len(receiver.requests) == 200
+    assert len(receiver.requests) == 400
     assert await world.owner.fetchval("SELECT sum(inflight) FROM hookledger.lane") == 0
 
 
@@ -74,7 +75,7 @@ async def test_every_application_comes_to_its_turn_when_a_claim_has_not_room_for
     served: list[UUID] = []
     for _ in range(5):
         async with world.owner.acquire() as connection, connection.transaction():
-            claimed = await _claim(connection, most=64)
+            claimed = await claim(connection, most=64)
             served += {await _app_of(connection, item.lane) for item in claimed}
     assert Counter(served) == Counter(apps)
     await world.rebuild()
@@ -111,7 +112,7 @@ async def test_no_head_is_lost_when_what_comes_and_what_is_claimed_meet(world: W
                 await lanes.enqueue(connection, [(delivery, endpoint, now)], None)
                 await lanes.refresh(connection, change, now, served=False)
 
-    async def claim() -> list[UUID]:
+    async def claim_all() -> list[UUID]:
         taken: list[UUID] = []
         while not (done.is_set() and not await _anything_ready(world.owner)):
             batch = await _claim_and_finish(world.owner, app)
@@ -125,7 +126,7 @@ async def test_no_head_is_lost_when_what_comes_and_what_is_claimed_meet(world: W
         done.set()
 
     async with asyncio.timeout(30):
-        claims = asyncio.gather(*(claim() for _ in range(3)))
+        claims = asyncio.gather(*(claim_all() for _ in range(3)))
         await enqueue_all()
         claimed = await claims
     assert Counter(delivery for batch in claimed for delivery in batch) == Counter(d for d, _ in enqueued)
@@ -139,7 +140,7 @@ async def test_a_full_lane_is_looked_at_again_when_something_of_it_is_over(world
     change = lanes.LaneChange(app=app, endpoint=endpoint, max_inflight=1)
     async with world.owner.acquire() as connection, connection.transaction():
         await lanes.lock(connection, {endpoint: change})
-        [first] = await _claim(connection, most=10)
+        [first] = await claim(connection, most=10)
     async with world.owner.acquire() as connection:
         assert await lanes.next_ready(connection) is None
     async with world.owner.acquire() as connection, connection.transaction():
@@ -148,7 +149,7 @@ async def test_a_full_lane_is_looked_at_again_when_something_of_it_is_over(world
         await lanes.lock(connection, {endpoint: over})
         await lanes.finish(connection, [first.delivery])
         await lanes.refresh(connection, {endpoint: over}, now, served=False)
-        [second] = await _claim(connection, most=10)
+        [second] = await claim(connection, most=10)
     assert {first.delivery, second.delivery} == set(deliveries)
     await world.rebuild()
 
@@ -160,7 +161,7 @@ async def test_a_lane_that_is_full_does_not_keep_the_claimers_spinning(world: Wo
     await world.waiting(app, endpoint, 1)
     await world.owner.execute("UPDATE hookledger.lane SET inflight = max_inflight")
     async with world.owner.acquire() as connection, connection.transaction():
-        assert await _claim(connection, most=10) == ()
+        assert await claim(connection, most=10) == ()
         assert await lanes.next_ready(connection) is None
     await world.rebuild()
 
@@ -171,7 +172,7 @@ async def test_what_is_due_later_is_not_claimed_now_and_the_claimers_know_when(w
     await world.waiting(app, endpoint, 1, due_in=timedelta(hours=1))
     async with world.owner.acquire() as connection, connection.transaction():
         now = await _now(connection)
-        assert await _claim(connection, most=10) == ()
+        assert await claim(connection, most=10) == ()
         ready = await lanes.next_ready(connection)
     assert ready is not None
     assert timedelta(minutes=59) < ready - now <= timedelta(hours=1)
@@ -191,21 +192,11 @@ async def test_claimers_sleep_until_the_next_due_time(world: World, receiver: Re
         await world.until_over(app, 1)
 
 
-async def _claim(connection: Connection, *, most: int) -> tuple[lanes.Claimed, ...]:
-    """A claim as `Claims` makes it, without attempts."""
-    now = await _now(connection)
-    claim = await lanes.claim(connection, now, most=most, owner=new_id())
-    await lanes.count(connection, Counter(item.lane for item in claim.deliveries))
-    await lanes.refresh(connection, claim.served, now, served=True)
-    await lanes.refresh_turns(connection, claim.idle, now, served=True)
-    return claim.deliveries
-
-
 async def _claim_and_finish(pool: Pool, app: UUID) -> list[UUID]:
     """A claim, and in another transaction the end of all that was claimed."""
     async with pool.acquire() as connection:
         async with connection.transaction():
-            claimed = await _claim(connection, most=8)
+            claimed = await claim(connection, most=8)
         if not claimed:
             return []
         async with connection.transaction():
@@ -226,7 +217,7 @@ async def _claim_until_empty(pool: Pool) -> list[UUID]:
     async def nothing_left() -> bool:
         async with pool.acquire() as connection:
             async with connection.transaction():
-                taken.extend(item.delivery for item in await _claim(connection, most=50))
+                taken.extend(item.delivery for item in await claim(connection, most=50))
             return not await connection.fetchval("SELECT count(*) FROM hookledger.queue WHERE owner IS NULL")
 
     await until(nothing_left, "everything claimed")

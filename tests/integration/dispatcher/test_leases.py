@@ -26,7 +26,7 @@ async def test_the_attempts_of_a_dead_process_are_unknown_and_followed_by_anothe
         await _pass(world, dead)
         await dead.attempts.drop()  # as the kernel would
         async with dispatching(world) as other:
-            assert await reclaim.reclaim_one(other.pool, world.epoch)
+            assert await reclaim.reclaim_one(other.pool, world.epoch, other.snapshot.holds)
             other.start_claiming()
             assert await world.until_over(app, 1) == {"succeeded": 1}
     delivery = delivery_id(message.id, endpoint)
@@ -51,7 +51,7 @@ async def test_unknown_attempts_use_no_place_in_the_schedule_and_five_in_a_row_e
             flights, _ = await dying.claims._claim(1)
             assert len(flights) == 1
             await _pass(world, dying)
-            assert await reclaim.reclaim_one(dying.pool, world.epoch)
+            assert await reclaim.reclaim_one(dying.pool, world.epoch, dying.snapshot.holds)
         state = await world.state(delivery)
         assert (state["unknowns"], state["failures"]) == (number, 0)
         assert state["status"] == ("exhausted" if number == MOST_UNKNOWN_IN_A_ROW else "waiting")
@@ -68,7 +68,7 @@ async def test_a_process_whose_lease_has_passed_records_nothing_and_begins_again
         await sleeper.fan_outs.take([message], path="envelope")
         await receiver.wait_for(1)
         await _pass(world, sleeper)
-        assert await reclaim.reclaim_one(other.pool, world.epoch)
+        assert await reclaim.reclaim_one(other.pool, world.epoch, other.snapshot.holds)
         await asyncio.wait([*sleeper.attempts._tasks], timeout=5)  # the answer comes, and is not recorded
         delivery = delivery_id(message.id, endpoint)
         assert await world.facts(delivery) == [
@@ -91,7 +91,7 @@ async def test_a_process_does_not_begin_again_before_its_work_has_moved(world: W
         await _pass(world, sleeper)
         await sleeper.lease._renew_or_begin_again()
         assert not sleeper.lease.held
-        assert await reclaim.reclaim_one(sleeper.pool, world.epoch)
+        assert await reclaim.reclaim_one(sleeper.pool, world.epoch, sleeper.snapshot.holds)
         await sleeper.lease._renew_or_begin_again()
         assert sleeper.lease.held
 
@@ -117,7 +117,7 @@ async def test_an_attempt_of_an_earlier_epoch_is_not_sent_in_the_next(world: Wor
     async with dispatching(world, renewing=False) as sleeper:
         [flight], _ = await sleeper.claims._claim(1)
         await _pass(world, sleeper)
-        assert await reclaim.reclaim_one(sleeper.pool, world.epoch)
+        assert await reclaim.reclaim_one(sleeper.pool, world.epoch, sleeper.snapshot.holds)
         await sleeper.lease._renew_or_begin_again()
         assert sleeper.lease.held
         sleeper.attempts.begin(flight)
@@ -131,8 +131,8 @@ async def test_a_process_that_writes_is_not_taken_over_until_it_has_written(worl
         async with writing.pool.acquire() as connection, connection.transaction():
             await writing.lease.fence(connection)
             await _pass(world, writing)
-            assert not await reclaim.reclaim_one(writing.pool, world.epoch)
-        assert await reclaim.reclaim_one(writing.pool, world.epoch)
+            assert not await reclaim.reclaim_one(writing.pool, world.epoch, writing.snapshot.holds)
+        assert await reclaim.reclaim_one(writing.pool, world.epoch, writing.snapshot.holds)
 
 
 async def test_a_dead_process_is_taken_over_once_by_several_at_once(world: World, receiver: Receiver) -> None:
@@ -143,7 +143,9 @@ async def test_a_dead_process_is_taken_over_once_by_several_at_once(world: World
         flights, _ = await dead.claims._claim(32)
         assert len(flights) == 32
         await _pass(world, dead)
-        taken = await asyncio.gather(*(reclaim.reclaim_one(dead.pool, world.epoch) for _ in range(4)))
+        taken = await asyncio.gather(
+            *(reclaim.reclaim_one(dead.pool, world.epoch, dead.snapshot.holds) for _ in range(4))
+        )
     assert sorted(taken) == [False, False, False, True]
     assert await world.statuses(app) == {"waiting": 32}
     assert await world.owner.fetchval("SELECT inflight FROM hookledger.lane WHERE lane = $1", endpoint) == 0
@@ -152,7 +154,7 @@ async def test_a_dead_process_is_taken_over_once_by_several_at_once(world: World
 async def test_a_second_dispatcher_halves_the_share_of_first_attempts(world: World) -> None:
     async with dispatching(world) as one, dispatching(world):
         await one.lease._renew_or_begin_again()
-        assert one.lease.dispatchers == 2
+        assert one.lease.standing.of == 2
 
 
 async def _pass(world: World, parts: Parts) -> None:

@@ -140,7 +140,7 @@ async def test_what_was_left_behind_by_a_process_that_is_gone_is_taken_over(worl
         await world.owner.execute("DELETE FROM hookledger.process WHERE id = $1", dead.lease.process)
     async with dispatching(world) as other:
         await world.rebuild()
-        assert await reclaim.reclaim_one(other.pool, world.epoch)
+        assert await reclaim.reclaim_one(other.pool, world.epoch, other.snapshot.holds)
         other.start_claiming()
         assert await world.until_over(app, 1) == {"succeeded": 1}
     assert await world.facts(delivery) == [

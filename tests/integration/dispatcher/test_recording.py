@@ -115,7 +115,8 @@ async def test_what_is_still_under_way_when_the_grace_has_passed_is_declared_unk
         await receiver.wait_for(1)
         await parts.attempts.drain(0.1)
         async with parts.pool.acquire() as connection, connection.transaction():
-            taken = await reclaim.take_over(connection, world.epoch, parts.lease.process)
+            holds = parts.snapshot.holds
+            taken = await reclaim.take_over(connection, world.epoch, parts.lease.process, holds)
         assert [change.after.status for change in taken] == ["waiting"]
         assert await world.statuses(app) == {"waiting": 1}
 

@@ -106,7 +106,7 @@ async def _record(world: World, connection: Any, live: Sequence[_Live], now: dat
     changes = []
     for item in live:
         answer, attempt = item.answers.pop(0), item.started.attempt
-        command: RecordAnswer | DeclareUnknown = DeclareUnknown(at=now, attempt=attempt)
+        command: RecordAnswer | DeclareUnknown = DeclareUnknown(at=now, attempt=attempt, holds=False)
         if answer != UNKNOWN:
             command = RecordAnswer(
                 at=now,

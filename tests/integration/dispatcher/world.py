@@ -64,11 +64,11 @@ class World:
         async with self.registry.acquire() as connection, changing(connection, "operator") as changes:
             await changes.create(Kind.ORGANISATION, self.org, OrganisationDocument(name="tests"), org=self.org)
 
-    async def application(self) -> UUID:
+    async def application(self, uid: str | None = None, **fields: Any) -> UUID:
         """A new application."""
-        app = new_id()
+        app, document = new_id(), ApplicationDocument(name="tests", **fields)
         async with self.registry.acquire() as connection, changing(connection, "operator") as changes:
-            await changes.create(Kind.APPLICATION, app, ApplicationDocument(name="tests"), org=self.org)
+            await changes.create(Kind.APPLICATION, app, document, org=self.org, uid=uid)
         self.apps.append(app)
         return app
 
@@ -125,6 +125,7 @@ class World:
         event_type: str = "order.completed",
         publish: bool = False,
         overdue: timedelta = timedelta(0),
+        ordering_key: str | None = None,
         deliver_in: timedelta | None = None,
     ) -> list[Message]:
         """Commit messages as ingress does; `overdue` lets their envelope seem lost for so long."""
@@ -140,6 +141,7 @@ class World:
                 registry_version=await self.version(),
                 origin=Origin.API,
                 publish=publish,
+                ordering_key=ordering_key,
                 deliver_at=None if deliver_in is None else accepted_at + deliver_in,
             )
             for _ in range(count)
@@ -147,8 +149,8 @@ class World:
         async with self.owner.acquire() as connection, connection.transaction():
             await self.store(connection, messages)
             await connection.executemany(
-                "INSERT INTO hookledger.outbox (message, accepted_at) VALUES ($1, $2)",
-                [(message.id, accepted_at - overdue) for message in messages],
+                "INSERT INTO hookledger.outbox (message, app, accepted_at) VALUES ($1, $2, $3)",
+                [(message.id, app, accepted_at - overdue) for message in messages],
             )
         return messages
 
@@ -184,13 +186,13 @@ class World:
         await connection.executemany(
             """
             INSERT INTO hookledger.message (id, org, app, event_type, channels, origin, content_type, body_hash,
-                body_bytes, registry_version, publish, accepted_at, deliver_at)
-            VALUES ($1, $2, $3, $4, '{}', 'api', 'application/json', 'x', $5, $6, $7, $8, $9)
+                body_bytes, registry_version, publish, accepted_at, ordering_key, deliver_at)
+            VALUES ($1, $2, $3, $4, '{}', 'api', 'application/json', 'x', $5, $6, $7, $8, $9, $10)
             """,
             [
                 (
                     *(m.id, m.org, m.app, m.event_type, len(m.body), m.registry_version, m.publish, m.accepted_at),
-                    m.deliver_at,
+                    *(m.ordering_key, m.deliver_at),
                 )
                 for m in messages
             ],
@@ -258,7 +260,8 @@ class World:
         """Forget everything that waits or runs, so that the next test finds nothing of this one."""
         await self.owner.execute("""
             TRUNCATE hookledger.queue, hookledger.lane, hookledger.app_turn, hookledger.process, hookledger.outbox,
-                hookledger.checkpoint, projection_1.endpoint_hour, projection_1.endpoint_health
+                hookledger.checkpoint, hookledger.throttle, hookledger.skip_request, projection_1.endpoint_hour,
+                projection_1.endpoint_health
         """)
 
     async def state(self, delivery: UUID) -> asyncpg.Record:
@@ -304,7 +307,7 @@ class World:
         rows = await self.owner.fetch(
             """
             SELECT delivery FROM projection_1.delivery_state
-            WHERE status IN ('waiting', 'sending') AND app <> ALL($1)
+            WHERE status IN ('waiting', 'sending', 'held') AND app <> ALL($1)
             """,
             self.apps,
         )

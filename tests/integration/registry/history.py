@@ -136,7 +136,7 @@ async def deliver(
 
 def _end(step: Step, at: datetime, attempt: UUID, url: str) -> RecordAnswer | DeclareUnknown | AbandonAttempt:
     if step == UNKNOWN:
-        return DeclareUnknown(at=at, attempt=attempt)
+        return DeclareUnknown(at=at, attempt=attempt, holds=False)
     if step == ABANDONED:
         return AbandonAttempt(at=at, attempt=attempt)
     answer = Answer(failure=step) if isinstance(step, Failure) else Answer(status=int(step))

@@ -53,6 +53,16 @@ BAD_ENDPOINTS: dict[str, dict[str, Any]] = {
     "a timeout over half a minute": {"url": "http://example.com", "timeoutMs": 31_000},
     "a negative wait": {"url": "http://example.com", "retrySchedule": [-1]},
     "a wait that is no number": {"url": "http://example.com", "retrySchedule": ["1"]},
+    "a schedule that has no such name": {"url": "http://example.com", "retrySchedule": "slow"},
+    "an exponential schedule without an end": {"url": "http://example.com", "retrySchedule": {"initial": 1}},
+    "an exponential schedule that shrinks": {
+        "url": "http://example.com",
+        "retrySchedule": {"initial": 1, "factor": 0.5, "retries": 3},
+    },
+    "more jitter than there is": {"url": "http://example.com", "retryJitter": 1.1},
+    "an age under a minute": {"url": "http://example.com", "maxAge": 59},
+    "an age over thirty days": {"url": "http://example.com", "maxAge": 2_592_001},
+    "an unknown end": {"url": "http://example.com", "onExhausted": "explode"},
     "an unknown profile": {"url": "http://example.com", "profile": "other"},
 }
 

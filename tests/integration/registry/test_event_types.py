@@ -41,6 +41,16 @@ async def test_one_flag_in_the_older_field_is_a_list_of_one(api: Client) -> None
     assert patched["featureFlags"] == ["beta"]
 
 
+async def test_an_example_of_an_operational_message_needs_no_event_type(api: Client) -> None:
+    app = await api.create_application()
+    made = await api.post(f"/app/{app}/endpoint", {"url": "https://a.example"})
+    path = f"/app/{app}/endpoint/{made['id']}/send-example"
+    sent = await api.post(path, {"eventType": "endpoint.disabled"})
+    assert (sent["eventType"], sent["payload"]["type"]) == ("endpoint.disabled", "endpoint.disabled")
+    assert "failSince" in sent["payload"]["data"]
+    assert (await refusal(api, "POST", path, {"eventType": "endpoint.moved"}))[0] == 404
+
+
 @pytest.mark.parametrize(
     ("schema", "path"),
     [

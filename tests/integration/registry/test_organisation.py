@@ -225,6 +225,8 @@ async def test_unknown_event_types_are_refused_where_the_setting_says_so(own: Cl
     assert (refused.status, refused.json["detail"][0]["loc"]) == (422, ["body", "eventTypes"])
     assert "unknown" in refused.json["detail"][0]["msg"]
     made = await own.post(path, {"url": "https://a.example", "eventTypes": ["known", "archived"]})
+    operational = {"url": "https://a.example", "eventTypes": ["endpoint.disabled"]}
+    assert (await send(own, "POST", path, operational)).status == 201, "Hookledger's own types are always there"
     for method in ("PUT", "PATCH"):
         one = {"url": "https://a.example", "eventTypes": ["unknown"]}
         assert (await send(own, method, f"{path}/{made['id']}", one)).status == 422

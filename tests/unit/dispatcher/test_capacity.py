@@ -1,42 +1,65 @@
-"""How much a process may have in flight: a limit for all, and for each endpoint its share."""
+"""How much a process may have in flight: a limit for all, and for each endpoint its share over all replicas."""
 
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.ids import time_ordered
+from libs.common.domain.lanes import Standing
 from services.dispatcher.capacity import Capacity
 
-ENDPOINT = Endpoint(
-    id=time_ordered(1, bytes(10)), app=time_ordered(2, bytes(10)), version=1, url="https://a.example/", max_inflight=8
-)
-OTHER = Endpoint(
-    id=time_ordered(3, bytes(10)), app=time_ordered(2, bytes(10)), version=1, url="https://b.example/", max_inflight=8
-)
+APP = time_ordered(2, bytes(10))
+ENDPOINT = Endpoint(id=time_ordered(1, bytes(10)), app=APP, version=1, url="https://a.example/", max_inflight=8)
+OTHER = Endpoint(id=time_ordered(3, bytes(10)), app=APP, version=1, url="https://b.example/", max_inflight=8)
+ALONE = Standing()
+ONE_OF_TWO = Standing(rank=0, of=2)
 
 
 def test_first_attempts_take_this_replicas_share_of_the_endpoint() -> None:
     capacity = Capacity(100)
-    assert [capacity.take_direct(ENDPOINT, dispatchers=2) for _ in range(6)] == [True] * 4 + [False] * 2
-    assert capacity.take_direct(OTHER, dispatchers=2)
+    assert [capacity.take_direct(ENDPOINT, ONE_OF_TWO) for _ in range(6)] == [True] * 4 + [False] * 2
+    assert capacity.take_direct(OTHER, ONE_OF_TWO)
     assert capacity.in_flight == 5
 
 
-def test_a_share_is_never_nothing_however_many_replicas_there_are() -> None:
+def test_first_and_claimed_attempts_come_out_of_the_same_share() -> None:
     capacity = Capacity(100)
-    assert capacity.take_direct(ENDPOINT, dispatchers=50)
-    assert not capacity.take_direct(ENDPOINT, dispatchers=50)
+    for _ in range(3):
+        capacity.take(ENDPOINT.id)
+    assert capacity.room_for(ENDPOINT, ONE_OF_TWO) == 1
+    assert capacity.take_direct(ENDPOINT, ONE_OF_TWO)
+    assert capacity.room_for(ENDPOINT, ONE_OF_TWO) == 0
+    assert capacity.full() == [ENDPOINT.id]
 
 
 def test_the_limit_for_all_holds_for_first_and_claimed_attempts_together() -> None:
     capacity = Capacity(3)
-    capacity.take_claimed()
-    capacity.take_claimed()
-    assert capacity.take_direct(ENDPOINT, dispatchers=1)
-    assert not capacity.take_direct(OTHER, dispatchers=1)
+    capacity.take(OTHER.id)
+    capacity.take(OTHER.id)
+    assert capacity.take_direct(ENDPOINT, ALONE)
+    assert not capacity.take_direct(OTHER, ALONE)
     assert capacity.free == 0
 
 
 def test_what_is_given_back_can_be_taken_again_and_wakes_who_waits() -> None:
     capacity = Capacity(1)
-    assert capacity.take_direct(ENDPOINT, dispatchers=1)
-    capacity.give_back(ENDPOINT.id, direct=True)
+    assert capacity.take_direct(ENDPOINT, ALONE)
+    capacity.give_back(ENDPOINT.id)
     assert capacity.freed.is_set()
-    assert capacity.take_direct(OTHER, dispatchers=1)
+    assert not capacity.room.is_set(), "nobody found the endpoint full"
+    assert capacity.take_direct(OTHER, ALONE)
+
+
+def test_an_endpoint_that_was_found_full_says_when_it_has_room_again() -> None:
+    capacity = Capacity(100)
+    while capacity.take_direct(ENDPOINT, ONE_OF_TWO):
+        pass
+    capacity.give_back(ENDPOINT.id)
+    assert capacity.room.is_set()
+    assert capacity.full() == []
+
+
+def test_when_another_replica_goes_what_was_its_share_is_ours() -> None:
+    capacity = Capacity(100)
+    while capacity.take_direct(ENDPOINT, ONE_OF_TWO):
+        pass
+    capacity.shared_anew()
+    assert capacity.room.is_set()
+    assert capacity.take_direct(ENDPOINT, ALONE)

@@ -71,6 +71,7 @@ def flight(
             headers=headers,
             transformation=transformation,
         ),
+        lane=an_id(7),
         counted=False,
         lease=1,
     )

@@ -14,9 +14,11 @@ from libs.common.domain.commands import (
     DeclareUnknown,
     DropResend,
     Expire,
+    LetGo,
     RecordAnswer,
     Reopen,
     RequestResend,
+    Skip,
     StartAttempt,
 )
 from libs.common.domain.delivery import (
@@ -41,9 +43,11 @@ from libs.common.domain.facts import (
     DeliveryExpired,
     DeliveryFact,
     DeliveryGone,
+    DeliveryHeld,
     DeliveryRefused,
     DeliveryReopened,
     DeliveryScheduled,
+    DeliverySkipped,
     DropReason,
     ResendDelayed,
     ResendDropped,
@@ -262,7 +266,7 @@ def test_an_endpoints_policy_may_have_its_4xx_tried_again() -> None:
 
 
 def unknown(number: int) -> DeclareUnknown:
-    return DeclareUnknown(at=NOON, attempt=attempt(number))
+    return DeclareUnknown(at=NOON, attempt=attempt(number), holds=False)
 
 
 def test_an_attempt_whose_process_died_is_declared_unknown_and_followed_at_once() -> None:
@@ -307,10 +311,94 @@ def test_a_waiting_delivery_can_be_cancelled(reason: CancelReason) -> None:
     assert then(given(), facts).status is Status.CANCELLED
 
 
+SKIP = Skip(at=NOON, actor="key:1")
+
+
+def test_what_somebody_skips_says_who_and_ends_with_the_manual_attempt_that_was_asked_for() -> None:
+    facts = decide(given(RESEND), SKIP)
+    assert facts == [DeliverySkipped(at=NOON, actor="key:1")]
+    skipped = then(given(RESEND), facts)
+    assert (skipped.status, skipped.open) == (Status.CANCELLED, False)
+
+
+def test_what_is_in_flight_is_not_skipped() -> None:
+    with pytest.raises(NotWaitingError):
+        decide(given(start(1)), SKIP)
+
+
 def test_a_waiting_delivery_can_expire() -> None:
     facts = decide(given(), Expire(at=NOON))
     assert facts == [DeliveryExpired(at=NOON)]
     assert then(given(), facts).status is Status.EXPIRED
+
+
+# Held
+
+
+HOLDING = RetryPolicy(schedule=(), holds=True)
+HELD = given(start(1), answer(1, 500, policy=HOLDING))
+
+
+@pytest.mark.parametrize("status", [404, 500], ids=["refused", "exhausted"])
+def test_where_the_endpoint_holds_a_delivery_that_is_spent_keeps_its_place(status: int) -> None:
+    facts = decide(given(start(1)), answer(1, status, policy=HOLDING))
+    assert facts[1:] == [DeliveryHeld(at=NOON)]
+    held = then(given(start(1)), facts)
+    assert (held.status, held.due_at, held.status.terminal) == (Status.HELD, None, False)
+
+
+@pytest.mark.parametrize("status", [200, 410], ids=["succeeded", "gone"])
+def test_what_is_delivered_or_gone_is_not_held(status: int) -> None:
+    assert given(start(1), answer(1, status, policy=HOLDING)).status.terminal
+
+
+def test_a_retry_that_is_left_is_made_before_anything_is_held() -> None:
+    waiting = given(start(1), answer(1, 500, policy=RetryPolicy(schedule=(SECOND,), holds=True)))
+    assert waiting.status is Status.WAITING
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (Cancel(at=NOON, reason=CancelReason.ENDPOINT_DISABLED), Status.CANCELLED),
+        (SKIP, Status.CANCELLED),
+        (Expire(at=NOON), Status.EXPIRED),
+        (LetGo(at=NOON), Status.EXHAUSTED),
+    ],
+)
+def test_a_held_delivery_ends_when_it_is_unwanted_skipped_too_old_or_let_go(command: Command, status: Status) -> None:
+    assert then(HELD, decide(HELD, command)).status is status
+
+
+def test_a_held_delivery_is_not_tried_again() -> None:
+    with pytest.raises(NotWaitingError):
+        decide(HELD, start(2))
+
+
+def test_five_unknown_attempts_in_a_row_are_held_where_the_endpoint_holds() -> None:
+    state = given(*(command for number in range(1, 5) for command in (start(number), unknown(number))), start(5))
+    facts = decide(state, DeclareUnknown(at=NOON, attempt=attempt(5), holds=True))
+    assert facts[1:] == [DeliveryHeld(at=NOON)]
+
+
+def test_a_manual_attempt_of_a_held_delivery_delivers_it_or_leaves_it_held() -> None:
+    asked = then(HELD, decide(HELD, RESEND))
+    assert asked.next_at == NOON
+    begun = then(asked, decide(asked, start(2)))
+    assert then(begun, decide(begun, answer(2, 200))).status is Status.SUCCEEDED
+    for command in (answer(2, 500), answer(2, 404, policy=HOLDING)):
+        failed = then(begun, decide(begun, command))
+        assert (failed.status, failed.next_at, failed.failures) == (Status.HELD, None, HELD.failures)
+
+
+def test_a_replay_begins_the_schedule_of_a_held_delivery_anew() -> None:
+    anew = then(HELD, decide(HELD, Reopen(at=NOON, job=KEY)))
+    assert (anew.status, anew.run, anew.due_at, anew.failures) == (Status.WAITING, 2, NOON, 0)
+
+
+def test_only_what_is_held_can_be_let_go() -> None:
+    with pytest.raises(NotWaitingError):
+        decide(given(), LetGo(at=NOON))
 
 
 # Commands that come too late
@@ -411,11 +499,11 @@ def test_a_manual_attempt_that_came_to_no_outcome_is_made_again_but_not_for_ever
     state = given(start(1), answer(1, 404), RESEND)
     for number in range(2, 6):
         state = then(state, decide(state, start(number)))
-        facts = decide(state, DeclareUnknown(at=NOON, attempt=attempt(number)))
+        facts = decide(state, DeclareUnknown(at=NOON, attempt=attempt(number), holds=False))
         assert isinstance(facts[-1], ResendDelayed)
         state = then(state, facts)
     state = then(state, decide(state, start(6)))
-    facts = decide(state, DeclareUnknown(at=NOON, attempt=attempt(6)))
+    facts = decide(state, DeclareUnknown(at=NOON, attempt=attempt(6), holds=False))
     assert facts[-1] == ResendDropped(at=NOON, reason=DropReason.OUTCOME_UNKNOWN)
     assert then(state, facts).status is Status.REFUSED
     assert not then(state, facts).open

@@ -25,7 +25,8 @@ FAILED = Candidate(delivery=delivery(Status.EXHAUSTED), matches=True, missed=Fal
 UNSENT = Candidate(delivery=delivery(Status.CANCELLED, attempts=0), matches=True, missed=False)
 GOOD = Candidate(delivery=delivery(Status.SUCCEEDED), matches=True, missed=False)
 WAITING = Candidate(delivery=delivery(Status.WAITING), matches=True, missed=False)
-EACH = (NEVER, MISSING, MISSED, FAILED, UNSENT, GOOD, WAITING)
+HELD = Candidate(delivery=delivery(Status.HELD), matches=True, missed=False)
+EACH = (NEVER, MISSING, MISSED, FAILED, UNSENT, GOOD, WAITING, HELD)
 
 A, R = Wish.ATTEMPT, Wish.RUN
 
@@ -33,12 +34,12 @@ A, R = Wish.ATTEMPT, Wish.RUN
 @pytest.mark.parametrize(
     ("task", "only_failed", "wishes"),
     [
-        (Task.RESEND, False, (A, A, A, A, A, A, A)),
-        (Task.EXAMPLE, False, (R, R, R, None, None, None, None)),
-        (Task.RECOVER, False, (None, None, A, A, A, None, None)),
-        (Task.REPLAY_MISSING, False, (None, R, R, None, R, None, None)),
-        (Task.REPLAY, False, (None, R, R, R, R, R, None)),
-        (Task.REPLAY, True, (None, None, R, R, R, None, None)),
+        (Task.RESEND, False, (A, A, A, A, A, A, A, A)),
+        (Task.EXAMPLE, False, (R, R, R, None, None, None, None, None)),
+        (Task.RECOVER, False, (None, None, A, A, A, None, None, A)),
+        (Task.REPLAY_MISSING, False, (None, R, R, None, R, None, None, None)),
+        (Task.REPLAY, False, (None, R, R, R, R, R, None, R)),
+        (Task.REPLAY, True, (None, None, R, R, R, None, None, R)),
     ],
 )
 def test_each_task_wants_its_own(task: Task, only_failed: bool, wishes: tuple[Wish | None, ...]) -> None:

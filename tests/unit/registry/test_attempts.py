@@ -77,7 +77,9 @@ def test_an_abandoned_attempt_sent_nothing_and_an_unknown_one_perhaps_once() -> 
     facts = started([SCHEDULED], 1)
     facts += delivery.decide(delivery.fold(facts), AbandonAttempt(at=T0 + SECOND * 2, attempt=UUID(int=101)))
     facts = started(facts, 3)
-    facts += delivery.decide(delivery.fold(facts), DeclareUnknown(at=T0 + SECOND * 4, attempt=UUID(int=103)))
+    facts += delivery.decide(
+        delivery.fold(facts), DeclareUnknown(at=T0 + SECOND * 4, attempt=UUID(int=103), holds=False)
+    )
     abandoned, unknown = attempt_rows(DELIVERY, facts)
     assert (abandoned.result, abandoned.sends) == ("abandoned", 0)
     assert (unknown.result, unknown.sends) == ("unknown", 1)

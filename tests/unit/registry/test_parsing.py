@@ -87,5 +87,15 @@ def test_a_page_lies_between_its_iterator_and_the_times_asked_for() -> None:
 
 def test_every_status_of_a_delivery_is_found_by_one_status_of_the_api() -> None:
     found = [value for status in MessageStatus for value in statuses.delivery_statuses(status) or ()]
-    waiting_and_tried = {"waiting", "sending", "succeeded", "exhausted", "refused", "gone", "cancelled", "expired"}
+    waiting_and_tried = {
+        "waiting",
+        "sending",
+        "succeeded",
+        "exhausted",
+        "refused",
+        "gone",
+        "cancelled",
+        "expired",
+        "held",
+    }
     assert sorted(found) == sorted(waiting_and_tried | {statuses.NEVER_BEGUN})

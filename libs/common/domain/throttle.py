@@ -1,0 +1,54 @@
+"""Throttles: so many sends per second, over all replicas, with bursts of a tenth of a second's worth.
+
+The state is one moment: until when the time of sends is spent (the generic cell rate algorithm, ATM Forum TM 4.0). Time
+that nobody has used is kept for `BURST`, no longer; so in any span of time no more is sent than it and `BURST` are
+worth, and one more.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+BURST: Final = timedelta(milliseconds=100)
+LONGEST_PROMISE: Final = timedelta(seconds=10)
+"""How far ahead a lane is sent away at most: then it looks again, in case the rate was raised meanwhile."""
+_SECOND_US: Final = 1_000_000
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttle:
+    """The account of one rate.
+
+    Attributes:
+        rate: sends per second, 1 or more.
+        spent_until: up to when the time of sends is spent.
+        promised_until: up to when moments are promised to lanes that were turned away.
+    """
+
+    rate: int
+    spent_until: datetime
+    promised_until: datetime
+
+    def available(self, now: datetime) -> int:
+        """Sends that may begin now."""
+        return max(0, (now - self._spent(now)) * self.rate // timedelta(seconds=1))
+
+    def take(self, count: int, now: datetime) -> "Throttle":
+        """The account after `count` sends have begun, of those that were available."""
+        return replace(self, spent_until=self._spent(now) + self._time_of(count)) if count else self
+
+    def next_at(self) -> datetime:
+        """When to look again: for one send, or a quarter of a burst, so that few looks serve a high rate."""
+        return self.spent_until + max(self._time_of(1), BURST / 4)
+
+    def promise(self, now: datetime) -> tuple[datetime, "Throttle"]:
+        """A moment for one more lane that was turned away, each after the one promised before."""
+        at = min(max(self.promised_until + self._time_of(1), self.next_at()), now + LONGEST_PROMISE)
+        return at, replace(self, promised_until=at)
+
+    def _spent(self, now: datetime) -> datetime:
+        return max(self.spent_until, now - max(BURST, self._time_of(1)))
+
+    def _time_of(self, count: int) -> timedelta:
+        return -(-count * _SECOND_US // self.rate) * _MICROSECOND  # rounded up: a rate is never exceeded

@@ -1,0 +1,58 @@
+"""The terms of a claim: what the registry says of an endpoint, and what this process has room for."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from uuid import UUID
+
+from libs.common.domain.endpoint import Endpoint
+from libs.common.postgres.snapshot import RegistrySnapshot
+from services.dispatcher.capacity import Capacity
+from services.dispatcher.flight import Flight
+from services.dispatcher.lease import Lease
+from services.dispatcher.turns import Bounds
+
+
+class ClaimTerms:
+    """As they are at this moment, and the places that one claim has reserved."""
+
+    def __init__(self, snapshot: RegistrySnapshot, capacity: Capacity, lease: Lease) -> None:
+        self._snapshot = snapshot
+        self._capacity = capacity
+        self._lease = lease
+        self._reserved: Counter[UUID] = Counter()
+
+    def bounds(self, endpoint: UUID) -> Bounds:
+        """Of an endpoint; what waits for one that is not wanted is cancelled, which nothing limits."""
+        known = self._wanted(endpoint)
+        if known is None:
+            return Bounds()
+        return Bounds(rate=known.throttle_rate, app_rate=known.app_throttle_rate)
+
+    def full(self) -> Collection[UUID]:
+        """Endpoints with all that they may have in flight here."""
+        return self._capacity.full()
+
+    def room(self, endpoint: UUID) -> int | None:
+        """What is left of this process's share of an endpoint; what is only cancelled needs no room."""
+        known = self._wanted(endpoint)
+        return None if known is None else self._capacity.room_for(known, self._lease.standing)
+
+    def reserve(self, endpoint: UUID, places: int) -> None:
+        """Take places."""
+        for _ in range(places):
+            self._capacity.take(endpoint)
+        self._reserved[endpoint] += places
+
+    def hand_over(self, flights: Sequence[Flight]) -> None:
+        """These attempts have begun in reserved places, and give them back themselves."""
+        self._reserved -= Counter(flight.endpoint.id for flight in flights)
+
+    def give_back(self) -> None:
+        """What is left of the reserved places was not needed."""
+        for endpoint in self._reserved.elements():
+            self._capacity.give_back(endpoint)
+        self._reserved.clear()
+
+    def _wanted(self, endpoint: UUID) -> Endpoint | None:
+        known = self._snapshot.endpoint(endpoint)
+        return known if known is not None and known.enabled else None

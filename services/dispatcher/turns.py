@@ -1,0 +1,264 @@
+"""Claiming, fairly: a few applications in their turn, a few of the lanes of each, a quantum from each lane's head.
+
+What limits a claim (the endpoint's share of this process, its throttle and its application's) is asked before anything
+is taken, so that what may not go now stays where it is: no attempt, no memory and no connection is spent on it.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Protocol
+from uuid import UUID
+
+import asyncpg
+
+from libs.common.domain.lanes import Allotment, Ready, allot, settling
+from libs.common.domain.throttle import Throttle
+from libs.common.postgres.pool import Connection
+from services.dispatcher import throttles
+from services.dispatcher.lanes import LaneChange, is_ordered
+
+TURNS_AT_ONCE: Final = 16
+LANES_OF_A_TURN: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What limits an endpoint now. None: no bound, as for what is only to be cancelled.
+
+    Attributes:
+        rate: its sends per second.
+        app_rate: its application's.
+    """
+
+    rate: int | None = None
+    app_rate: int | None = None
+
+
+class Terms(Protocol):
+    """What a claim asks of the configuration and of this process."""
+
+    def bounds(self, endpoint: UUID) -> Bounds:
+        """Of this endpoint."""
+
+    def full(self) -> Collection[UUID]:
+        """Endpoints that have no room in this process."""
+
+    def room(self, endpoint: UUID) -> int | None:
+        """Places for attempts of this endpoint in this process; None for as many as one likes."""
+
+    def reserve(self, endpoint: UUID, places: int) -> None:
+        """Take places before anything is claimed, so that first attempts do not take them meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """A delivery that this process now owns."""
+
+    delivery: UUID
+    lane: UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a claim took, and what it locked.
+
+    Attributes:
+        deliveries: now this process's.
+        served: lanes that go to the back of the line, those among them that turned out to be full.
+        idle: applications whose turn came although none of their lanes can be served now.
+        parked: lanes and applications that are not to be looked at before that time.
+        full: endpoints that have no room in this process, so that their lanes were left out.
+    """
+
+    deliveries: tuple[Claimed, ...] = ()
+    served: Mapping[UUID, LaneChange] = field(default_factory=dict)
+    idle: frozenset[UUID] = frozenset()
+    parked: Mapping[UUID, datetime] = field(default_factory=dict)
+    full: Collection[UUID] = ()
+
+
+async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID, terms: Terms, epoch: int) -> Claim:
+    """Take due deliveries.
+
+    Args:
+        connection: in a transaction.
+        now: the database's time.
+        most: places in this process.
+        owner: this process.
+        terms: what limits endpoints.
+        epoch: of the ledger.
+    """
+    full = terms.full()
+    turns = await connection.fetch(
+        """
+        SELECT app FROM hookledger.app_turn WHERE ready_at <= $1
+        ORDER BY ready_at LIMIT $2 FOR UPDATE SKIP LOCKED
+        """,
+        now,
+        TURNS_AT_ONCE,
+    )
+    if not turns:
+        return Claim(full=full)
+    rows = await connection.fetch(
+        """
+        SELECT l.lane, l.app, l.endpoint, l.max_inflight - l.inflight AS free
+        FROM unnest($1::uuid[]) AS u (app)
+        CROSS JOIN LATERAL (
+            SELECT * FROM hookledger.lane WHERE app = u.app AND ready_at <= $2 AND endpoint <> ALL($4)
+            ORDER BY ready_at LIMIT $3 FOR UPDATE SKIP LOCKED
+        ) l
+        """,
+        [row["app"] for row in turns],
+        now,
+        max(LANES_OF_A_TURN, most // len(turns)),  # an ordered lane gives one: of few applications it takes many
+        list(full),
+    )
+    bounds = {row["endpoint"]: terms.bounds(row["endpoint"]) for row in rows}
+    accounts = await throttles.lock(connection, _rates(rows, bounds), now)
+    allotted = allot(
+        [Ready(lane=row["lane"], app=row["app"], endpoint=row["endpoint"], free=row["free"]) for row in rows],
+        most=most,
+        rooms={endpoint: room for endpoint in bounds if (room := terms.room(endpoint)) is not None},
+        available={identity: account.available(now) for identity, account in accounts.items()},
+    )
+    endpoint_of = {row["lane"]: row["endpoint"] for row in rows}
+    for lane, limit in allotted.limits.items():
+        terms.reserve(endpoint_of[lane], limit)
+    taken = _Taking(rows, bounds, allotted, now)
+    await taken.take(connection, owner, epoch)
+    taken.settle(accounts)
+    await throttles.save(connection, accounts)
+    return Claim(
+        deliveries=tuple(taken.claimed),
+        served=taken.served(),
+        idle=frozenset(row["app"] for row in turns) - {row["app"] for row in rows} | allotted.spent,
+        parked=taken.parked,
+        full=full,
+    )
+
+
+def _rates(rows: Iterable[asyncpg.Record], bounds: Mapping[UUID, Bounds]) -> dict[UUID, int]:
+    rates: dict[UUID, int] = {}
+    for row in rows:
+        said = bounds[row["endpoint"]]
+        if said.rate is not None:
+            rates[row["endpoint"]] = said.rate
+        if said.app_rate is not None:
+            rates[row["app"]] = said.app_rate
+    return rates
+
+
+class _Taking:
+    """The lanes of one claim, what was taken from them, and who is parked."""
+
+    def __init__(
+        self, rows: Sequence[asyncpg.Record], bounds: Mapping[UUID, Bounds], allotted: Allotment, now: datetime
+    ) -> None:
+        self._lanes = {row["lane"]: row for row in rows}
+        self._bounds = bounds
+        self._allotted = allotted
+        self._now = now
+        self.claimed: list[Claimed] = []
+        self.parked: dict[UUID, datetime] = {}
+
+    async def take(self, connection: Connection, owner: UUID, epoch: int) -> None:
+        """Claim from each lane what was allotted to it."""
+        limits = self._allotted.limits
+        in_order = {lane for lane in limits if is_ordered(lane, self._lanes[lane]["endpoint"])}
+        plain = {lane: limit for lane, limit in limits.items() if lane not in in_order}
+        rows = []
+        if plain:
+            rows = await connection.fetch(
+                """
+                WITH heads AS (
+                    SELECT c.delivery
+                    FROM unnest($1::uuid[], $2::int[]) AS u (lane, most)
+                    CROSS JOIN LATERAL (
+                        SELECT q.delivery FROM hookledger.queue q
+                        WHERE q.lane = u.lane AND q.owner IS NULL AND q.due_at <= $3 ORDER BY q.due_at LIMIT u.most
+                    ) c
+                )
+                UPDATE hookledger.queue q SET owner = $4, counted = true FROM heads
+                WHERE q.delivery = heads.delivery RETURNING q.delivery, q.lane
+                """,
+                list(plain),
+                list(plain.values()),
+                self._now,
+                owner,
+            )
+        if in_order:
+            rows += await self._take_heads(connection, sorted(in_order), owner, epoch)
+        self.claimed = [Claimed(delivery=row["delivery"], lane=row["lane"]) for row in rows]
+
+    async def _take_heads(
+        self, connection: Connection, in_order: Sequence[UUID], owner: UUID, epoch: int
+    ) -> list[asyncpg.Record]:
+        """Claim the heads of ordered lanes: each the first that was accepted, if nothing older may still come.
+
+        One snapshot sees it all: what has a smaller transaction id than the oldest that is still open is committed, and
+        then stands in the outbox or in the lane. The lanes were locked before, so that nobody adds to them meanwhile.
+        """
+        heads = await connection.fetch(
+            """
+            SELECT u.lane, h.delivery, h.due_at, (h.epoch < $3 OR h.xact < pg_snapshot_xmin(pg_current_snapshot()))
+                AND NOT EXISTS (SELECT FROM hookledger.outbox o WHERE o.app IS NULL)
+                AND NOT EXISTS (
+                    SELECT FROM hookledger.outbox o
+                    JOIN hookledger.message m ON m.id = o.message
+                    JOIN hookledger.fact f ON f.stream = o.message AND f.version = 1
+                    WHERE o.app = l.app AND o.xact <= h.xact AND (f.epoch, f.xact, f.position)
+                            < (h.epoch, h.xact, h.position)
+                        AND hookledger.ordering_lane(l.endpoint, m.ordering_key) = l.lane
+                ) AS settled
+            FROM unnest($1::uuid[]) AS u (lane)
+            JOIN hookledger.lane l ON l.lane = u.lane
+            CROSS JOIN LATERAL (
+                SELECT q.delivery, q.owner, q.due_at, q.epoch, q.xact, q.position FROM hookledger.queue q
+                WHERE q.lane = u.lane AND q.xact IS NOT NULL ORDER BY q.epoch, q.xact, q.position LIMIT 1
+            ) h
+            WHERE h.owner IS NULL AND h.due_at <= $2
+            """,
+            in_order,
+            self._now,
+            epoch,
+        )
+        for row in heads:
+            if not row["settled"]:
+                self.parked[row["lane"]] = self._now + settling(self._now - row["due_at"])
+        return await connection.fetch(
+            """
+            UPDATE hookledger.queue q SET owner = $2, counted = true
+            WHERE q.delivery = ANY($1) RETURNING q.delivery, q.lane
+            """,
+            [row["delivery"] for row in heads if row["settled"]],
+            owner,
+        )
+
+    def settle(self, accounts: dict[UUID, Throttle]) -> None:
+        """Book what was taken with the throttles, and park whom they turned away."""
+        spent: Counter[UUID] = Counter()
+        for item in self.claimed:
+            row = self._lanes[item.lane]
+            said = self._bounds[row["endpoint"]]
+            spent[row["endpoint"]] += said.rate is not None
+            spent[row["app"]] += said.app_rate is not None
+        for identity, account in accounts.items():
+            accounts[identity] = account.take(spent[identity], self._now)
+        for lane in (*self._allotted.throttled, *self._allotted.limits):
+            endpoint = self._lanes[lane]["endpoint"]
+            if endpoint in accounts and not accounts[endpoint].available(self._now):
+                promised, accounts[endpoint] = accounts[endpoint].promise(self._now)
+                self.parked[lane] = max(promised, self.parked.get(lane, promised))
+        for app in {row["app"] for row in self._lanes.values()} & accounts.keys():
+            if not accounts[app].available(self._now):
+                self.parked[app] = accounts[app].next_at()
+
+    def served(self) -> dict[UUID, LaneChange]:
+        """The lanes that go to the back of the line."""
+        allotted = self._allotted
+        return {
+            lane: LaneChange(app=self._lanes[lane]["app"], endpoint=self._lanes[lane]["endpoint"])
+            for lane in (*allotted.limits, *allotted.full, *allotted.throttled)
+        }

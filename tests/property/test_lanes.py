@@ -1,0 +1,123 @@
+"""What lanes and throttles promise, whatever comes: shares add up, rates are kept, and nobody is served too much."""
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.common.domain.lanes import QUANTUM, Ready, Standing, allot, ordering_lane, settling, share
+from libs.common.domain.throttle import BURST, LONGEST_PROMISE, Throttle
+
+NOON = datetime(2026, 8, 21, 12, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+APPS = [UUID(int=number) for number in range(3)]
+ENDPOINTS = [UUID(int=10 + number) for number in range(4)]
+
+
+@given(st.integers(0, 100), st.integers(1, 12))
+def test_the_shares_of_all_replicas_add_up_to_the_limit(limit: int, replicas: int) -> None:
+    shares = [share(limit, Standing(rank=rank, of=replicas)) for rank in range(replicas)]
+    assert sum(shares) == limit
+    assert max(shares) - min(shares) <= 1
+
+
+@given(st.integers(1, 65_535), st.lists(st.tuples(st.floats(0, 0.3), st.integers(0, 10_000)), max_size=60))
+def test_no_span_of_time_has_more_sends_than_it_and_one_burst_are_worth(
+    rate: int, looks: list[tuple[float, int]]
+) -> None:
+    throttle = Throttle(rate=rate, spent_until=NOON - SECOND, promised_until=NOON - SECOND)
+    now = NOON
+    sent: list[tuple[datetime, int]] = []
+    for pause, wanted in looks:
+        now += timedelta(seconds=pause)
+        count = min(wanted, throttle.available(now))
+        throttle = throttle.take(count, now)
+        sent.append((now, count))
+    for start in range(len(sent)):
+        for end in range(start, len(sent)):
+            span = sent[end][0] - sent[start][0] + BURST
+            assert sum(count for _, count in sent[start : end + 1]) <= span.total_seconds() * rate + 1
+
+
+@given(st.integers(1, 5_000))
+def test_who_looks_when_told_to_sends_at_the_whole_rate(rate: int) -> None:
+    throttle = Throttle(rate=rate, spent_until=NOON, promised_until=NOON)
+    now, sent = NOON, 0
+    while now < NOON + 10 * SECOND:
+        now = max(now, throttle.next_at())
+        sent += (count := throttle.available(now))
+        throttle = throttle.take(count, now)
+    assert sent >= 0.95 * 10 * rate
+
+
+def test_lanes_that_are_turned_away_are_promised_one_moment_after_the_other() -> None:
+    throttle = Throttle(rate=10, spent_until=NOON, promised_until=NOON)
+    moments = []
+    for _ in range(200):
+        moment, throttle = throttle.promise(NOON)
+        moments.append(moment)
+    assert moments[:3] == [NOON + timedelta(milliseconds=100 * number) for number in (1, 2, 3)]
+    assert max(moments) == NOON + LONGEST_PROMISE, "then they look again: the rate may have been raised"
+
+
+def test_a_rate_under_ten_a_second_still_sends() -> None:
+    throttle = Throttle(rate=3, spent_until=NOON - SECOND, promised_until=NOON)
+    assert throttle.available(NOON) == 1
+    assert throttle.take(1, NOON).available(NOON + timedelta(milliseconds=330)) == 0
+    assert throttle.take(1, NOON).available(NOON + timedelta(milliseconds=334)) == 1
+
+
+LANES = st.builds(
+    Ready,
+    lane=st.uuids(),
+    app=st.sampled_from(APPS),
+    endpoint=st.sampled_from(ENDPOINTS),
+    free=st.integers(-2, 40),
+)
+ROOMS = st.dictionaries(st.sampled_from(ENDPOINTS), st.integers(0, 40))
+AVAILABLE = st.dictionaries(st.sampled_from(APPS + ENDPOINTS), st.integers(0, 50))
+
+
+@given(st.lists(LANES, max_size=20), st.integers(1, 200), ROOMS, AVAILABLE)
+def test_no_bound_is_exceeded(
+    lanes: list[Ready], most: int, rooms: dict[UUID, int], available: dict[UUID, int]
+) -> None:
+    allotted = allot(lanes, most=most, rooms=rooms, available=available)
+    by_endpoint: Counter[UUID] = Counter()
+    by_app: Counter[UUID] = Counter()
+    for lane in lanes:
+        limit = allotted.limits.get(lane.lane, 0)
+        assert limit == 0 or 0 < limit <= min(QUANTUM, lane.free)
+        by_endpoint[lane.endpoint] += limit
+        by_app[lane.app] += limit
+    assert sum(allotted.limits.values()) <= most
+    assert all(by_endpoint[owner] <= bound for owner, bound in rooms.items())
+    assert all((by_endpoint + by_app)[owner] <= bound for owner, bound in available.items())
+
+
+@given(st.lists(LANES, max_size=20), st.integers(1, 200), ROOMS, AVAILABLE)
+def test_who_gets_nothing_is_full_or_parked_or_keeps_its_place_for_lack_of_room(
+    lanes: list[Ready], most: int, rooms: dict[UUID, int], available: dict[UUID, int]
+) -> None:
+    allotted = allot(lanes, most=most, rooms=rooms, available=available)
+    left = most - sum(allotted.limits.values())
+    for lane in lanes:
+        if lane.lane in allotted.limits:
+            continue
+        explained = (
+            lane.lane in (*allotted.full, *allotted.throttled) or lane.app in allotted.spent or lane.endpoint in rooms
+        )
+        assert explained or left == 0
+
+
+def test_the_lane_of_a_key_is_neither_the_endpoint_nor_that_of_another_key() -> None:
+    lanes = {ordering_lane(endpoint, key) for endpoint in ENDPOINTS for key in (None, "a", "b", "ä")}
+    assert len(lanes) == 16
+    assert not lanes & set(ENDPOINTS)
+
+
+@given(st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=30)))
+def test_an_unsettled_head_is_looked_at_soon_and_then_less_often(waited: timedelta) -> None:
+    assert timedelta(milliseconds=5) <= settling(waited) <= SECOND
