@@ -1,4 +1,4 @@
-"""Throttles: so many sends per second, over all replicas, with bursts of a tenth of a second's worth.
+"""Throttles: so many sends per second, over all replicas, with bursts of half a second's worth.
 
 The state is one moment: until when the time of sends is spent (the generic cell rate algorithm, ATM Forum TM 4.0). Time
 that nobody has used is kept for `BURST`, no longer; so in any span of time no more is sent than it and `BURST` are
@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-BURST: Final = timedelta(milliseconds=100)
+BURST: Final = timedelta(milliseconds=500)
+"""A claim that comes so late loses nothing of the rate, and over ten seconds no more than 5 % above it is sent."""
+_LOOK: Final = timedelta(milliseconds=25)
 LONGEST_PROMISE: Final = timedelta(seconds=10)
 """How far ahead a lane is sent away at most: then it looks again, in case the rate was raised meanwhile."""
 _SECOND_US: Final = 1_000_000
@@ -39,8 +41,8 @@ class Throttle:
         return replace(self, spent_until=self._spent(now) + self._time_of(count)) if count else self
 
     def next_at(self) -> datetime:
-        """When to look again: for one send, or a quarter of a burst, so that few looks serve a high rate."""
-        return self.spent_until + max(self._time_of(1), BURST / 4)
+        """When to look again: for one send, or for what gathers in a moment, so that few looks serve a high rate."""
+        return self.spent_until + max(self._time_of(1), _LOOK)
 
     def promise(self, now: datetime) -> tuple[datetime, "Throttle"]:
         """A moment for one more lane that was turned away, each after the one promised before."""
