@@ -2,9 +2,11 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import asyncpg
 from aiohttp import web
@@ -14,10 +16,12 @@ from libs.common.contracts.operations import Access, Operation, QueryParameter
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.postgres.pool import CONNECT_SECONDS, Connection, Pool, transaction
 from libs.common.postgres.registry import Changes, changing
+from libs.common.runtime import clock
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.http import ApiError
 from libs.common.runtime.logs import logger
 from libs.common.runtime.sealing import MasterKeys
+from libs.common.runtime.waiting import set_within
 from services.registry.access import ACCESS
 from services.registry.announcing import Announcer
 from services.registry.answers import Answer, Claim
@@ -26,10 +30,44 @@ from services.registry.parameters import Parameter
 from services.registry.parsing import conflict, parse_body
 
 Value = TypeVar("Value")
+Answered = TypeVar("Answered", bound="Answer | None")
 
 _LOG: Final = logger("calls")
 MAX_BODY_BYTES: Final = 1024 * 1024
 BODY_SECONDS: Final = 30.0
+WAIT_SECONDS: Final = 10.0
+LOOK_SECONDS: Final = 0.5
+MOST_WAITING: Final = 64
+
+
+class Waiting:
+    """Those who wait for an answer, holding no connection to the database while they do.
+
+    Beyond `MOST_WAITING` nobody waits: they are answered at once, so that listeners never use up what ingress has of
+    connections to the registry.
+    """
+
+    def __init__(self) -> None:
+        self._stopping = asyncio.Event()
+        self._count = 0
+
+    def stop(self) -> None:
+        """Answer all of them now."""
+        self._stopping.set()
+
+    @contextmanager
+    def place(self) -> Iterator[Callable[[], Awaitable[bool]]]:
+        """A wait for a moment; it tells whether there is time left to wait again."""
+        until = clock.monotonic() + (WAIT_SECONDS if self._count < MOST_WAITING else 0)
+        self._count += 1
+
+        async def pause() -> bool:
+            return clock.monotonic() < until and not await set_within(self._stopping, LOOK_SECONDS)
+
+        try:
+            yield pause
+        finally:
+            self._count -= 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +81,7 @@ class Registry:
     announcer: Announcer
     public_url: str
     """How users reach the platform, without a trailing slash; empty: as the request came."""
+    waiting: Waiting
 
 
 REGISTRY: Final = web.AppKey("registry", Registry)
@@ -85,6 +124,15 @@ class Call:
 
 
 Read: TypeAlias = Callable[[Call], Awaitable[Answer]]
+
+
+class Look(Protocol):
+    """A read that may have no answer yet; the `last` time it has one."""
+
+    async def __call__(self, call: Call, *, last: bool) -> Answer | None:
+        """The answer to the call, if there is one yet."""
+
+
 Write: TypeAlias = Callable[[Call, Changes], Awaitable[Answer]]
 
 
@@ -106,19 +154,40 @@ def read(
     refusals: tuple[int, ...] = (),
 ) -> Route:
     """GET: it only reads."""
-    access = ACCESS["GET", path]
-    operation = Operation(
+    operation = replace(_get(path, handler, id, answer, query), refusals=refusals)
+    return Route(operation=operation, handler=_reading(operation, handler))
+
+
+def wait(
+    path: str,
+    handler: Look,
+    id: str,  # noqa: A002  OpenAPI's word
+    answer: Any,
+    *,
+    query: tuple[QueryParameter, ...] = (),
+) -> Route:
+    """GET that waits for what is not there yet: it looks every half second, for ten at most."""
+    operation = _get(path, handler, id, answer, query)
+    return Route(operation=operation, handler=_waiting(operation, handler))
+
+
+def _get(
+    path: str,
+    handler: Read | Look,
+    id: str,  # noqa: A002  OpenAPI's word
+    answer: Any,
+    query: tuple[QueryParameter, ...],
+) -> Operation:
+    return Operation(
         method="GET",
         path=path,
         id=id,
         summary=_summary(handler),
         description=_description(handler),
-        access=access,
+        access=ACCESS["GET", path],
         answers={200: answer},
         query=query,
-        refusals=refusals,
     )
-    return Route(operation=operation, handler=_reading(operation, access, handler))
 
 
 def write(
@@ -151,20 +220,40 @@ def write(
     return Route(operation=operation, handler=_writing(operation, access, handler))
 
 
-def _reading(operation: Operation, access: Access, handler: Read) -> Handler:
+def _reading(operation: Operation, handler: Read) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        registry = request.app[REGISTRY]
-        caller = await registry.authentication.caller(request.headers.get("Authorization"), access)
-        async with registry.pool.acquire(timeout=CONNECT_SECONDS) as connection:
-            call = Call(registry=registry, caller=caller, request=request, connection=connection, operation=operation)
-            try:
-                answer = await handler(call)
-            except asyncpg.DataError as error:
-                raise _unstorable(error) from error
-        return answer.response()
+        return (await _look(request, operation, handler)).response()
 
     return handle
+
+
+def _waiting(operation: Operation, handler: Look) -> Handler:
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        with request.app[REGISTRY].waiting.place() as pause:
+            going_on = True
+            while True:
+                # Each look is a request of its own to everything but HTTP: a key may be revoked in between.
+                answer = await _look(request, operation, partial(handler, last=not going_on))
+                if answer is not None:
+                    return answer.response()
+                going_on = await pause() and request.transport is not None
+
+    return handle
+
+
+async def _look(request: web.Request, operation: Operation, handler: Callable[[Call], Awaitable[Answered]]) -> Answered:
+    """One turn of a handler that reads."""
+    registry = request.app[REGISTRY]
+    assert operation.access is not None, "who reads is known"
+    caller = await registry.authentication.caller(request.headers.get("Authorization"), operation.access)
+    async with registry.pool.acquire(timeout=CONNECT_SECONDS) as connection:
+        call = Call(registry=registry, caller=caller, request=request, connection=connection, operation=operation)
+        try:
+            return await handler(call)
+        except asyncpg.DataError as error:
+            raise _unstorable(error) from error
 
 
 def _writing(operation: Operation, access: Access, handler: Write) -> Handler:
@@ -212,12 +301,12 @@ def _writing(operation: Operation, access: Access, handler: Write) -> Handler:
     return handle
 
 
-def _summary(handler: Read | Write) -> str:
+def _summary(handler: Read | Write | Look) -> str:
     """The first sentence of a handler's docstring, which is what the document says of it."""
     return (inspect.getdoc(handler) or "").partition("\n")[0].removesuffix(".")
 
 
-def _description(handler: Read | Write) -> str:
+def _description(handler: Read | Write | Look) -> str:
     """What a handler's docstring says beyond its first line."""
     return (inspect.getdoc(handler) or "").partition("\n")[2].strip()
 
