@@ -16,7 +16,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.hookledger/cache/hypothesis
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo up down logs test lint bench faults faults-mutants configuration manifests
+.PHONY: help setup demo up down logs test lint bench bench-growth bench-page bench-lists faults faults-mutants configuration manifests
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -54,8 +54,19 @@ configuration: setup ## write docs/configuration.md, docs/metrics.md, alerts for
 manifests: setup ## render the overlays for Kubernetes to build/manifests
 	@$(VENV) -m deploy.manifests
 
-bench: setup ## deliveries per second on this machine
-	@$(VENV) -m bench
+bench: setup ## all figures beside their ceilings and peers, on this machine (make bench QUICK=1 for a glance)
+	@$(PYTHON) deploy/stack/bootstrap.py bench
+	@$(VENV) -m bench $(if $(QUICK),--quick)
+
+bench-growth: setup ## what a delivery costs with 100,000 endpoints and five million ledger rows
+	@$(VENV) -m bench.growth $(if $(QUICK),--quick)
+
+bench-page: setup ## write the figures of bench/results/latest.json into docs/performance.md
+	@$(PYTHON) deploy/stack/bootstrap.py bench
+	@$(VENV) -m bench.page
+
+bench-lists: setup ## how long a page of each list takes, with ten thousand deliveries and with a million
+	@$(VENV) -m bench.lists
 
 faults: setup ## break everything while load runs (make faults SEED=7 ROUNDS=20)
 	@$(VENV) -m tests.faults.campaign --seed $(or $(SEED),1) --rounds $(or $(ROUNDS),10)

@@ -1,50 +1,55 @@
-"""Processor time of other processes, from /proc."""
+"""Processor time and memory of other processes, from /proc."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
-_TICK_MS = 1000 / os.sysconf("SC_CLK_TCK")
+_TICK_US: Final = 1_000_000 / os.sysconf("SC_CLK_TCK")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Processor:
-    """The processor time of a process and its children from a moment on."""
+class Used:
+    """Microseconds of processor time by part of the platform, each part a process with its children."""
 
-    root: int
-    at_first_ms: float
-    with_children: bool = False
+    us: Mapping[str, float]
 
     @classmethod
-    def of(cls, pid: int | None) -> Self:
-        """Of one process, from now on."""
-        assert pid is not None, "the process runs"
-        return cls(pid, _used_ms([pid]))
+    def by(cls, parts: Mapping[str, int]) -> Self:
+        """What the process of each part and its children have used since they began, those that ended included."""
+        families = _families(parts.values())
+        return cls({name: sum(map(_used, families[pid])) * _TICK_US for name, pid in parts.items()})
 
-    @property
-    def since_ms(self) -> float:
-        """Milliseconds used since then, in user mode and in the kernel."""
-        return _used_ms(_family(self.root) if self.with_children else [self.root]) - self.at_first_ms
-
-
-def tree(pid: int | None) -> Processor | None:
-    """Of a process and all its children, from now on; None where there is no such process of this machine."""
-    return None if pid is None else Processor(pid, _used_ms(_family(pid)), with_children=True)
+    def since(self, before: "Used", count: int) -> dict[str, float]:
+        """What each part has used since then, for each of `count`."""
+        return {name: (us - before.us[name]) / count for name, us in self.us.items()}
 
 
-def _used_ms(pids: Iterable[int]) -> float:
-    """Times of these processes, those of their children that have ended included."""
-    return sum(sum(int(field) for field in _stat(pid)[11:15]) for pid in pids) * _TICK_MS
+def resident_mib(pid: int) -> float:
+    """Memory of one process that is not swapped out, what it shares with others included; 0 where it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / _MIB
+    except OSError:
+        return 0.0
 
 
-def _family(root: int) -> set[int]:
+def _used(pid: int) -> int:
+    """User and kernel time in ticks, and that of its children that have ended and were waited for."""
+    return sum(int(field) for field in _stat(pid)[11:15])
+
+
+def _families(roots: Iterable[int]) -> dict[int, set[int]]:
     parents = {int(entry.name): _stat(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdigit()}
-    family = {root}
-    while found := {pid for pid, stat in parents.items() if stat and int(stat[1]) in family} - family:
-        family |= found
-    return family
+    families = {}
+    for root in roots:
+        family = {root}
+        while found := {pid for pid, stat in parents.items() if stat and int(stat[1]) in family} - family:
+            family |= found
+        families[root] = family
+    return families
 
 
 def _stat(pid: int) -> list[str]:

@@ -1,228 +1,180 @@
-"""One run, from an empty database to the figures."""
+"""One run: everything in turn, ceilings and figures interleaved, and the check at its end."""
 
 import asyncio
-import base64
-import json
-import os
-import sys
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-import aiohttp
-import asyncpg
+import msgspec
 
-from bench.processor import Processor, tree
-from deploy.stack.errors import StackError
+from bench import phases
+from bench.check import check
+from bench.children import listening, said
+from bench.load import Load, Posted
+from bench.peers import race
+from bench.phases import Memory
+from bench.plan import Plan
+from bench.report import Measurements, percentile
+from bench.world import World, running
 from deploy.stack.installation import Installation
 from deploy.stack.isolation import Isolation, isolated
-from deploy.stack.places import CHECKOUT
 from deploy.stack.servers import Servers
-from deploy.stack.services import Service
 
-WARM_UP = 0.1
-"""This share of the deliveries at the beginning and at the end of the dispatcher's run is not measured."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How much of what. Endpoints are spread evenly over the applications, and messages too."""
-
-    messages: int = 3000
-    endpoints: int = 50
-    applications: int = 20
-    payload_bytes: int = 300
-    concurrency: int = 64
-    most_seconds: int = 240
-
-    @property
-    def deliveries(self) -> int:
-        """Each message goes to every endpoint of its application."""
-        per_app = [len(range(app, self.endpoints, self.applications)) for app in range(self.applications)]
-        return sum(per_app[number % self.applications] for number in range(self.messages))
-
-    @property
-    def requests(self) -> int:
-        """Of the bare client, which is quick: enough of them to be measured."""
-        return max(20_000, self.deliveries)
+Say = Callable[[str], None]
+_KIB: Final = 1024
+_CONNECTIONS: Final = 64
+_RATES: Final = (50, 500, 1000)
+_APPLICATIONS: Final = 100
+"""So many take turns where the platform is saturated, so that no endpoint comes to its `max_inflight`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rate:
-    """What one process did: how many a second, at how many milliseconds of processor time each."""
+class Client(msgspec.Struct, frozen=True):
+    """What the bare client says."""
 
     per_second: float
-    cpu_ms: float
+    cpu_us: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """The figures of one run. Processor times of servers are None where the servers are not ours."""
+class Appends(msgspec.Struct, frozen=True):
+    """Rows a second."""
 
-    ceiling: Rate
-    ingress: Rate
-    dispatcher: Rate
-    postgres_cpu_ms: float | None
-    broker_cpu_ms: float | None
-
-    @property
-    def rate_ratio(self) -> float:
-        """Deliveries a second over those of the bare client."""
-        return self.dispatcher.per_second / self.ceiling.per_second
-
-    @property
-    def cpu_ratio(self) -> float:
-        """Processor time of a delivery in the dispatcher over that of a request in the bare client."""
-        return self.dispatcher.cpu_ms / self.ceiling.cpu_ms
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self) | {"rate_ratio": self.rate_ratio, "cpu_ratio": self.cpu_ratio}
+    raw: float
+    facts: float
+    projected: float
 
 
-async def measure(plan: Plan, servers: Servers, folder: Path, say: Callable[[str], None]) -> Figures:
-    """Run everything once."""
-    async with receiver() as url:
-        say(f"ceiling: {plan.requests} requests by a bare client")
-        ceiling = await _ceiling(plan, url)
-        with isolated(servers, label="bench") as corner:
-            installation = Installation(folder=folder, corner=corner, settings={"LOG_LEVEL": "warning"})
-            await asyncio.to_thread(installation.migrate)
-            services = installation.services()
-            for name in ("registry", "ingress"):
-                services[name].start()
-            key = await asyncio.to_thread(installation.create_key)
-            for name in ("registry", "ingress"):
-                await asyncio.to_thread(services[name].wait_ready)
-            async with _api(services["ingress"].url, key) as api:
-                say(f"registry: {plan.endpoints} endpoints in {plan.applications} applications")
-                apps = await _register(plan, api, url)
-                say(f"ingress: {plan.messages} messages")
-                ingress = await _accept(plan, api, apps, services["ingress"])
-            say(f"dispatcher: {plan.deliveries} deliveries")
-            dispatcher, postgres, broker = await _deliver(plan, servers, corner, services["dispatcher"], url)
-            for service in services.values():  # before their database goes
-                await asyncio.to_thread(service.stop)
-        return Figures(
-            ceiling=ceiling, ingress=ingress, dispatcher=dispatcher, postgres_cpu_ms=postgres, broker_cpu_ms=broker
-        )
+class Hops(msgspec.Struct, frozen=True):
+    """What the broker's ceilings are."""
+
+    envelopes: float
+    commits_and_hop_ms: float
 
 
-@asynccontextmanager
-async def receiver() -> AsyncIterator[str]:
-    """A receiver in a process of its own; its URL."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.receiver", stdout=asyncio.subprocess.PIPE, cwd=CHECKOUT
-    )
-    assert process.stdout is not None
-    try:
-        port = int(await process.stdout.readline())
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
+async def measure(plan: Plan, servers: Servers, folder: Path, say: Say) -> Measurements:
+    """Run everything.
 
-
-async def received(url: str) -> int:
-    """How many requests the receiver has answered."""
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/count") as answer:
-        return int(await answer.text())
-
-
-async def _ceiling(plan: Plan, url: str) -> Rate:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.ceiling", url, str(plan.requests), str(plan.endpoints)),
-        *(str(plan.payload_bytes), str(plan.concurrency)),
-        stdout=asyncio.subprocess.PIPE,
-        cwd=CHECKOUT,
-    )
-    said, _ = await process.communicate()
-    if process.returncode:
-        raise StackError("the bare client failed")
-    return Rate(**json.loads(said))
-
-
-@asynccontextmanager
-async def _api(url: str, key: str) -> AsyncIterator[aiohttp.ClientSession]:
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-    async with aiohttp.ClientSession(url, headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
-        yield session
-
-
-async def _register(plan: Plan, api: aiohttp.ClientSession, url: str) -> list[str]:
-    apps = [(await _post(api, "/api/v1/app", {"name": f"bench {n}"}))["id"] for n in range(plan.applications)]
-    for number in range(plan.endpoints):
-        app = apps[number % plan.applications]
-        await _post(api, f"/api/v1/app/{app}/endpoint", {"url": f"{url}/{number}"})
-    return apps
-
-
-async def _accept(plan: Plan, api: aiohttp.ClientSession, apps: list[str], ingress: Service) -> Rate:
-    numbers = iter(range(plan.messages))
-    filler = base64.b64encode(os.urandom(plan.payload_bytes)).decode()[: plan.payload_bytes]
-
-    async def worker() -> None:
-        for number in numbers:
-            message = {"eventType": "order.completed", "payload": {"number": number, "filler": filler}}
-            await _post(api, f"/api/v1/app/{apps[number % len(apps)]}/msg", message)
-
-    processor = Processor.of(ingress.pid)
-    began = time.monotonic()
-    await asyncio.gather(*(worker() for _ in range(plan.concurrency)))
-    seconds = time.monotonic() - began
-    return Rate(per_second=plan.messages / seconds, cpu_ms=processor.since_ms / plan.messages)
-
-
-async def _deliver(
-    plan: Plan, servers: Servers, corner: Isolation, dispatcher: Service, url: str
-) -> tuple[Rate, float | None, float | None]:
-    """Deliver what was accepted.
-
-    The rate is measured between two moments, so that neither start nor tail count; processor time until every outcome
-    is told on the broker too, since that is done off the attempts' path.
+    Raises:
+        StackError: something failed, or what was measured is not true.
     """
-    at_first = await received(url)
-    dispatcher.start()
-    await _until(url, at_first + round(plan.deliveries * WARM_UP))
-    processor = Processor.of(dispatcher.pid)
-    postgres, broker = (tree(server.pid) if server.owned else None for server in (servers.postgres, servers.broker))
-    began, count = time.monotonic(), await received(url)
-    await _until(url, at_first + round(plan.deliveries * (1 - WARM_UP)))
-    per_second = (await received(url) - count) / (time.monotonic() - began)
-    await _until_over(plan, corner)
-    delivered = at_first + plan.deliveries - count
-    each = [None if server is None else server.since_ms / delivered for server in (postgres, broker)]
-    return Rate(per_second=per_second, cpu_ms=processor.since_ms / delivered), each[0], each[1]
+    measured = Measurements()
+    with isolated(servers, label="appends") as corner:
+        await asyncio.to_thread(Installation(folder=folder / "appends", corner=corner).migrate)
+        async with running(servers, folder) as world:
+            run = Run(plan, measured, world, corner, say)
+            await run.everything()
+            say("check: verify, and the sink's own account")
+            say(await check(world))
+    return measured
 
 
-async def _until(url: str, count: int) -> None:
-    while await received(url) < count:  # noqa: ASYNC110  another process's count
-        await asyncio.sleep(0.02)
+class Run:
+    """The phases of a run, in their order."""
 
+    def __init__(self, plan: Plan, measured: Measurements, world: World, appends: Isolation, say: Say) -> None:
+        self._plan = plan
+        self._measured = measured
+        self._world = world
+        self._appends = appends
+        self._say = say
 
-async def _until_over(plan: Plan, corner: Isolation) -> None:
-    """Every delivery has succeeded, since a rate of lost ones would be worth nothing, and every outcome is told."""
-    connection = await asyncpg.connect(corner.database_url)
-    try:
-        succeeded = "SELECT count(*) FROM projection_1.delivery_state WHERE status = 'succeeded'"
-        while await connection.fetchval(succeeded) < plan.deliveries:  # noqa: ASYNC110  another process's count
-            await asyncio.sleep(0.1)
-        untold = """
-            SELECT EXISTS (SELECT FROM hookledger.fact f, hookledger.checkpoint c
-                WHERE (f.epoch, f.xact, f.position) > (c.epoch, c.xact, c.position))
-        """
-        while await connection.fetchval(untold):  # noqa: ASYNC110  as above
-            await asyncio.sleep(0.1)
-    finally:
-        await connection.close()
+    async def everything(self) -> None:
+        """Measure everything."""
+        world = self._world
+        self._hot = await world.application("hot", ["/hot"])
+        self._one = await world.applications("one", _APPLICATIONS, 1)
+        self._ten = await world.applications("ten", _APPLICATIONS // 5, 10)
+        self._none = await world.application("none", [])
+        flaky = await world.application("flaky", ["/retry/one"], retrySchedule=[1.0])
+        rest = Memory(world)
+        rest.look()
+        await phases.saturate(world, self._one, deliveries=500)  # plans, connections and code warm up
+        load = Memory(world)
+        watching = asyncio.create_task(load.watch())
+        for number in range(self._plan.rounds):
+            self._say(f"round {number + 1} of {self._plan.rounds}")
+            await self._round()
+        await self._once()
+        self._say("retries")
+        phases.note_latencies(
+            self._measured, "retry_lateness", await phases.retries(world, flaky, deliveries=self._plan.retried)
+        )
+        watching.cancel()
+        for when, memory in (("rest", rest), ("load", load)):
+            for service, mib in memory.most.items():
+                self._measured.figure(f"memory_{service}_{when}_mib", mib)
 
+    async def _round(self) -> None:
+        measured, plan, world = self._measured, self._plan, self._world
+        await self._client()
+        found = await phases.saturate(world, self._one, deliveries=plan.deliveries)
+        measured.figure("deliveries_fanout1", found.per_second)
+        phases.note_cost(measured, "cpu_per_delivery", found.cost_us)
+        await self._peers(found.per_second)
+        await self._client()
+        found = await phases.saturate(world, self._ten, deliveries=plan.deliveries)
+        measured.figure("deliveries_fanout10", found.per_second)
+        await self._handler()
+        measured.figure("accept", await phases.accept(world, self._none, messages=plan.accepted))
+        await self._append()
+        await self._hops()
+        for rate in _RATES:
+            await self._pace(rate)
 
-async def _post(api: aiohttp.ClientSession, path: str, body: Any) -> Any:
-    async with api.post(path, data=json.dumps(body)) as answer:
-        if not answer.ok:
-            raise StackError(f"POST {path} answered {answer.status}: {(await answer.text())[:200]}")
-        return await answer.json()
+    async def _once(self) -> None:
+        """What is told and not judged."""
+        measured, plan, world = self._measured, self._plan, self._world
+        self._say("bodies of 10 and 100 KiB, one endpoint for all, and over the broker")
+        await self._client()
+        for name, size, count in zip(("10kib", "100kib"), (10, 100), plan.bulky, strict=True):
+            found = await phases.saturate(world, self._one, deliveries=count, payload_bytes=size * _KIB)
+            measured.figure(f"deliveries_{name}", found.per_second)
+        found = await phases.saturate(world, self._hot, deliveries=plan.bulky[0])
+        measured.figure("deliveries_one_endpoint", found.per_second)
+        found = await phases.over_the_broker(world, self._one, deliveries=plan.deliveries)
+        measured.figure("deliveries_broker", found.per_second)
+
+    async def _client(self) -> None:
+        words = (self._world.sink.url, self._plan.ceiling_seconds, _KIB, _CONNECTIONS)
+        client = await said(Client, "bench.ceilings.client", *words)
+        self._measured.ceiling("client", client.per_second)
+        self._measured.ceiling("client_cpu", client.cpu_us)
+
+    async def _handler(self) -> None:
+        async with listening("bench.ceilings.handler") as (url, _):
+            load = Load(url=url, paths=["/api/v1/app/one/msg"], count=int(self._plan.ceiling_seconds * 5_000))
+            posted = await said(Posted, "bench.load", msgspec.json.encode(load).decode())
+        self._measured.ceiling("handler", posted.per_second)
+
+    async def _append(self) -> None:
+        found = await said(
+            Appends, "bench.ceilings.appends", self._appends.database_url, 3 * self._plan.ceiling_seconds
+        )
+        self._measured.ceiling("append", found.raw)
+        self._measured.figure("ledger_append", found.facts)
+        self._measured.figure("ledger_append_projected", found.projected)
+
+    async def _hops(self) -> None:
+        corner = self._appends
+        words = (corner.database_url, corner.amqp_url, self._plan.ceiling_seconds, _KIB)
+        found = await said(Hops, "bench.ceilings.hops", *words)
+        self._measured.ceiling("envelopes", found.envelopes)
+        self._measured.ceiling("commits_and_hop", found.commits_and_hop_ms)
+
+    async def _peers(self, per_second: float) -> None:
+        url = self._world.sink.url
+        found = await race.celery(self._appends, url, count=self._plan.celery, size=_KIB)
+        self._measured.ceiling("celery", found)
+        self._measured.figure("vs_celery", per_second / found)
+        found = await race.gathered(self._appends, url, count=self._plan.gather, size=_KIB)
+        self._measured.ceiling("gather", found)
+        self._measured.figure("vs_gather", per_second / found)
+
+    async def _pace(self, rate: int) -> None:
+        measured = self._measured
+        found = await phases.pace(self._world, self._one, rate=rate, seconds=self._plan.paced)
+        phases.note_latencies(measured, f"latency_{rate}", found.latencies_ms)
+        if rate == 50:
+            hop = measured.last("commits_and_hop")
+            measured.figure("latency_50_p50_over_hop", percentile(found.latencies_ms, 0.5) / hop)
+        if rate == 500:
+            phases.note_cost(measured, "cpu_per_delivery_500", found.cost_us)

@@ -27,7 +27,7 @@ def main() -> None:
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
     from deploy.stack import environment  # noqa: PLC0415 - only a Python that is new enough can read it
 
-    sys.exit(environment.main())
+    sys.exit(environment.main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""The virtual environment of this checkout: made from the lock file with hashes, and only when it changed.
+"""The virtual environments of this checkout: made from a lock file with hashes, and only when it changed.
+
+Everything runs in `.venv`. What the benchmark compares with has dependencies that may not mix with ours, and so an
+environment of its own.
 
 Standard library only. pip's own configuration (index, proxy, certificates) is the user's and is left alone.
 """
@@ -13,89 +16,124 @@ import sys
 import time
 import venv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.stack.errors import StackError
 from deploy.stack.packages import Packages
 from deploy.stack.places import CHECKOUT, HOME, locked, make_folder
 
-ENVIRONMENT = CHECKOUT / ".venv"
-_PYTHON = ENVIRONMENT / "bin" / "python"
-_STAMP = ENVIRONMENT / "hookledger-stamp"
-_LOCK = CHECKOUT / "requirements-dev.lock"
 _DEBIAN_WHEELS = Path("/usr/share/python-wheels")
 
 
-def main() -> int:
-    """Make or renew the environment; exit code 2 where that is impossible, with one line that says why."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """A virtual environment.
+
+    Attributes:
+        folder: where it is.
+        lock: what is installed in it.
+        with_project: whether Hookledger itself is too, from this checkout.
+    """
+
+    folder: Path
+    lock: Path
+    with_project: bool
+
+    @property
+    def python(self) -> Path:
+        """Its interpreter."""
+        return self.folder / "bin" / "python"
+
+    def set_up(self) -> None:
+        """Make or renew it, where it is not as the lock file has it.
+
+        Raises:
+            StackError: that is impossible.
+        """
+        wanted, stamp = self._stamp(), self.folder / "hookledger-stamp"
+        if self.python.exists() and stamp.exists() and stamp.read_text() == wanted:
+            print(f"setup: {self._name} is up to date")
+            return
+        began = time.monotonic()
+        stamp.unlink(missing_ok=True)
+        if not self._works():
+            print(f"setup: making {self._name} with Python {sys.version.split()[0]}", flush=True)
+            self._make()
+        packages = len(re.findall(r"^[A-Za-z0-9._-]+(?:\[.*\])?==", self.lock.read_text(), flags=re.MULTILINE))
+        print(f"setup: installing the {packages} packages of {self.lock.name}", flush=True)
+        self._pip("install", "--require-hashes", "-r", str(self.lock), failing=f"pip cannot install {self.lock.name}")
+        if self.with_project:
+            editable = ["install", "--no-deps", "--no-build-isolation", "-e", str(CHECKOUT)]
+            self._pip(*editable, failing="pip cannot install Hookledger")
+        stamp.write_text(wanted)
+        print(f"setup: {self._name} is ready  {time.monotonic() - began:.1f} s")
+
+    @property
+    def _name(self) -> str:
+        return str(self.folder.relative_to(CHECKOUT))
+
+    def _stamp(self) -> str:
+        """What the environment is made from: the lock, the project, the place, the Python."""
+        try:
+            parts = [self.lock.read_bytes()]
+            if self.with_project:
+                parts.append((CHECKOUT / "pyproject.toml").read_bytes())
+        except FileNotFoundError as missing:
+            raise StackError(f"{missing.filename} is missing: the checkout is incomplete") from None
+        parts += [str(CHECKOUT).encode(), f"{sys.version_info[:2]}".encode()]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest() + "\n"
+
+    def _works(self) -> bool:
+        """Whether there is an environment with pip and the Python that runs this."""
+        program = "import sys, pip; print(sys.prefix, *sys.version_info[:2], sep='\\n')"
+        try:
+            done = subprocess.run(
+                [self.python, "-c", program], capture_output=True, text=True, check=False, env=_surroundings()
+            )
+        except OSError:
+            return False
+        expected = [str(self.folder), *map(str, sys.version_info[:2])]
+        return done.returncode == 0 and done.stdout.splitlines() == expected
+
+    def _make(self) -> None:
+        """Make an empty environment with pip in it."""
+        if self.folder.is_symlink():
+            raise StackError(f"{self._name} is a link to an environment elsewhere: remove it first")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        # Debian keeps ensurepip in a package of its own, python3-venv.
+        ensurepip = importlib.util.find_spec("ensurepip")
+        complete = ensurepip is not None and ensurepip.origin is not None
+        try:
+            venv.create(self.folder, with_pip=complete, symlinks=True)
+        except (OSError, subprocess.CalledProcessError) as refusal:
+            raise StackError(f"python3 cannot make a virtual environment: {refusal}") from None
+        if complete:
+            return
+        wheel = _debian_pip()
+        # A wheel can be run in place: pip installs itself from itself.
+        program = [str(self.python), str(wheel / "pip"), "install", "--no-index", "--quiet", str(wheel)]
+        _call(program, failing="pip cannot install itself: install python3-venv")
+
+    def _pip(self, *words: str, failing: str) -> None:
+        # What was downloaded is kept here too: nothing outside of the checkout is written.
+        quiet = ["--quiet", "--disable-pip-version-check", "--no-input", "--cache-dir", str(HOME / "cache" / "pip")]
+        _call([str(self.python), "-m", "pip", *words, *quiet], failing=f"{failing} (its reason is above)")
+
+
+MAIN = Environment(folder=CHECKOUT / ".venv", lock=CHECKOUT / "requirements-dev.lock", with_project=True)
+BENCH = Environment(folder=HOME / "bench-venv", lock=CHECKOUT / "requirements-bench.lock", with_project=False)
+
+
+def main(words: Sequence[str] = ()) -> int:
+    """Make or renew `.venv`, or the benchmark's; exit code 2 where that is impossible, with one line that says why."""
     try:
         with locked(HOME / "setup.lock"):
-            _set_up()
+            (BENCH if "bench" in words else MAIN).set_up()
     except StackError as error:
         print(f"setup: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _set_up() -> None:
-    wanted = _stamp()
-    if _PYTHON.exists() and _STAMP.exists() and _STAMP.read_text() == wanted:
-        print("setup: .venv is up to date")
-        return
-    began = time.monotonic()
-    _STAMP.unlink(missing_ok=True)
-    if not _works():
-        print(f"setup: making .venv with Python {sys.version.split()[0]}", flush=True)
-        _make()
-    packages = len(re.findall(r"^[A-Za-z0-9._-]+(?:\[.*\])?==", _LOCK.read_text(), flags=re.MULTILINE))
-    print(f"setup: installing the {packages} packages of {_LOCK.name}", flush=True)
-    _pip("install", "--require-hashes", "-r", str(_LOCK), failing=f"pip cannot install {_LOCK.name}")
-    _pip("install", "--no-deps", "--no-build-isolation", "-e", str(CHECKOUT), failing="pip cannot install Hookledger")
-    _STAMP.write_text(wanted)
-    print(f"setup: .venv is ready  {time.monotonic() - began:.1f} s")
-
-
-def _stamp() -> str:
-    """What the environment was made from: the lock, the project, the place, the Python."""
-    try:
-        parts = [_LOCK.read_bytes(), (CHECKOUT / "pyproject.toml").read_bytes()]
-    except FileNotFoundError as missing:
-        raise StackError(f"{missing.filename} is missing: the checkout is incomplete") from None
-    parts += [str(CHECKOUT).encode(), f"{sys.version_info[:2]}".encode()]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest() + "\n"
-
-
-def _works() -> bool:
-    """Whether there is an environment with pip and the Python that runs this."""
-    program = "import sys, pip; print(sys.prefix, *sys.version_info[:2], sep='\\n')"
-    try:
-        done = subprocess.run(
-            [_PYTHON, "-c", program], capture_output=True, text=True, check=False, env=_surroundings()
-        )
-    except OSError:
-        return False
-    expected = [str(ENVIRONMENT), *map(str, sys.version_info[:2])]
-    return done.returncode == 0 and done.stdout.splitlines() == expected
-
-
-def _make() -> None:
-    """Make an empty environment with pip in it."""
-    if ENVIRONMENT.is_symlink():
-        raise StackError(".venv is a link to an environment elsewhere: remove it first")
-    shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-    # Debian keeps ensurepip in a package of its own, python3-venv.
-    ensurepip = importlib.util.find_spec("ensurepip")
-    complete = ensurepip is not None and ensurepip.origin is not None
-    try:
-        venv.create(ENVIRONMENT, with_pip=complete, symlinks=True)
-    except (OSError, subprocess.CalledProcessError) as refusal:
-        raise StackError(f"python3 cannot make a virtual environment: {refusal}") from None
-    if complete:
-        return
-    wheel = _debian_pip()
-    # A wheel can be run in place: pip installs itself from itself.
-    program = [str(_PYTHON), str(wheel / "pip"), "install", "--no-index", "--quiet", str(wheel)]
-    _call(program, failing="pip cannot install itself: install python3-venv")
 
 
 def _debian_pip() -> Path:
@@ -117,12 +155,6 @@ def _debian_pip() -> Path:
     if not found:
         raise StackError("the distribution's package python3-pip-whl holds no wheel of pip: install python3-venv")
     return found[-1]
-
-
-def _pip(*words: str, failing: str) -> None:
-    # What was downloaded is kept here too: nothing outside of the checkout is written.
-    quiet = ["--quiet", "--disable-pip-version-check", "--no-input", "--cache-dir", str(HOME / "cache" / "pip")]
-    _call([str(_PYTHON), "-m", "pip", *words, *quiet], failing=f"{failing} (its reason is above)")
 
 
 def _call(argv: Sequence[str], *, failing: str) -> None:

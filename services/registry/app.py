@@ -26,7 +26,7 @@ from services.registry.announcing import Announcer
 from services.registry.answers import forget_old
 from services.registry.app_tokens import forget_expired
 from services.registry.authentication import Authentication
-from services.registry.calls import MAX_BODY_BYTES, REGISTRY, Registry, Waiting
+from services.registry.calls import MAX_BODY_BYTES, REGISTRY, Registry
 from services.registry.documentation import add_documentation, add_templates
 from services.registry.portal.routes import add_portal
 from services.registry.retention import erase_old_payloads
@@ -66,7 +66,6 @@ async def serve(settings: RegistrySettings, stopping: asyncio.Event) -> None:
             authentication=Authentication(pool, key_use),
             announcer=Announcer(),
             public_url=settings.public_url,
-            waiting=Waiting(),
         )
         await _serve(settings, stopping, registry, key_use)
     finally:

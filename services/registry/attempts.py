@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final, cast
 from uuid import UUID
 
@@ -33,6 +34,9 @@ STATUS_CODE_CLASS: Final = choice(
 ENDPOINT: Final = text("endpoint_id", "Only attempts at this endpoint.")
 FILTER_BY_ENDPOINT: Final = (*FILTER, statuses.STATUS, STATUS_CODE_CLASS)
 FILTER_BY_MESSAGE: Final = (*FILTER_BY_ENDPOINT, ENDPOINT)
+CLOCK_SLACK: Final = timedelta(seconds=10)
+"""A dispatcher makes an attempt's id by its own clock, which follows the database's, within the transaction whose time
+is recorded."""
 EXPUNGED: Final = "EXPUNGED"
 _WITHOUT_ANSWER: Final = {
     ABANDONED: "not sent: the dispatcher was stopping",
@@ -70,110 +74,94 @@ class _Wanted:
     messages: MessageFilter
 
 
+# Those in flight are looked for among 500 deliveries only, of an endpoint the newest: an index of them would cost each
+# attempt a write. Another attempt shows when it has ended.
+_LIST: Final = """
+    SELECT t.*, CASE WHEN $14 THEN c.response END AS response, c.erased, c.url_query, e.data ->> 'url' AS endpoint_url
+    FROM (
+        (SELECT a.*, w.wanted
+        FROM (
+            SELECT e.*, row_number() OVER () AS examined FROM (
+                SELECT attempt, delivery, app, message, endpoint, result, status, failure, url, total_us, trigger,
+                    started_at
+                FROM projection_1.attempt
+                WHERE :scope = $1 AND attempt > $2 AND attempt < $3
+                ORDER BY attempt :direction LIMIT :most
+            ) e ORDER BY e.attempt :direction
+        ) a
+            LEFT JOIN hookledger.message m ON m.id = a.message
+            CROSS JOIN LATERAL (SELECT a.app = $4
+                AND ($6::text[] IS NULL OR a.result = ANY($6))
+                AND ($7::int IS NULL OR coalesce(a.status, 0) / 100 * 100 = $7)
+                AND ($8::text[] IS NULL OR m.event_type = ANY($8)) AND ($9::text IS NULL OR $9 = ANY(m.channels))
+                AND ($10::text IS NULL OR $10 = ANY(m.tags)) AND ($11::timestamptz IS NULL OR a.started_at < $11)
+                AND ($12::timestamptz IS NULL OR a.started_at > $12)
+                AND ($13::uuid IS NULL OR a.endpoint = $13) AS wanted) w
+        WHERE w.wanted OR a.examined = :most
+        ORDER BY a.attempt :direction LIMIT $5)
+        UNION ALL
+        (SELECT s.attempt, s.delivery, s.app, s.message, s.endpoint, 'sending', NULL, NULL, NULL,
+            NULL, CASE WHEN s.beside IS NULL THEN 'scheduled' ELSE 'manual' END, s.updated_at, NULL, true
+        FROM (SELECT * FROM projection_1.delivery_state WHERE :scope = $1 ORDER BY :then DESC LIMIT 500) s
+            JOIN hookledger.message m ON m.id = s.message
+        WHERE s.status = 'sending' AND s.app = $4 AND s.attempt > $2 AND s.attempt < $3
+            AND ($6::text[] IS NULL OR 'sending' = ANY($6)) AND ($7::int IS NULL OR $7 = 0)
+            AND ($8::text[] IS NULL OR m.event_type = ANY($8)) AND ($9::text IS NULL OR $9 = ANY(m.channels))
+            AND ($10::text IS NULL OR $10 = ANY(m.tags)) AND ($11::timestamptz IS NULL OR s.updated_at < $11)
+            AND ($12::timestamptz IS NULL OR s.updated_at > $12)
+            AND ($13::uuid IS NULL OR s.endpoint = $13))
+    ) t
+    LEFT JOIN hookledger.attempt_content c ON c.delivery = t.delivery AND c.attempt = t.attempt
+    LEFT JOIN hookledger.registry_object e ON e.id = t.endpoint
+    ORDER BY t.attempt :direction LIMIT $5
+"""
+
+
 async def list_by_endpoint(call: Call) -> Answer:
     """List the attempts at an endpoint."""
-    page = read_page(call, descending=True)
     wanted = _read_wanted(call, endpoint=None)
     app = await objects.application(call)
     endpoint = await objects.require(call, Kind.ENDPOINT, call.named("endpoint"), app=app.id)
-    rows = await call.connection.fetch(
-        page.directed(
-            # In flight: looked for among the endpoint's newest deliveries only, because there is no index of those in
-            # flight, which would cost each attempt a write; another attempt shows when it has ended.
-            """
-            SELECT t.*, CASE WHEN $11 THEN c.response END AS response, c.erased, c.url_query,
-                e.data ->> 'url' AS endpoint_url
-            FROM (
-                (SELECT a.attempt, a.delivery, a.app, a.message, a.endpoint, a.result, a.status, a.failure, a.url,
-                    a.total_us, a.trigger, a.started_at
-                FROM projection_1.attempt a JOIN hookledger.message m ON m.id = a.message
-                WHERE a.endpoint = $1 AND a.app = $2 AND a.attempt :beyond $3
-                    AND ($5::text[] IS NULL OR a.result = ANY($5))
-                    AND ($6::int IS NULL OR coalesce(a.status, 0) / 100 * 100 = $6)
-                    AND ($7::text[] IS NULL OR m.event_type = ANY($7)) AND ($8::text IS NULL OR $8 = ANY(m.channels))
-                    AND ($12::text IS NULL OR $12 = ANY(m.tags)) AND ($9::timestamptz IS NULL OR a.started_at < $9)
-                    AND ($10::timestamptz IS NULL OR a.started_at > $10)
-                ORDER BY a.attempt :direction LIMIT $4)
-                UNION ALL
-                (SELECT s.attempt, s.delivery, s.app, s.message, s.endpoint, 'sending', NULL, NULL, NULL,
-                    NULL, CASE WHEN s.beside IS NULL THEN 'scheduled' ELSE 'manual' END, s.updated_at
-                FROM (SELECT * FROM projection_1.delivery_state WHERE endpoint = $1 ORDER BY delivery DESC LIMIT 500) s
-                JOIN hookledger.message m ON m.id = s.message
-                WHERE s.status = 'sending' AND s.app = $2 AND s.attempt :beyond $3
-                    AND ($5::text[] IS NULL OR 'sending' = ANY($5)) AND ($6::int IS NULL OR $6 = 0)
-                    AND ($7::text[] IS NULL OR m.event_type = ANY($7)) AND ($8::text IS NULL OR $8 = ANY(m.channels))
-                    AND ($12::text IS NULL OR $12 = ANY(m.tags)) AND ($9::timestamptz IS NULL OR s.updated_at < $9)
-                    AND ($10::timestamptz IS NULL OR s.updated_at > $10))
-            ) t
-            LEFT JOIN hookledger.attempt_content c ON c.delivery = t.delivery AND c.attempt = t.attempt
-            LEFT JOIN hookledger.registry_object e ON e.id = t.endpoint
-            ORDER BY t.attempt :direction LIMIT $4
-            """
-        ),
-        endpoint.id,
-        app.id,
-        page.bound(Prefix.ATTEMPT),
-        page.fetched,
-        wanted.results,
-        wanted.status_class,
-        wanted.messages.event_types,
-        wanted.messages.channel,
-        wanted.messages.before,
-        wanted.messages.after,
-        wanted.messages.content,
-        wanted.messages.tag,
-    )
-    return ok(page.of([_out(row, content=wanted.messages.content) for row in rows], lambda item: item.id))
+    return await _list(call, app.id, endpoint.id, wanted, by=("endpoint", "delivery"))
 
 
 async def list_by_message(call: Call) -> Answer:
     """List the attempts of a message."""
-    page = read_page(call, descending=True)
     app = await objects.application(call)
     message = await message_id(call, app.id)
     wanted = _read_wanted(call, endpoint=await _queried_endpoint(call, app.id))
+    return await _list(call, app.id, message, wanted, by=("message", "endpoint"))
+
+
+async def _list(call: Call, app: UUID, of: UUID, wanted: _Wanted, *, by: tuple[str, str]) -> Answer:
+    """The page of what is wanted among the attempts of an endpoint or a message.
+
+    Args:
+        call: the request.
+        app: the application.
+        of: the endpoint or message.
+        wanted: the filter.
+        by: the columns by which an index holds the deliveries of the endpoint or message.
+    """
+    page = read_page(call, descending=True)
+    which = wanted.messages
     rows = await call.connection.fetch(
-        page.directed(
-            """
-            SELECT t.*, CASE WHEN $11 THEN c.response END AS response, c.erased, c.url_query,
-                e.data ->> 'url' AS endpoint_url
-            FROM (
-                SELECT a.attempt, a.delivery, a.app, a.message, a.endpoint, a.result, a.status, a.failure, a.url,
-                    a.total_us, a.trigger, a.started_at
-                FROM projection_1.attempt a WHERE a.message = $1
-                UNION ALL
-                SELECT s.attempt, s.delivery, s.app, s.message, s.endpoint, 'sending', NULL, NULL, NULL,
-                    NULL, CASE WHEN s.beside IS NULL THEN 'scheduled' ELSE 'manual' END, s.updated_at
-                FROM projection_1.delivery_state s WHERE s.message = $1 AND s.status = 'sending'
-            ) t
-            JOIN hookledger.message m ON m.id = t.message
-            LEFT JOIN hookledger.attempt_content c ON c.delivery = t.delivery AND c.attempt = t.attempt
-            LEFT JOIN hookledger.registry_object e ON e.id = t.endpoint
-            WHERE t.app = $2 AND t.attempt :beyond $3
-                AND ($5::text[] IS NULL OR t.result = ANY($5))
-                AND ($6::int IS NULL OR coalesce(t.status, 0) / 100 * 100 = $6)
-                AND ($7::text[] IS NULL OR m.event_type = ANY($7)) AND ($8::text IS NULL OR $8 = ANY(m.channels))
-                AND ($9::timestamptz IS NULL OR t.started_at < $9)
-                AND ($10::timestamptz IS NULL OR t.started_at > $10)
-                AND ($12::uuid IS NULL OR t.endpoint = $12) AND ($13::text IS NULL OR $13 = ANY(m.tags))
-            ORDER BY t.attempt :direction LIMIT $4
-            """
-        ),
-        message,
-        app.id,
-        page.bound(Prefix.ATTEMPT),
+        page.directed(_LIST, scope=by[0]).replace(":then", by[1]),
+        of,
+        *page.span(page.bound(Prefix.ATTEMPT), **which.born_ms(CLOCK_SLACK)),
+        app,
         page.fetched,
         wanted.results,
         wanted.status_class,
-        wanted.messages.event_types,
-        wanted.messages.channel,
-        wanted.messages.before,
-        wanted.messages.after,
-        wanted.messages.content,
+        which.event_types,
+        which.channel,
+        which.tag,
+        which.before,
+        which.after,
         wanted.endpoint,
-        wanted.messages.tag,
+        which.content,
     )
-    return ok(page.of([_out(row, content=wanted.messages.content) for row in rows], lambda item: item.id))
+    return ok(page.sifted(rows, lambda row: _out(row, content=which.content), _key))
 
 
 async def get(call: Call) -> Answer:
@@ -226,11 +214,15 @@ async def _queried_endpoint(call: Call, app: UUID) -> UUID | None:
     return (await objects.require(call, Kind.ENDPOINT, text, app=app)).id
 
 
+def _key(row: asyncpg.Record | Mapping[str, Any]) -> str:
+    return ids.encode(Prefix.ATTEMPT, row["attempt"])
+
+
 def _out(row: asyncpg.Record | Mapping[str, Any], *, content: bool) -> AttemptOut:
     status = statuses.of_attempt(row["result"])
     query = f"?{row['url_query']}" if row["url_query"] is not None else ""
     return AttemptOut(
-        id=ids.encode(Prefix.ATTEMPT, row["attempt"]),
+        id=_key(row),
         msg_id=ids.encode(Prefix.MESSAGE, row["message"]),
         endpoint_id=ids.encode(Prefix.ENDPOINT, row["endpoint"]),
         delivery_id=ids.encode(Prefix.DELIVERY, row["delivery"]),

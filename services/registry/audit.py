@@ -51,13 +51,20 @@ FILTER: Final = (*ORDERED_PAGE, OBJECT, APP, ACTOR, KIND, BEFORE, AFTER)
 
 LIST: Final = """
     SELECT f.stream, f.version, f.position, f.app, f.kind, f.at, f.actor, f.registry_version, f.data,
-        p.data AS data_before
-    FROM hookledger.registry_fact f
+        p.data AS data_before, f.examined, w.wanted
+    FROM (
+        SELECT e.*, row_number() OVER () AS examined FROM (
+            SELECT * FROM hookledger.registry_fact
+            WHERE org = $1 AND :scope = $10 AND position :beyond $2
+            ORDER BY position :direction LIMIT :most
+        ) e ORDER BY e.position :direction
+    ) f
         LEFT JOIN hookledger.registry_fact p ON p.stream = f.stream AND p.version = f.version - 1
-    WHERE f.org = $1 AND f.position :beyond $2
-        AND ($4::uuid IS NULL OR f.stream = $4) AND ($5::uuid IS NULL OR f.app = $5)
-        AND ($6::text IS NULL OR f.actor = $6) AND ($7::text[] IS NULL OR f.kind = ANY($7))
-        AND ($8::timestamptz IS NULL OR f.at < $8) AND ($9::timestamptz IS NULL OR f.at > $9)
+        CROSS JOIN LATERAL (SELECT
+            ($4::uuid IS NULL OR f.stream = $4) AND ($5::uuid IS NULL OR f.app = $5)
+            AND ($6::text IS NULL OR f.actor = $6) AND ($7::text[] IS NULL OR f.kind = ANY($7))
+            AND ($8::timestamptz IS NULL OR f.at < $8) AND ($9::timestamptz IS NULL OR f.at > $9) AS wanted) w
+    WHERE w.wanted OR f.examined = :most
     ORDER BY f.position :direction LIMIT $3
 """
 
@@ -96,19 +103,31 @@ class AuditEntryOut(Out):
 async def list_all(call: Call) -> Answer:
     """List the changes, the newest first."""
     page = read_page(call, descending=True)
+    found, app, actor, kinds = _queried_object(call), await _queried_app(call), _queried_actor(call), call.asked(KIND)
+    scope, value = _scope(found, app, actor, kinds)
     rows = await call.connection.fetch(
-        page.directed(LIST),
+        page.directed(LIST, scope=scope),
         call.caller.org,
         _bound(page),
         page.fetched,
-        _queried_object(call),
-        await _queried_app(call),
-        _queried_actor(call),
-        call.asked(KIND),
+        found,
+        app,
+        actor,
+        kinds,
         call.asked(BEFORE),
         call.asked(AFTER),
+        value if value is not None else call.caller.org,
     )
-    return ok(page.of([_out(row) for row in rows], lambda item: item.id))
+    return ok(page.sifted(rows, _out, _key))
+
+
+def _scope(
+    found: UUID | None, app: UUID | None, actor: str | None, kinds: list[str] | None
+) -> tuple[str, UUID | str | None]:
+    """Among which entries to look, each by an index of its own: the fewest, most likely."""
+    kind = kinds[0] if kinds is not None and len(kinds) == 1 else None
+    scopes = {"stream": found, "actor": actor, "app": app, "kind": kind}
+    return next(((column, value) for column, value in scopes.items() if value is not None), ("org", None))
 
 
 def actor_out(actor: str) -> ActorOut:
@@ -157,13 +176,17 @@ def _queried_actor(call: Call) -> str | None:
     raise invalid(["query", "actor"], f"it is the id of an API key or token, or {OPERATOR}, or {SYSTEM}")
 
 
+def _key(row: asyncpg.Record) -> str:
+    return ids.encode(Prefix.CHANGE, UUID(int=row["position"]))
+
+
 def _out(row: asyncpg.Record) -> AuditEntryOut:
     data = msgspec.json.decode(row["data"], type=FactData)
     before = msgspec.json.decode(row["data_before"], type=FactData) if row["data_before"] is not None else None
     kind = kind_of(row["kind"])
     found = differences({}, msgspec.json.decode(data.document)) if kind is None else _changes(kind, before, data)
     return AuditEntryOut(
-        id=ids.encode(Prefix.CHANGE, UUID(int=row["position"])),
+        id=_key(row),
         kind=row["kind"],
         at=row["at"],
         actor=actor_out(row["actor"]),

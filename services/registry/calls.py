@@ -2,9 +2,8 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -16,18 +15,17 @@ from libs.common.contracts.operations import Access, Operation, QueryParameter
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.postgres.pool import CONNECT_SECONDS, Connection, Pool, transaction
 from libs.common.postgres.registry import Changes, changing
-from libs.common.runtime import clock
 from libs.common.runtime.failpoints import Failpoint, reach
-from libs.common.runtime.http import ApiError
+from libs.common.runtime.http import ApiError, unavailable
 from libs.common.runtime.logs import logger
 from libs.common.runtime.sealing import MasterKeys
-from libs.common.runtime.waiting import set_within
 from services.registry.access import ACCESS
 from services.registry.announcing import Announcer
 from services.registry.answers import Answer, Claim
 from services.registry.authentication import Authentication, Caller
 from services.registry.parameters import Parameter
 from services.registry.parsing import conflict, parse_body
+from services.registry.waiting import Waiting
 
 Value = TypeVar("Value")
 Answered = TypeVar("Answered", bound="Answer | None")
@@ -35,39 +33,8 @@ Answered = TypeVar("Answered", bound="Answer | None")
 _LOG: Final = logger("calls")
 MAX_BODY_BYTES: Final = 1024 * 1024
 BODY_SECONDS: Final = 30.0
-WAIT_SECONDS: Final = 10.0
-LOOK_SECONDS: Final = 0.5
-MOST_WAITING: Final = 64
-
-
-class Waiting:
-    """Those who wait for an answer, holding no connection to the database while they do.
-
-    Beyond `MOST_WAITING` nobody waits: they are answered at once, so that listeners never use up what ingress has of
-    connections to the registry.
-    """
-
-    def __init__(self) -> None:
-        self._stopping = asyncio.Event()
-        self._count = 0
-
-    def stop(self) -> None:
-        """Answer all of them now."""
-        self._stopping.set()
-
-    @contextmanager
-    def place(self) -> Iterator[Callable[[], Awaitable[bool]]]:
-        """A wait for a moment; it tells whether there is time left to wait again."""
-        until = clock.monotonic() + (WAIT_SECONDS if self._count < MOST_WAITING else 0)
-        self._count += 1
-
-        async def pause() -> bool:
-            return clock.monotonic() < until and not await set_within(self._stopping, LOOK_SECONDS)
-
-        try:
-            yield pause
-        finally:
-            self._count -= 1
+READ_SECONDS: Final = 10.0
+"""Less than what the SDKs and the front door wait for: who has given up is worked for no longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +48,9 @@ class Registry:
     announcer: Announcer
     public_url: str
     """How users reach the platform, without a trailing slash; empty: as the request came."""
-    waiting: Waiting
+    waiting: Waiting = field(default_factory=Waiting)
+    read_seconds: float = READ_SECONDS
+    """So long a GET may take in the database."""
 
 
 REGISTRY: Final = web.AppKey("registry", Registry)
@@ -251,9 +220,13 @@ async def _look(request: web.Request, operation: Operation, handler: Callable[[C
     async with registry.pool.acquire(timeout=CONNECT_SECONDS) as connection:
         call = Call(registry=registry, caller=caller, request=request, connection=connection, operation=operation)
         try:
-            return await handler(call)
+            async with asyncio.timeout(registry.read_seconds):
+                return await handler(call)
         except asyncpg.DataError as error:
             raise _unstorable(error) from error
+        except (TimeoutError, asyncpg.QueryCanceledError) as error:
+            _LOG.warning("registry.too_slow", path=request.path, reason=str(error) or type(error).__name__)
+            raise unavailable("the database did not find this in time; try again, or ask for less") from error
 
 
 def _writing(operation: Operation, access: Access, handler: Write) -> Handler:

@@ -71,26 +71,40 @@ async def list_all(call: Call) -> Answer:
     """List the deliveries of an application."""
     page = read_page(call, descending=True)
     app = await objects.application(call)
+    message, endpoint = _queried_message(call), await _queried_endpoint(call, app.id)
+    # Deliveries of one message were born in its millisecond, and so are found without an index of their own.
+    born_ms = ids.born_ms(message) if message is not None else None
+    of_app = endpoint is None or message is not None
     rows = await call.connection.fetch(
         page.directed(
             """
             SELECT s.delivery, s.message, s.endpoint, m.event_type, s.status, s.run, s.attempts, s.failures,
-                s.last_status, s.attempt, s.due_at, s.version, s.created_at, s.updated_at
-            FROM projection_1.delivery_state s JOIN hookledger.message m ON m.id = s.message
-            WHERE s.app = $1 AND s.delivery :beyond $2
-                AND ($4::uuid IS NULL OR s.message = $4) AND ($5::uuid IS NULL OR s.endpoint = $5)
-                AND ($6::text[] IS NULL OR s.status = ANY($6))
-            ORDER BY s.delivery :direction LIMIT $3
-            """
+                s.last_status, s.attempt, s.due_at, s.version, s.created_at, s.updated_at, s.examined, w.wanted
+            FROM (
+                SELECT e.*, row_number() OVER () AS examined FROM (
+                    SELECT * FROM projection_1.delivery_state
+                    WHERE :scope = $8 AND delivery > $2 AND delivery < $3
+                    ORDER BY delivery :direction LIMIT :most
+                ) e ORDER BY e.delivery :direction
+            ) s
+                LEFT JOIN hookledger.message m ON m.id = s.message
+                CROSS JOIN LATERAL (SELECT s.app = $1 AND ($5::uuid IS NULL OR s.message = $5)
+                    AND ($6::uuid IS NULL OR s.endpoint = $6) AND ($7::text[] IS NULL OR s.status = ANY($7))
+                    AS wanted) w
+            WHERE w.wanted OR s.examined = :most
+            ORDER BY s.delivery :direction LIMIT $4
+            """,
+            scope="app" if of_app else "endpoint",
         ),
         app.id,
-        page.bound(Prefix.DELIVERY),
+        *page.span(page.bound(Prefix.DELIVERY), oldest_ms=born_ms, newest_ms=born_ms),
         page.fetched,
-        _queried_message(call),
-        await _queried_endpoint(call, app.id),
+        message,
+        endpoint,
         call.asked(STATUS),
+        app.id if of_app else endpoint,
     )
-    return ok(page.of([_out(row) for row in rows], lambda item: item.id))
+    return ok(page.sifted(rows, _out, _key))
 
 
 async def get(call: Call) -> Answer:
@@ -151,14 +165,19 @@ async def _queried_endpoint(call: Call, app: UUID) -> UUID | None:
     if text is None:
         return None
     try:
-        return ids.decode(Prefix.ENDPOINT, text)  # also a deleted one's
+        identity = ids.decode(Prefix.ENDPOINT, text)
     except BadIdError:
         return (await objects.require(call, Kind.ENDPOINT, text, app=app)).id
+    return await objects.known(call, identity, app=app)
+
+
+def _key(row: asyncpg.Record) -> str:
+    return ids.encode(Prefix.DELIVERY, row["delivery"])
 
 
 def _out(row: asyncpg.Record) -> DeliveryOut:
     return DeliveryOut(
-        id=ids.encode(Prefix.DELIVERY, row["delivery"]),
+        id=_key(row),
         message_id=ids.encode(Prefix.MESSAGE, row["message"]),
         endpoint_id=ids.encode(Prefix.ENDPOINT, row["endpoint"]),
         event_type=row["event_type"],

@@ -45,32 +45,42 @@ async def attempted_messages(call: Call) -> Answer:
         page.directed(
             """
             SELECT m.id, m.event_id, m.event_type, m.channels, m.tags, m.ordering_key, m.deliver_at, m.content_type,
-                m.accepted_at, m.schema_violations, b.message IS NOT NULL AS kept, CASE WHEN $9 THEN b.body END AS body,
-                s.status, s.attempts, s.due_at
-            FROM projection_1.delivery_state s
-                JOIN hookledger.message m ON m.id = s.message
-                LEFT JOIN hookledger.message_body b ON b.message = m.id
-            WHERE s.endpoint = $1 AND s.delivery :beyond $2
-                AND ($4::text[] IS NULL OR m.event_type = ANY($4)) AND ($5::text IS NULL OR $5 = ANY(m.channels))
-                AND ($6::timestamptz IS NULL OR m.accepted_at < $6)
-                AND ($7::timestamptz IS NULL OR m.accepted_at > $7) AND ($10::text IS NULL OR $10 = ANY(m.tags))
-                AND ($8::text[] IS NULL
-                    OR CASE WHEN s.status = 'waiting' AND s.attempts = 0 THEN 'unbegun' ELSE s.status END = ANY($8))
-            ORDER BY s.delivery :direction LIMIT $3
-            """
+                m.accepted_at, m.schema_violations, b.message IS NOT NULL AS kept,
+                CASE WHEN $11 THEN b.body END AS body,
+                s.status, s.attempts, s.due_at, s.examined, w.wanted
+            FROM (
+                SELECT e.*, row_number() OVER () AS examined FROM (
+                    SELECT * FROM projection_1.delivery_state
+                    WHERE endpoint = $1 AND delivery > $2 AND delivery < $3
+                    ORDER BY delivery :direction LIMIT :most
+                ) e ORDER BY e.delivery :direction
+            ) s
+                LEFT JOIN hookledger.message m ON m.id = s.message
+                LEFT JOIN hookledger.message_body b ON b.message = s.message
+                CROSS JOIN LATERAL (SELECT
+                    ($5::text[] IS NULL OR m.event_type = ANY($5)) AND ($6::text IS NULL OR $6 = ANY(m.channels))
+                    AND ($7::text IS NULL OR $7 = ANY(m.tags))
+                    AND ($8::timestamptz IS NULL OR m.accepted_at < $8)
+                    AND ($9::timestamptz IS NULL OR m.accepted_at > $9)
+                    AND ($10::text[] IS NULL OR
+                        CASE WHEN s.status = 'waiting' AND s.attempts = 0 THEN 'unbegun' ELSE s.status END = ANY($10))
+                    AS wanted) w
+            WHERE w.wanted OR s.examined = :most
+            ORDER BY s.delivery :direction LIMIT $4
+            """,
         ),
         endpoint.id,
-        _delivery_bound(page, endpoint.id),
+        *page.span(_delivery_bound(page, endpoint.id), **wanted.born_ms(messages.CLOCK_SLACK)),
         page.fetched,
         wanted.event_types,
         wanted.channel,
+        wanted.tag,
         wanted.before,
         wanted.after,
         statuses.delivery_statuses(status),
         wanted.content,
-        wanted.tag,
     )
-    return ok(page.of([_message_out(row, content=wanted.content) for row in rows], lambda item: item.id))
+    return ok(page.sifted(rows, lambda row: _message_out(row, content=wanted.content), messages.key))
 
 
 async def attempted_destinations(call: Call) -> Answer:

@@ -86,18 +86,24 @@ async def list_all(call: Call) -> Answer:
     content = call.asked(WITH_SCHEMAS)
     rows = await call.connection.fetch(
         page.directed(
-            # Word for word the expressions of the index registry_object_uid, or it would not be used.
             """
-            SELECT id, kind, org, app, uid, version, registry_version, created_at, updated_at, deleted_at, data
-            FROM hookledger.registry_object
-            WHERE kind = 'event_type' AND (CASE WHEN kind = 'organisation' THEN NULL ELSE org END) = $1
-                AND app IS NULL AND uid :beyond $2 AND deleted_at IS NULL AND uid IS NOT NULL
-                AND ($3 OR NOT coalesce((data ->> 'archived')::boolean, false))
-                AND ($5::text[] IS NULL
-                    OR coalesce(data -> 'featureFlags', data -> 'featureFlag', 'null') IN ('null', '[]')
-                    OR coalesce(data -> 'featureFlags', data -> 'featureFlag') ?| $5)
-            ORDER BY uid :direction LIMIT $4
-            """
+            SELECT t.id, t.kind, t.org, t.app, t.uid, t.version, t.registry_version, t.created_at, t.updated_at,
+                t.deleted_at, t.data, t.examined, w.wanted
+            FROM (
+                SELECT e.*, row_number() OVER () AS examined FROM (
+                    SELECT * FROM hookledger.registry_object
+                    WHERE kind = 'event_type' AND org = $1 AND uid :beyond $2 AND deleted_at IS NULL
+                    ORDER BY uid :direction LIMIT :most
+                ) e ORDER BY e.uid :direction
+            ) t
+                CROSS JOIN LATERAL (SELECT
+                    ($3 OR NOT coalesce((t.data ->> 'archived')::boolean, false))
+                    AND ($5::text[] IS NULL
+                        OR coalesce(t.data -> 'featureFlags', t.data -> 'featureFlag', 'null') IN ('null', '[]')
+                        OR coalesce(t.data -> 'featureFlags', t.data -> 'featureFlag') ?| $5) AS wanted) w
+            WHERE w.wanted OR t.examined = :most
+            ORDER BY t.uid :direction LIMIT $4
+            """,
         ),
         call.caller.org,
         _bound(page),
@@ -105,7 +111,7 @@ async def list_all(call: Call) -> Answer:
         page.fetched,
         list(call.caller.feature_flags) if isinstance(call.caller, AppToken) else None,
     )
-    return ok(page.of([_out(object_of(row), content=content) for row in rows], lambda item: item.name))
+    return ok(page.sifted(rows, lambda row: _out(object_of(row), content=content), lambda row: str(row["uid"])))
 
 
 async def create(call: Call, changes: Changes) -> Answer:

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from services.registry import objects
 from services.registry.answers import Answer, ok
 from services.registry.calls import Call
 from services.registry.paging import read_page
-from services.registry.parameters import ITERATOR, PAGE, flag, text, texts, time
+from services.registry.parameters import PAGE, flag, text, texts, time
 from services.registry.parsing import not_found
 
 EVENT_TYPES: Final = texts("event_types", "Only messages of these event types.")
@@ -31,7 +31,11 @@ FILTER: Final = (*PAGE, EVENT_TYPES, CHANNEL, TAG, BEFORE, AFTER, WITH_CONTENT)
 
 EXPIRED: Final = {"expired": True}
 
+CLOCK_SLACK: Final = timedelta(seconds=1)
+"""A message's id is made of the time at which it was accepted, to the millisecond."""
 
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _VIOLATIONS: Final = msgspec.json.Decoder(list[SchemaViolationOut] | None)
 
 
@@ -46,21 +50,30 @@ class MessageFilter:
     after: datetime | None
     content: bool
 
+    def born_ms(self, slack: timedelta) -> dict[str, int | None]:
+        """In which milliseconds the ids of what may pass were made, for `Page.span`.
+
+        Args:
+            slack: by how much, at most, the time in an id differs from the time that is filtered by.
+        """
+        return {
+            "oldest_ms": _ms(self.after) - _ms(slack) if self.after is not None else None,
+            "newest_ms": _ms(self.before) + _ms(slack) if self.before is not None else None,
+        }
+
 
 def read_filter(call: Call) -> MessageFilter:
-    """The filter that a request asks for; times count for the first page only, as in the reference.
+    """The filter that a request asks for.
 
     Raises:
         ApiError: 422.
     """
-    before, after = call.asked(BEFORE), call.asked(AFTER)
-    first = call.asked(ITERATOR) is None
     return MessageFilter(
         event_types=call.asked(EVENT_TYPES),
         channel=call.asked(CHANNEL),
         tag=call.asked(TAG),
-        before=before if first else None,
-        after=after if first else None,
+        before=call.asked(BEFORE),
+        after=call.asked(AFTER),
         content=call.asked(WITH_CONTENT),
     )
 
@@ -74,26 +87,36 @@ async def list_all(call: Call) -> Answer:
         page.directed(
             """
             SELECT m.id, m.event_id, m.event_type, m.channels, m.tags, m.ordering_key, m.deliver_at, m.content_type,
-                m.accepted_at, m.schema_violations, b.message IS NOT NULL AS kept, CASE WHEN $8 THEN b.body END AS body
-            FROM hookledger.message m LEFT JOIN hookledger.message_body b ON b.message = m.id
-            WHERE m.app = $1 AND m.id :beyond $2
-                AND ($4::text[] IS NULL OR m.event_type = ANY($4)) AND ($5::text IS NULL OR $5 = ANY(m.channels))
-                AND ($6::timestamptz IS NULL OR m.accepted_at < $6)
-                AND ($7::timestamptz IS NULL OR m.accepted_at > $7) AND ($9::text IS NULL OR $9 = ANY(m.tags))
-            ORDER BY m.id :direction LIMIT $3
-            """
+                m.accepted_at, m.schema_violations, b.message IS NOT NULL AS kept,
+                CASE WHEN $10 THEN b.body END AS body, m.examined, w.wanted
+            FROM (
+                SELECT e.*, row_number() OVER () AS examined FROM (
+                    SELECT * FROM hookledger.message
+                    WHERE app = $1 AND id > $2 AND id < $3
+                    ORDER BY id :direction LIMIT :most
+                ) e ORDER BY e.id :direction
+            ) m
+                LEFT JOIN hookledger.message_body b ON b.message = m.id
+                CROSS JOIN LATERAL (SELECT
+                    ($5::text[] IS NULL OR m.event_type = ANY($5)) AND ($6::text IS NULL OR $6 = ANY(m.channels))
+                    AND ($7::text IS NULL OR $7 = ANY(m.tags))
+                    AND ($8::timestamptz IS NULL OR m.accepted_at < $8)
+                    AND ($9::timestamptz IS NULL OR m.accepted_at > $9) AS wanted) w
+            WHERE w.wanted OR m.examined = :most
+            ORDER BY m.id :direction LIMIT $4
+            """,
         ),
         app.id,
-        page.bound(Prefix.MESSAGE),
+        *page.span(page.bound(Prefix.MESSAGE), **wanted.born_ms(CLOCK_SLACK)),
         page.fetched,
         wanted.event_types,
         wanted.channel,
+        wanted.tag,
         wanted.before,
         wanted.after,
         wanted.content,
-        wanted.tag,
     )
-    return ok(page.of([out(row, content=wanted.content) for row in rows], lambda item: item.id))
+    return ok(page.sifted(rows, lambda row: out(row, content=wanted.content), key))
 
 
 async def get(call: Call) -> Answer:
@@ -141,10 +164,15 @@ async def message_id(call: Call, app: UUID) -> UUID:
     return found
 
 
+def key(row: asyncpg.Record) -> str:
+    """A message's id in the API."""
+    return ids.encode(Prefix.MESSAGE, row["id"])
+
+
 def out(row: asyncpg.Record, *, content: bool) -> MessageOut:
     """A message as the API shows it, from a row that has the columns of the queries above."""
     return MessageOut(
-        id=ids.encode(Prefix.MESSAGE, row["id"]),
+        id=key(row),
         event_id=row["event_id"],
         event_type=row["event_type"],
         payload=_payload(row, content=content),
@@ -155,6 +183,11 @@ def out(row: asyncpg.Record, *, content: bool) -> MessageOut:
         timestamp=row["accepted_at"],
         schema_violations=_VIOLATIONS.decode(row["schema_violations"] or "null"),
     )
+
+
+def _ms(time: datetime | timedelta) -> int:
+    """Milliseconds, of a time since 1970."""
+    return (time if isinstance(time, timedelta) else time - _EPOCH) // timedelta(milliseconds=1)
 
 
 def _payload(row: asyncpg.Record, *, content: bool) -> Any:

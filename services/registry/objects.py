@@ -67,6 +67,23 @@ async def require(call: Call, kind: Kind, text: str, *, app: UUID | None = None)
     return found
 
 
+async def known(call: Call, endpoint: UUID, *, app: UUID) -> UUID:
+    """That endpoint of the application, also one that was deleted.
+
+    Raises:
+        ApiError: 404.
+    """
+    found: UUID | None = await call.connection.fetchval(
+        "SELECT id FROM hookledger.registry_object WHERE id = $1 AND kind = 'endpoint' AND org = $2 AND app = $3",
+        endpoint,
+        call.caller.org,
+        app,
+    )
+    if found is None:
+        raise not_found("endpoint")
+    return found
+
+
 async def application(call: Call) -> RegistryObject:
     """The application in the path.
 

@@ -54,18 +54,25 @@ async def list_all(call: Call) -> Answer:
     rows = await call.connection.fetch(
         page.directed(
             """
-            SELECT id, source, origin, status, reason, headers, body, size, at, message, admitted_at
-            FROM hookledger.rejected
-            WHERE app = $1 AND id :beyond $2 AND ($4::uuid IS NULL OR source = $4)
-            ORDER BY id :direction LIMIT $3
-            """
+            SELECT r.id, r.source, r.origin, r.status, r.reason, r.headers, r.body, r.size, r.at, r.message,
+                r.admitted_at, r.examined, w.wanted
+            FROM (
+                SELECT e.*, row_number() OVER () AS examined FROM (
+                    SELECT * FROM hookledger.rejected
+                    WHERE app = $1 AND id :beyond $2
+                    ORDER BY id :direction LIMIT :most
+                ) e ORDER BY e.id :direction
+            ) r CROSS JOIN LATERAL (SELECT ($4::uuid IS NULL OR r.source = $4) AS wanted) w
+            WHERE w.wanted OR r.examined = :most
+            ORDER BY r.id :direction LIMIT $3
+            """,
         ),
         app.id,
         page.bound(Prefix.REJECTED),
         page.fetched,
         _queried_source(call),
     )
-    return ok(page.of([_out(row) for row in rows], lambda item: item.id))
+    return ok(page.sifted(rows, _out, _key))
 
 
 async def get(call: Call) -> Answer:
@@ -97,10 +104,14 @@ def _queried_source(call: Call) -> UUID | None:
         raise invalid(["query", "source"], "it is no id of a source") from None
 
 
+def _key(row: asyncpg.Record) -> str:
+    return ids.encode(Prefix.REJECTED, row["id"])
+
+
 def _out(row: asyncpg.Record) -> RejectedOut:
     headers = orjson.loads(row["headers"])
     return RejectedOut(
-        id=ids.encode(Prefix.REJECTED, row["id"]),
+        id=_key(row),
         source_id=ids.encode(Prefix.SOURCE, row["source"]) if row["source"] is not None else None,
         origin=row["origin"],
         status=row["status"],

@@ -18,7 +18,8 @@ COMMIT_SECONDS = 1.0
 """Two writers, two messages of a megabyte in each commit: the disk takes four a second."""
 BURST = 120
 """Within three seconds or less: ten times that."""
-PATIENCE_SECONDS = 5.0
+MOST_SECONDS = 20.0
+"""Five in which a message may wait, its commit, and what it takes to send a hundred megabytes on a busy machine."""
 MOST_MEMORY = 512 * 1024
 """KiB: the limit of ingress in `deploy/kubernetes`."""
 
@@ -67,7 +68,7 @@ async def test_what_is_accepted_is_delivered_the_rest_is_503_and_memory_is_bound
         await client.settled(app, len(accepted))
         print(f"{len(accepted)} of {BURST} accepted, the slowest in {max(s for *_, s in answers):.1f} s, ", end="")
         print(f"delivered after {loop.time() - took:.1f} s; at most {memory(platform)} KiB")
-    assert max(seconds for *_, seconds in answers) < PATIENCE_SECONDS + 2 * COMMIT_SECONDS + 3
+    assert max(seconds for *_, seconds in answers) < MOST_SECONDS
     assert memory(platform) < MOST_MEMORY
 
 

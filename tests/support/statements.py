@@ -122,7 +122,8 @@ def _said(module: _Module, definition: ast.stmt) -> Iterator[Statement]:
                 continue
         if _STATEMENT.match(text):
             # A list is read in either direction: services/registry/paging.py puts these in.
-            text = text.replace(":beyond", ">").replace(":direction", "ASC")
+            text = text.replace(":beyond", ">").replace(":direction", "ASC").replace(":most", "1")
+            text = text.replace(":scope", "endpoint").replace(":then", "delivery")
             place = f"{module.path.relative_to(CHECKOUT)}:{node.lineno}"
             for one in text.split(";"):
                 if one.strip():

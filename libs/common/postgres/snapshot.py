@@ -177,10 +177,11 @@ class RegistrySnapshot:
         orgs = {item.id for item in changed if item.kind is Kind.ORGANISATION}
         touched = [item for item in changed if item.kind is Kind.ENDPOINT]
         if apps or orgs:
+            own = {item.id for item in touched}
             touched = [
                 item
                 for item in self._objects.values()
-                if item.kind is Kind.ENDPOINT and (item.app in apps or item.org in orgs or item in touched)
+                if item.kind is Kind.ENDPOINT and (item.app in apps or item.org in orgs or item.id in own)
             ]
         for item in touched:
             self._place_endpoint(item)

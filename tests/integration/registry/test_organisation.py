@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
-from uuid import UUID
 
 import asyncpg
 import pytest
@@ -16,7 +15,6 @@ from libs.common.domain.ids import Prefix
 from libs.common.postgres.pool import Pool, open_pool
 from libs.common.runtime.clock import now
 from services.admin.creation import create_key, create_organisation
-from services.registry import audit as audit_route
 from services.registry.retention import erase_old_payloads
 from tests.integration.registry.conftest import Registry
 from tests.integration.registry.history import Place, accept, deliver
@@ -478,32 +476,6 @@ async def test_another_organisation_sees_nothing_of_it(own: Client, api: Client)
     assert await audit(own, object=app) == []
     assert await audit(own, app=app) == []
     assert len(await audit(api, object=app)) == 1
-
-
-async def test_the_history_is_read_by_its_indexes_and_never_sorted(pool: Pool, sql: Sql) -> None:
-    org, stream, app = UUID(int=1), UUID(int=2), UUID(int=3)
-    await sql.execute(
-        """
-        INSERT INTO hookledger.registry_fact
-            (stream, version, epoch, org, app, kind, schema, at, actor, registry_version, data)
-        SELECT CASE WHEN n % 100 = 0 THEN $2 ELSE gen_random_uuid() END, n, 1, $1,
-            CASE WHEN n % 50 = 0 THEN $3::uuid END, CASE WHEN n % 30 = 0 THEN 'SourceCreated' ELSE 'SourceUpdated' END,
-            1, now(), CASE WHEN n % 20 = 0 THEN 'operator' ELSE 'system' END, n, '{}'
-        FROM generate_series(1, 20000) n
-        """,
-        org,
-        stream,
-        app,
-    )
-    await sql.execute("ANALYZE hookledger.registry_fact")
-    statement = "EXPLAIN " + audit_route.LIST.replace(":beyond", "<").replace(":direction", "DESC")
-    filters = {"none": None, "object": stream, "app": app, "actor": "operator", "kind": ["SourceCreated"]}
-    for place, (name, value) in enumerate(filters.items()):
-        wanted = [value if place == number else None for number in range(1, 7)]
-        rows = await pool.fetch(statement, org, 1 << 62, 51, *wanted)
-        plan = "\n".join(row[0] for row in rows)
-        assert "Seq Scan" not in plan, (name, plan)
-        assert "Sort" not in plan, (name, plan)
 
 
 # An endpoint as it was

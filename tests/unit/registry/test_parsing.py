@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from multidict import MultiDict
 
+from libs.common.domain import ids
 from libs.common.runtime.http import ApiError
 from services.registry import statuses
 from services.registry.paging import Page
@@ -71,6 +72,17 @@ def test_a_page_read_backwards_is_shown_in_its_own_order() -> None:
     )
     shown = page.of([4, 3, 2], str)
     assert (shown.data, shown.iterator, shown.prev_iterator, shown.done) == ([3, 4], "4", "-3", False)
+
+
+def test_a_page_lies_between_its_iterator_and_the_times_asked_for() -> None:
+    bound = ids.lowest(5_000)
+    newest_first = Page.at("x", limit=2, descending=True)
+    assert newest_first.span(bound, oldest_ms=1_000, newest_ms=9_000) == (ids.lowest(1_000), bound)
+    assert newest_first.span(bound, oldest_ms=-1, newest_ms=3_000) == (ids.lowest(0), ids.lowest(3_001))
+    back = Page.at("-x", limit=2, descending=True)
+    assert back.span(bound, oldest_ms=6_000, newest_ms=9_000) == (ids.lowest(6_000), ids.lowest(9_001))
+    above, below = back.span(bound)
+    assert above == bound < below
 
 
 def test_every_status_of_a_delivery_is_found_by_one_status_of_the_api() -> None:
