@@ -4,10 +4,11 @@ So do requests for the API's documentation and for the portal.
 """
 
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Final
 
 import aiohttp
-from aiohttp import web
+from aiohttp import hdrs, web
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -88,6 +89,8 @@ class FrontDoor:
                         body=await answer.read(),
                     )
                 response = _response(request, answer)
+                if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+                    await _allow_own_methods(request, response)
                 await response.prepare(request)
                 async for chunk in answer.content.iter_any():
                     await response.write(chunk)
@@ -138,6 +141,15 @@ def _response(request: web.Request, answer: aiohttp.ClientResponse) -> web.Strea
     headers = _end_to_end(answer.headers)
     headers.setdefault(REQUEST_ID, request[REQUEST_ID_KEY])
     return web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+
+
+async def _allow_own_methods(request: web.Request, response: web.StreamResponse) -> None:
+    """Add to `Allow`, as the registry says it, the methods of that path that are answered here."""
+    allowed = {name.strip() for name in response.headers.get("Allow", "").split(",")}
+    for resource in request.app.router.resources():
+        _, methods = await resource.resolve(request)
+        allowed |= methods
+    response.headers["Allow"] = ",".join(sorted(allowed - {"", hdrs.METH_ANY}))
 
 
 def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:

@@ -195,8 +195,10 @@ def _claims(
     given = request.headers.getall(_IDEMPOTENCY_KEY, [])
     if not given:
         return []
-    if len(given) > 1 or not 1 <= len(given[0]) <= _LONGEST_KEY:
-        raise invalid(["header", _IDEMPOTENCY_KEY.lower()], f"one text of 1 to {_LONGEST_KEY} characters")
+    if len(given) > 1 or not 1 <= len(given[0]) <= _LONGEST_KEY or not (given[0].isascii() and given[0].isprintable()):
+        raise invalid(
+            ["header", _IDEMPOTENCY_KEY.lower()], f"one text of 1 to {_LONGEST_KEY} printable ASCII characters"
+        )
     if places is None:
         return [repetition(key, request.path, given[0], app.id, body)]
     return [repetition(key, request.path, given[0], app.id, body, str(place).encode()) for place in range(places)]

@@ -30,7 +30,8 @@ EXPUNGE: Final = flag("expunge", "Whether it is deleted for good, not archived."
 # Above every name: names are ASCII.
 _ABOVE_ALL_NAMES = "\U0010ffff"
 
-Schemas = Annotated[dict[Uid, msgspec.Raw], Meta(max_length=100)]
+Schema = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
+Schemas = Annotated[dict[Uid, Schema], Meta(max_length=100)]
 FeatureFlags = Annotated[tuple[Uid, ...], Meta(max_length=100)]
 
 

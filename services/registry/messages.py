@@ -18,14 +18,14 @@ from services.registry import objects
 from services.registry.answers import Answer, ok
 from services.registry.calls import Call
 from services.registry.paging import read_page
-from services.registry.parameters import PAGE, flag, text, texts, time
+from services.registry.parameters import ITERATOR, PAGE, flag, text, texts, time
 from services.registry.parsing import not_found
 
 EVENT_TYPES: Final = texts("event_types", "Only messages of these event types.")
 CHANNEL: Final = text("channel", "Only messages on this channel.")
 TAG: Final = text("tag", "Only messages with this tag.")
-BEFORE: Final = time("before", "Only what is from before this time.")
-AFTER: Final = time("after", "Only what is from after this time.")
+BEFORE: Final = time("before", "Only what is from before this time. Ignored beside an `iterator`.")
+AFTER: Final = time("after", "Only what is from after this time. Ignored beside an `iterator`.")
 WITH_CONTENT: Final = flag("with_content", "Whether payloads and responses are shown.", default=True)
 FILTER: Final = (*PAGE, EVENT_TYPES, CHANNEL, TAG, BEFORE, AFTER, WITH_CONTENT)
 
@@ -33,7 +33,6 @@ EXPIRED: Final = {"expired": True}
 
 CLOCK_SLACK: Final = timedelta(seconds=1)
 """A message's id is made of the time at which it was accepted, to the millisecond."""
-
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _VIOLATIONS: Final = msgspec.json.Decoder(list[SchemaViolationOut] | None)
@@ -63,17 +62,19 @@ class MessageFilter:
 
 
 def read_filter(call: Call) -> MessageFilter:
-    """The filter that a request asks for.
+    """The filter that a request asks for; times count without an iterator only, as in the reference.
 
     Raises:
         ApiError: 422.
     """
+    before, after = call.asked(BEFORE), call.asked(AFTER)
+    first = call.asked(ITERATOR) is None
     return MessageFilter(
         event_types=call.asked(EVENT_TYPES),
         channel=call.asked(CHANNEL),
         tag=call.asked(TAG),
-        before=call.asked(BEFORE),
-        after=call.asked(AFTER),
+        before=before if first else None,
+        after=after if first else None,
         content=call.asked(WITH_CONTENT),
     )
 

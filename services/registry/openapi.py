@@ -32,7 +32,8 @@ Register applications and endpoints, publish messages, and look up what became o
 
 Lists are pages, `{data, iterator, prevIterator, done}`. Errors are `{code, detail}`; where a request does not validate,
 `detail` is a list of `{loc, msg, type}`. In paths, ids and the `uid`s that you chose are interchangeable, and a
-trailing slash is optional. What belongs to another organisation is 404."""
+trailing slash is optional. What belongs to another organisation is 404. Texts hold no NUL character, and a whole
+number is written as one: `1`, not `1.0`."""
 _REFUSALS: Final[Mapping[int, str]] = {
     400: "It cannot be done as asked: the detail says which limit it exceeds.",
     401: "There is no credential, or it is not known, or no longer valid.",

@@ -78,7 +78,7 @@ def text(name: str, description: str, **bounds: Any) -> Parameter[str | None]:
 
 def texts(name: str, description: str, choices: Sequence[str] | None = None) -> Parameter[list[str] | None]:
     """Several texts, of these choices where there are some."""
-    item: dict[str, Any] = {"type": "string", "minLength": 1} if choices is None else {"enum": list(choices)}
+    item: dict[str, Any] = {"type": "string"} if choices is None else {"enum": list(choices)}
     return Parameter(
         name=name,
         schema={"type": "array", "items": item, "maxItems": parsing.LONGEST_LIST},
@@ -88,7 +88,7 @@ def texts(name: str, description: str, choices: Sequence[str] | None = None) -> 
 
 
 LIMIT: Final = number("limit", "Items on a page, at most.", default=50, least=1, most=250)
-ITERATOR: Final = text("iterator", "Where the page begins: `iterator` or `prevIterator` of another page.", minLength=1)
+ITERATOR: Final = text("iterator", "Where the page begins: `iterator` or `prevIterator` of another page.")
 ORDER: Final = choice("order", "The order of the whole list.", ("ascending", "descending"))
 PAGE: Final = (LIMIT, ITERATOR)
 ORDERED_PAGE: Final = (*PAGE, ORDER)

@@ -1,9 +1,9 @@
 """Transformations of endpoints: an expression over the payload whose result is sent in its place."""
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
 from libs.common.contracts.operations import Time
@@ -22,7 +22,7 @@ class EndpointTransformationPatch(In, frozen=True):
 
     expression: Expression | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
-    code: str | UnsetType | None = UNSET
+    code: Annotated[str | UnsetType | None, Meta(extra_json_schema={"type": "null"})] = UNSET
 
 
 class EndpointTransformationOut(Out):

@@ -87,6 +87,7 @@ REVERIFY: Final = Operation(
     body_required=False,
     answers={200: ReverifiedOut},
     refusals=(405,),
+    repeatable=True,
 )
 ADMIT: Final = Operation(
     method="POST",
@@ -96,6 +97,7 @@ ADMIT: Final = Operation(
     access=Access(scope=Scope.ADMIN),
     answers={202: AdmittedOut},
     refusals=(405,),
+    repeatable=True,
 )
 RECEIVE: Final = Operation(
     method="POST",

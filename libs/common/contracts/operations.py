@@ -69,6 +69,7 @@ class Operation:
         query: the parameters that it reads.
         answers: what it answers when it succeeds, by status; None for an empty body, bytes for plain text.
         refusals: statuses of refusals beyond those that every operation of its kind has.
+        repeatable: whether done twice it is done once, so that a POST needs no `Idempotency-Key`.
     """
 
     method: str
@@ -83,6 +84,7 @@ class Operation:
     query: tuple[QueryParameter, ...] = ()
     refusals: tuple[int, ...] = field(default=())
     root: bool = False
+    repeatable: bool = False
 
     @property
     def full_path(self) -> str:
@@ -96,8 +98,8 @@ class Operation:
 
     @property
     def idempotent_by_key(self) -> bool:
-        """Whether it takes an `Idempotency-Key`: every POST of the API."""
-        return self.method == "POST" and not self.root
+        """Whether it takes an `Idempotency-Key`: every POST of the API that is not repeatable."""
+        return self.method == "POST" and not self.root and not self.repeatable
 
 
 class ErrorOut(msgspec.Struct):

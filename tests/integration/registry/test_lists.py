@@ -286,11 +286,14 @@ async def test_what_is_rare_is_found_in_both_directions_past_pages_without_items
     assert back[::-1] == [item for item in there if item > last]
 
 
-async def test_times_hold_on_every_page(world: World) -> None:
-    after = world.asked["after"][0]
-    found, _, _ = await _walk(world, f"/app/{world.paths['app']}/msg", {"limit": "250", "after": after})
-    expected = "SELECT count(*) FROM hookledger.message WHERE app = $1 AND accepted_at > $2"
-    assert len(found) == await world.sql.fetchval(expected, world.place.app, datetime.fromisoformat(after))
+async def test_times_are_for_the_first_page_and_ignored_beside_an_iterator(world: World) -> None:
+    path, after = f"/app/{world.paths['app']}/msg", world.asked["after"][0]
+    first = await world.api.get(path, limit="1", after=after, before=after)
+    assert first["data"] == []
+    newest = await world.api.get(path, limit="1")
+    beside = await world.api.get(path, limit="250", before=after, iterator=newest["iterator"])
+    assert beside == await world.api.get(path, limit="250", iterator=newest["iterator"])
+    assert beside["data"][0]["timestamp"] > after
 
 
 async def test_what_comes_meanwhile_moves_no_page(world: World) -> None:
