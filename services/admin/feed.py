@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -118,7 +119,7 @@ class Api:
             raise FeedError(f"HOOKLEDGER_URL is no URL: {error}") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise FeedAwayError(f"{self._url} does not answer: {str(error) or type(error).__name__}") from error
-        if status != 200:  # noqa: PLR2004  what each of these GETs answers
+        if status != HTTPStatus.OK:
             raise _refusal(status, body)
         try:
             return msgspec.json.decode(body, type=kind)
@@ -143,8 +144,8 @@ def _refusal(status: int, body: bytes) -> FeedError | FeedAwayError:
         detail = document["detail"]
     except (msgspec.DecodeError, KeyError, TypeError):
         detail = body[:200].decode(errors="replace")
-    if status == 429 or status >= 500:  # noqa: PLR2004  what may be otherwise the next time
+    if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return FeedAwayError(f"HTTP {status}: {detail}")
-    if status == 401:  # noqa: PLR2004
+    if status == HTTPStatus.UNAUTHORIZED:
         return FeedError("the API key is not accepted: set HOOKLEDGER_API_KEY")
     return FeedError(f"HTTP {status}: {detail}")
