@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from libs.common.runtime.settings import PLATFORM_NAMES, PREFIX, BrokerSettings, CommonSettings
 from services.admin.commands import AdminSettings
+from services.admin.listen_command import ListenSettings
 from services.admin.secret_commands import SecretSettings
 from services.dispatcher.settings import DispatcherSettings
 from services.ingress.settings import IngressSettings
@@ -28,6 +29,7 @@ COMMANDS: Final[Mapping[str, Kind]] = {
     "`migrate`, `verify`, `rebuild`, `organisation`, `key`": AdminSettings,
     "`secrets`": SecretSettings,
     "`dead-letter`": BrokerSettings,
+    "`listen`": ListenSettings,
 }
 
 TOOLS: Final[Mapping[str, str]] = {

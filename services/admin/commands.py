@@ -22,6 +22,7 @@ from libs.common.runtime.settings import load
 from services.admin.creation import CreationError, create_key, create_organisation
 from services.admin.dead_letter_commands import dead_letters
 from services.admin.errors import NOT_ALL, operator_errors
+from services.admin.listen_command import listen
 from services.admin.progress import showing
 from services.admin.secret_commands import secrets
 
@@ -34,6 +35,7 @@ commands = typer.Typer(
 )
 organisations = typer.Typer(help="Organisations: each owns its applications and keys.", no_args_is_help=True)
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
+commands.command()(listen)
 commands.add_typer(organisations, name="organisation")
 commands.add_typer(keys, name="key")
 commands.add_typer(dead_letters, name="dead-letter")

@@ -14,6 +14,7 @@ from libs.common.postgres.rebuild import RebuildRunningError
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
 from libs.common.runtime.settings import SettingsError
 from services.admin.creation import CreationError
+from services.admin.feed import FeedError
 
 NOT_ALL: Final = 1
 OPERATOR_ERRS: Final = 2
@@ -33,6 +34,7 @@ def operator_errors() -> Iterator[None]:
         RebuildRunningError,
         BrokerRefusedError,
         BrokerUnavailableError,
+        FeedError,
     ) as error:
         line = str(error)
     except (*CONNECTION_ERRORS, ValueError) as error:

@@ -20,6 +20,8 @@ from services.ingress.registry import Registry, failure
 
 _LOG: Final = logger("front_door")
 MAX_BODY_BYTES: Final = 2 * 1024 * 1024
+_LONG: Final = 64 * 1024
+"""Answers from here on are passed on piece by piece, and so are those that do not say how long they are."""
 
 # RFC 9110, section 7.6.1. `Expect` was answered here already.
 _HOP_BY_HOP: Final = frozenset(
@@ -74,10 +76,18 @@ class FrontDoor:
                 URL(self._registry.url + request.rel_url.raw_path_qs, encoded=True),
                 headers=_forwarded(request),
                 data=body.chunks() if body is not None else None,
-                timeout=self._registry.timeout(),
+                timeout=self._registry.timeout,
                 allow_redirects=False,
             ) as answer:
                 metrics.FORWARDED.labels(f"{answer.status // 100}xx").inc()
+                if request.method != "HEAD" and (answer.content_length or _LONG) < _LONG:
+                    # Head and body at once: each write to a socket costs as much as all the rest of this function.
+                    return web.Response(
+                        status=answer.status,
+                        reason=answer.reason,
+                        headers=_end_to_end(answer.headers),
+                        body=await answer.read(),
+                    )
                 response = _response(request, answer)
                 if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
                     await _allow_own_methods(request, response)
@@ -144,9 +154,8 @@ async def _allow_own_methods(request: web.Request, response: web.StreamResponse)
 
 def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     """The headers that are for the other end, and not for this connection."""
-    named = {name.strip().lower() for value in headers.getall("Connection", []) for name in value.split(",")}
-    return CIMultiDict(
-        (name, value)
-        for name, value in headers.items()
-        if name.lower() not in _HOP_BY_HOP and name.lower() not in named
-    )
+    kept = headers.copy()
+    named = [name.strip() for value in headers.getall("Connection", ()) for name in value.split(",")]
+    for name in (*_HOP_BY_HOP, *named):
+        kept.popall(name, None)
+    return kept

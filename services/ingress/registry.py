@@ -28,7 +28,8 @@ class Registry:
     def __init__(self, session: aiohttp.ClientSession, url: str, *, seconds: float) -> None:
         self.session = session
         self.url = url.rstrip("/")
-        self.seconds = seconds
+        self.timeout: Final = aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=seconds)
+        """Deadlines of one request: to connect, and for each silence."""
 
     async def create_application(self, document: bytes, *, authorization: str, request_id: str) -> None:
         """Have it create this application, unless there is one with that uid.
@@ -42,7 +43,7 @@ class Registry:
                 f"{self.url}/api/v1/app?get_if_exists=true",
                 data=document,
                 headers=headers,
-                timeout=self.timeout(),
+                timeout=self.timeout,
                 allow_redirects=False,
             ) as response:
                 body = await response.read()
@@ -50,10 +51,6 @@ class Registry:
             raise failure(error) from error
         if response.status not in _SUCCESS:
             raise _passed_on(response.status, body)
-
-    def timeout(self) -> aiohttp.ClientTimeout:
-        """Deadlines of one request: to connect, and for each silence."""
-        return aiohttp.ClientTimeout(total=None, connect=CONNECT_SECONDS, sock_read=self.seconds)
 
 
 @asynccontextmanager

@@ -58,6 +58,7 @@ ACCESS: Final[Mapping[tuple[str, str], Access]] = MappingProxyType(
         ("PATCH", _EVENT_TYPE): _ADMIN,
         ("DELETE", _EVENT_TYPE): _ADMIN,
         ("GET", "/app/{app}/msg"): _VIEW,
+        ("GET", "/app/{app}/listen"): _READ,
         ("GET", _MESSAGE): _VIEW,
         ("GET", f"{_MESSAGE}/endpoint"): _VIEW,
         ("GET", f"{_MESSAGE}/attempt/{{attempt}}"): _VIEW,

@@ -112,6 +112,7 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
             await stopping.wait()
             for task in repeating:
                 task.cancel()
+            registry.waiting.stop()
             # The requests in hand end here; what they changed is still announced.
             await door.aclose()
             registry.announcer.stop()

@@ -3,8 +3,9 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import asyncpg
 from aiohttp import web
@@ -24,8 +25,10 @@ from services.registry.answers import Answer, Claim
 from services.registry.authentication import Authentication, Caller
 from services.registry.parameters import Parameter
 from services.registry.parsing import conflict, parse_body
+from services.registry.waiting import Waiting
 
 Value = TypeVar("Value")
+Answered = TypeVar("Answered", bound="Answer | None")
 
 _LOG: Final = logger("calls")
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -45,6 +48,7 @@ class Registry:
     announcer: Announcer
     public_url: str
     """How users reach the platform, without a trailing slash; empty: as the request came."""
+    waiting: Waiting = field(default_factory=Waiting)
     read_seconds: float = READ_SECONDS
     """So long a GET may take in the database."""
 
@@ -89,6 +93,15 @@ class Call:
 
 
 Read: TypeAlias = Callable[[Call], Awaitable[Answer]]
+
+
+class Look(Protocol):
+    """A read that may have no answer yet; the `last` time it has one."""
+
+    async def __call__(self, call: Call, *, last: bool) -> Answer | None:
+        """The answer to the call, if there is one yet."""
+
+
 Write: TypeAlias = Callable[[Call, Changes], Awaitable[Answer]]
 
 
@@ -110,19 +123,40 @@ def read(
     refusals: tuple[int, ...] = (),
 ) -> Route:
     """GET: it only reads."""
-    access = ACCESS["GET", path]
-    operation = Operation(
+    operation = replace(_get(path, handler, id, answer, query), refusals=refusals)
+    return Route(operation=operation, handler=_reading(operation, handler))
+
+
+def wait(
+    path: str,
+    handler: Look,
+    id: str,  # noqa: A002  OpenAPI's word
+    answer: Any,
+    *,
+    query: tuple[QueryParameter, ...] = (),
+) -> Route:
+    """GET that waits for what is not there yet: it looks every half second, for ten at most."""
+    operation = _get(path, handler, id, answer, query)
+    return Route(operation=operation, handler=_waiting(operation, handler))
+
+
+def _get(
+    path: str,
+    handler: Read | Look,
+    id: str,  # noqa: A002  OpenAPI's word
+    answer: Any,
+    query: tuple[QueryParameter, ...],
+) -> Operation:
+    return Operation(
         method="GET",
         path=path,
         id=id,
         summary=_summary(handler),
         description=_description(handler),
-        access=access,
+        access=ACCESS["GET", path],
         answers={200: answer},
         query=query,
-        refusals=refusals,
     )
-    return Route(operation=operation, handler=_reading(operation, access, handler))
 
 
 def write(
@@ -155,24 +189,44 @@ def write(
     return Route(operation=operation, handler=_writing(operation, access, handler))
 
 
-def _reading(operation: Operation, access: Access, handler: Read) -> Handler:
+def _reading(operation: Operation, handler: Read) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        registry = request.app[REGISTRY]
-        caller = await registry.authentication.caller(request.headers.get("Authorization"), access)
-        async with registry.pool.acquire(timeout=CONNECT_SECONDS) as connection:
-            call = Call(registry=registry, caller=caller, request=request, connection=connection, operation=operation)
-            try:
-                async with asyncio.timeout(registry.read_seconds):
-                    answer = await handler(call)
-            except asyncpg.DataError as error:
-                raise _unstorable(error) from error
-            except (TimeoutError, asyncpg.QueryCanceledError) as error:
-                _LOG.warning("registry.too_slow", path=request.path, reason=str(error) or type(error).__name__)
-                raise unavailable("the database did not find this in time; try again, or ask for less") from error
-        return answer.response()
+        return (await _look(request, operation, handler)).response()
 
     return handle
+
+
+def _waiting(operation: Operation, handler: Look) -> Handler:
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        with request.app[REGISTRY].waiting.place() as pause:
+            going_on = True
+            while True:
+                # Each look is a request of its own to everything but HTTP: a key may be revoked in between.
+                answer = await _look(request, operation, partial(handler, last=not going_on))
+                if answer is not None:
+                    return answer.response()
+                going_on = await pause() and request.transport is not None
+
+    return handle
+
+
+async def _look(request: web.Request, operation: Operation, handler: Callable[[Call], Awaitable[Answered]]) -> Answered:
+    """One turn of a handler that reads."""
+    registry = request.app[REGISTRY]
+    assert operation.access is not None, "who reads is known"
+    caller = await registry.authentication.caller(request.headers.get("Authorization"), operation.access)
+    async with registry.pool.acquire(timeout=CONNECT_SECONDS) as connection:
+        call = Call(registry=registry, caller=caller, request=request, connection=connection, operation=operation)
+        try:
+            async with asyncio.timeout(registry.read_seconds):
+                return await handler(call)
+        except asyncpg.DataError as error:
+            raise _unstorable(error) from error
+        except (TimeoutError, asyncpg.QueryCanceledError) as error:
+            _LOG.warning("registry.too_slow", path=request.path, reason=str(error) or type(error).__name__)
+            raise unavailable("the database did not find this in time; try again, or ask for less") from error
 
 
 def _writing(operation: Operation, access: Access, handler: Write) -> Handler:
@@ -220,12 +274,12 @@ def _writing(operation: Operation, access: Access, handler: Write) -> Handler:
     return handle
 
 
-def _summary(handler: Read | Write) -> str:
+def _summary(handler: Read | Write | Look) -> str:
     """The first sentence of a handler's docstring, which is what the document says of it."""
     return (inspect.getdoc(handler) or "").partition("\n")[0].removesuffix(".")
 
 
-def _description(handler: Read | Write) -> str:
+def _description(handler: Read | Write | Look) -> str:
     """What a handler's docstring says beyond its first line."""
     return (inspect.getdoc(handler) or "").partition("\n")[2].strip()
 

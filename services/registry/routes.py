@@ -29,6 +29,7 @@ from services.registry import (
     examples,
     jobs,
     keys,
+    listening,
     messages,
     organisation_settings,
     rejected,
@@ -39,7 +40,7 @@ from services.registry.app_tokens import ApplicationTokenExpireIn, AppPortalAcce
 from services.registry.applications import ApplicationIn, ApplicationOut, ApplicationPatch
 from services.registry.attempts import AttemptOut
 from services.registry.audit import AuditEntryOut
-from services.registry.calls import Route, read, write
+from services.registry.calls import Route, read, wait, write
 from services.registry.deliveries import DeliveryInDetailOut, DeliveryOut, LedgerEventOut
 from services.registry.destinations import EndpointMessageOut, MessageEndpointOut
 from services.registry.endpoint_config import EndpointConfigOut
@@ -53,6 +54,7 @@ from services.registry.event_types import EventTypeIn, EventTypeOut, EventTypePa
 from services.registry.examples import EventExampleIn
 from services.registry.jobs import JobOut, RecoverIn, ReplayIn
 from services.registry.keys import ApiKeyIn, ApiKeyOut, ApiKeyPatch, ApiKeyRotateIn
+from services.registry.listening import ListenOut
 from services.registry.organisation_settings import SettingsIn, SettingsOut, SettingsPatch
 from services.registry.paging import PageOut
 from services.registry.parameters import ORDERED_PAGE, PAGE
@@ -154,6 +156,7 @@ ROUTES: Final = (
           {204: None}, query=(event_types.EXPUNGE,)),
 
     read(f"{_APP}/msg", messages.list_all, "v1.message.list", PageOut[MessageOut], query=messages.FILTER),
+    wait(f"{_APP}/listen", listening.listen, "v1.message.listen", ListenOut, query=listening.QUERY),
     read(_MESSAGE, messages.get, "v1.message.get", MessageOut, query=(messages.WITH_CONTENT,)),
     write("DELETE", f"{_MESSAGE}/content", erasures.message_content, "v1.message.expunge-content", {204: None}),
 

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import aio_pika
+import aiohttp
 import pytest
 
 from deploy.stack.services import Service
@@ -25,6 +26,7 @@ from tests.integration.ingress.stand import (
 from tests.support.client import Answer, Client, connected
 
 AT_ONCE = 50
+ROUNDS = 200
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +204,43 @@ async def test_a_producers_event_that_comes_fifty_times_is_one_message(
             await asyncio.sleep(0.05)
     await asyncio.sleep(0.3)
     assert await stand.count("message", app=tenant.app, origin="broker") == before + 2
+
+
+# Over HTTP and over the broker at once
+
+
+async def test_in_200_rounds_fifty_at_once_over_http_and_the_broker_are_one_message_each(
+    clients: Sequence[Client], stand: Stand, channel: aio_pika.abc.AbstractChannel, tenant: Tenant
+) -> None:
+    before = {origin: await stand.count("message", app=tenant.app, origin=origin) for origin in ("api", "broker")}
+    headers = {"Authorization": f"Bearer {tenant.key}", "Content-Type": "application/json"}
+    connector = aiohttp.TCPConnector(limit=2 * AT_ONCE)
+
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def send(client: Client, body: bytes) -> int:
+            async with session.post(client.url + tenant.path, data=body, headers=headers) as response:
+                return response.status
+
+        async def round_of(number: int) -> None:
+            name = f"round-{number}"
+            body = json.dumps(message(eventId=name)).encode()
+            event = cloud_event(tenant, name)
+            statuses, _ = await asyncio.gather(
+                asyncio.gather(*(send(clients[place % 2], body) for place in range(AT_ONCE // 2))),
+                asyncio.gather(*(publish(channel, stand, event) for _ in range(AT_ONCE // 2))),
+            )
+            assert sorted(statuses) == [202] + [409] * (AT_ONCE // 2 - 1)
+
+        for number in range(0, ROUNDS, 4):
+            await asyncio.gather(*(round_of(number + beside) for beside in range(4)))
+    await publish(channel, stand, cloud_event(tenant, "after all rounds"))
+    await stand.until(before["broker"] + ROUNDS + 1, "message", seconds=60, app=tenant.app, origin="broker")
+    while (await channel.declare_queue(stand.names.publish_queue, passive=True)).declaration_result.message_count:  # noqa: ASYNC110  the state of the broker
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.3)
+    assert await stand.count("message", app=tenant.app, origin="broker") == before["broker"] + ROUNDS + 1
+    assert await stand.count("message", app=tenant.app, origin="api") == before["api"] + ROUNDS
 
 
 # Later

@@ -76,7 +76,8 @@ async def accept(
     fact = MessageAccepted(
         at=at, event_type=event_type, origin=Origin.API, source=None, registry_version=1, publish=False
     )
-    await ledger.append(sql, 1, [Appended(stream=message, version=1, app=place.app, endpoint=None, fact=fact)])
+    epoch: int = await sql.fetchval("SELECT max(epoch) FROM hookledger.ledger_epoch")
+    await ledger.append(sql, epoch, [Appended(stream=message, version=1, app=place.app, endpoint=None, fact=fact)])
     return message
 
 
