@@ -188,7 +188,7 @@ class Ingress:
         acceptor, directory = self._acceptor, self._directory
         Inbound(acceptor, directory, self._rejections, throttle, body_seconds=body_seconds).add_routes(app)
         Messages(acceptor, directory, registry, throttle, self._key_use, body_seconds=body_seconds).add_routes(app)
-        SecondLooks(self._pool, acceptor, directory, body_seconds=body_seconds).add_routes(app)
+        SecondLooks(self._pool, acceptor, directory, self._key_use, body_seconds=body_seconds).add_routes(app)
         FrontDoor(registry, body_seconds=body_seconds).add_routes(app)
         return app
 

@@ -22,6 +22,7 @@ from libs.common.domain import ids
 from libs.common.domain.facts import Origin
 from libs.common.domain.ids import BadIdError, Prefix
 from libs.common.domain.providers.scheme import Challenge, Request
+from libs.common.postgres.key_use import KeyUse
 from libs.common.postgres.pool import CONNECTION_ERRORS, Pool
 from libs.common.postgres.registry import RejectedFact
 from libs.common.runtime.http import ApiError, invalid, json_response
@@ -55,10 +56,13 @@ class _Kept:
 class SecondLooks:
     """The handlers of what operators do with rejected requests; they take the scope `admin`."""
 
-    def __init__(self, pool: Pool, acceptor: Acceptor, directory: Directory, *, body_seconds: float) -> None:
+    def __init__(
+        self, pool: Pool, acceptor: Acceptor, directory: Directory, key_use: KeyUse, *, body_seconds: float
+    ) -> None:
         self._pool = pool
         self._acceptor = acceptor
         self._directory = directory
+        self._key_use = key_use
         self._body_seconds = body_seconds
 
     def add_routes(self, app: web.Application) -> None:
@@ -76,6 +80,7 @@ class SecondLooks:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise invalid(["body"], str(error)) from None
         key = self._directory.known_key(key_hash, Scope.ADMIN)
+        self._key_use.note(key.id)
         kept = await self._kept(request, key)
         verdict = sender.refused(self._directory.snapshot, kept.source, kept.arrived, at=kept.at)
         verified = verdict is None or (wanted.ignore_timestamp and verdict.reason in CREDIBLE_BUT_LATE)
@@ -96,6 +101,7 @@ class SecondLooks:
         """Accept it as a message; done twice, it is one message."""
         key_hash = await self._directory.key_hash(request.headers.get("Authorization"), Scope.ADMIN)
         key = self._directory.known_key(key_hash, Scope.ADMIN)
+        self._key_use.note(key.id)
         kept = await self._kept(request, key)
         if kept.message is not None:
             return _admitted(kept, kept.message, repeated=True)

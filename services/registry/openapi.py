@@ -165,6 +165,10 @@ def _answer(status: int, answer: Any, by_type: Mapping[Any, Any]) -> dict[str, A
             content[_JSON] = {"schema": by_type[kind]}
     if content:
         described["content"] = content
+        if None in _kinds(answer):
+            # OpenAPI has no words for a body that may be missing.
+            described["description"] += ", at times without a body"
+            described["x-empty"] = True
     return described
 
 
@@ -186,9 +190,7 @@ def _types(operations: Iterable[Operation]) -> Iterator[Any]:
     yield from (ErrorOut, ValidationErrorOut)
     for operation in operations:
         for answer in operation.answers.values():
-            yield from (
-                kind for kind in (answer if isinstance(answer, tuple) else (answer,)) if kind not in {None, str}
-            )
+            yield from (kind for kind in _kinds(answer) if kind not in {None, str})
         if operation.body not in {None, Any}:
             yield operation.body
 

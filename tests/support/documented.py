@@ -45,6 +45,8 @@ def _check_answer(what: str, responses: dict[str, Any], status: int, content_typ
     if not response.get("content"):
         assert body == b"", f"{what} answers {status} with a body, the document with none"
         return
+    if response.get("x-empty") and (kind, body) == ("", b""):
+        return
     assert kind in response["content"], f"{what} answers {status} as {kind!r}"
     if kind == "application/json":
         validator = _validator(orjson.dumps(response["content"][kind]["schema"]))

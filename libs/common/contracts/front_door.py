@@ -106,11 +106,12 @@ RECEIVE: Final = Operation(
     summary="Receive a provider's webhook",
     description=(
         "The bytes are verified as the source says, then committed, then answered: 202, or what the provider expects. "
-        "Challenges are answered as plain text. What is refused is kept, with its reason."
+        "Challenges are answered as plain text, Slack's commands with an empty 200. What is refused is kept, with its "
+        "reason."
     ),
     access=ANYONE,
     body=Any,
-    answers={200: (ReceivedOut, str), 202: ReceivedOut, 204: None},
+    answers={200: (ReceivedOut, str, None), 202: ReceivedOut, 204: None},
     refusals=(400, 401, 404, 408, 413, 415, 422, 429, 503),
     root=True,
 )

@@ -67,7 +67,8 @@ class Operation:
         body: what the request's body is parsed as; None for no body.
         body_required: whether it must be there. Where not, it is what `body` makes of no fields.
         query: the parameters that it reads.
-        answers: what it answers when it succeeds, by status; None for an empty body, bytes for plain text.
+        answers: what it answers when it succeeds, by status; None for an empty body, str for plain text;
+            a tuple for one or another of them.
         refusals: statuses of refusals beyond those that every operation of its kind has.
         repeatable: whether done twice it is done once, so that a POST needs no `Idempotency-Key`.
     """

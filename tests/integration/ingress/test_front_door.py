@@ -21,7 +21,7 @@ from tests.support.client import Client, connected
 def pair(stand: Stand) -> Iterator[tuple[Service, Service]]:
     """A registry, and an ingress in front of it."""
     registry = stand.installation.service("registry")
-    ingress = stand.replica("door", REGISTRY_URL=registry.url, FRONT_DOOR_TIMEOUT_MS="700")
+    ingress = stand.replica("door", REGISTRY_URL=registry.url)
     with started(registry, ingress):
         yield registry, ingress
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from deploy.stack.services import Service
-from libs.common.contracts.registry import SchemaValidation, Scope
+from libs.common.contracts.registry import Kind, SchemaValidation, Scope
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
 from tests.integration.ingress.stand import Stand, Tenant, github_signed, stripe_event, stripe_signed
@@ -119,6 +119,19 @@ async def test_an_operator_looks_and_nobody_else(
         assert (await look(stranger, shop, row, "admit")).status == 404
         assert (await look(stranger, other, row, "admit")).status == 404
     assert (await look(operator, shop, {"id": shop.org}, "re-verify")).status == 404
+
+
+@pytest.mark.parametrize("act", ["re-verify", "admit"])
+async def test_the_operators_key_was_used(operator: Client, stand: Stand, shop: Tenant, act: str) -> None:
+    body = stripe_event("evt_used")
+    row = await rejected(operator, stand, shop, body, stripe_signed(body, secret=OTHER))
+    assert (await look(operator, shop, row, act)).status < 300
+    key = await stand.observer.fetchval(
+        "SELECT id FROM hookledger.registry_object WHERE kind = $1 AND org = $2 ORDER BY id DESC",
+        Kind.API_KEY,
+        shop.org,
+    )
+    await stand.until(1, "key_use", key=key)
 
 
 async def test_what_violates_its_schema_waits_until_that_is_mended(

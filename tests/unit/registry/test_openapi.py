@@ -47,7 +47,7 @@ def test_each_route_that_ingress_answers_itself_is_in_the_document_and_the_other
     nothing = cast("Any", None)
     Messages(nothing, nothing, nothing, nothing, nothing, body_seconds=1).add_routes(app)
     Inbound(nothing, nothing, nothing, nothing, body_seconds=1).add_routes(app)
-    SecondLooks(nothing, nothing, nothing, body_seconds=1).add_routes(app)
+    SecondLooks(nothing, nothing, nothing, nothing, body_seconds=1).add_routes(app)
     by_wildcard = {("GET", front_door.CHALLENGE.full_path)}
     assert routed(app) | by_wildcard == {(operation.method, operation.full_path) for operation in front_door.OPERATIONS}
 
