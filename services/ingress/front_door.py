@@ -80,17 +80,19 @@ class FrontDoor:
                 allow_redirects=False,
             ) as answer:
                 metrics.FORWARDED.labels(f"{answer.status // 100}xx").inc()
+                headers = _end_to_end(answer.headers)
+                if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+                    headers["Allow"] = await _allowed(request, headers.get("Allow", ""))
                 if request.method != "HEAD" and (answer.content_length or _LONG) < _LONG:
                     # Head and body at once: each write to a socket costs as much as all the rest of this function.
                     return web.Response(
                         status=answer.status,
                         reason=answer.reason,
-                        headers=_end_to_end(answer.headers),
+                        headers=headers,
                         body=await answer.read(),
                     )
-                response = _response(request, answer)
-                if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
-                    await _allow_own_methods(request, response)
+                response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
+                response.headers.setdefault(REQUEST_ID, request[REQUEST_ID_KEY])
                 await response.prepare(request)
                 async for chunk in answer.content.iter_any():
                     await response.write(chunk)
@@ -137,19 +139,13 @@ def _forwarded(request: web.Request) -> CIMultiDict[str]:
     return headers
 
 
-def _response(request: web.Request, answer: aiohttp.ClientResponse) -> web.StreamResponse:
-    headers = _end_to_end(answer.headers)
-    headers.setdefault(REQUEST_ID, request[REQUEST_ID_KEY])
-    return web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
-
-
-async def _allow_own_methods(request: web.Request, response: web.StreamResponse) -> None:
-    """Add to `Allow`, as the registry says it, the methods of that path that are answered here."""
-    allowed = {name.strip() for name in response.headers.get("Allow", "").split(",")}
+async def _allowed(request: web.Request, by_registry: str) -> str:
+    """The methods of that path: those that the registry names, and those that are answered here."""
+    allowed = {name.strip() for name in by_registry.split(",")}
     for resource in request.app.router.resources():
         _, methods = await resource.resolve(request)
         allowed |= methods
-    response.headers["Allow"] = ",".join(sorted(allowed - {"", hdrs.METH_ANY}))
+    return ",".join(sorted(allowed - {"", hdrs.METH_ANY}))
 
 
 def _end_to_end(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:

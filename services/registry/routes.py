@@ -190,7 +190,8 @@ ROUTES: Final = (
     write("PUT", "/settings", organisation_settings.put, "v1.settings.update", {200: SettingsOut}, body=SettingsIn),
     write("PATCH", "/settings", organisation_settings.patch, "v1.settings.patch",
           {200: SettingsOut}, body=SettingsPatch),
-    read("/audit", audit.list_all, "v1.audit.list", PageOut[AuditEntryOut], query=audit.FILTER),
+    read("/audit", audit.list_all, "v1.audit.list", PageOut[AuditEntryOut], query=audit.FILTER,
+         refusals=(404,)),
 
     write("POST", "/auth/app-portal-access/{app}", app_tokens.grant, "v1.authentication.app-portal-access",
           {200: AppPortalAccessOut}, body=AppPortalAccessIn, body_required=False),

@@ -204,18 +204,6 @@ async def test_a_delivery_that_would_be_forgotten_or_sent_again_is_found(
     assert any(said.format(waiting=waiting, over=deliveries[0]) in line for line in lines), lines
 
 
-async def test_what_was_hastened_is_no_difference(
-    pool: Pool, deliveries: list[UUID], sql: "asyncpg.Connection[asyncpg.Record]"
-) -> None:
-    await sql.execute("UPDATE hookledger.queue SET due_at = due_at - interval '1 h' WHERE delivery = $1", deliveries[2])
-    await sql.execute(
-        "UPDATE hookledger.lane SET head_due = head_due - interval '1 h' WHERE endpoint = $1",
-        await sql.fetchval("SELECT lane FROM hookledger.queue WHERE delivery = $1", deliveries[2]),
-    )
-    findings, lines = await differences(pool)
-    assert (findings.differences, lines) == (0, [])
-
-
 STATISTICS_BROKEN = {
     "attempts is 2, the ledger says 1": "UPDATE projection_1.endpoint_hour SET attempts = 2 WHERE endpoint = $1",
     "total_us is 1": "UPDATE projection_1.endpoint_hour SET total_us = 1 WHERE endpoint = $1",
