@@ -10,7 +10,10 @@ from libs.common.postgres.pool import Pool, Service, open_pool
 
 SERVICES: tuple[Service, ...] = get_args(Service)
 WRITERS = {"hookledger.fact": {"ingress", "dispatcher", "registry"}, "hookledger.registry_fact": {"registry"}}
-READERS = {"hookledger.fact": {"dispatcher", "registry"}, "hookledger.registry_fact": {"registry"}}
+READERS = {
+    "hookledger.fact": {"dispatcher", "registry"},
+    "hookledger.registry_fact": {"dispatcher", "registry"},  # the dispatcher tells of endpoints' changes
+}
 CHANGES = {
     "UPDATE": "UPDATE {} SET kind = 'Other'",
     "DELETE": "DELETE FROM {}",

@@ -76,8 +76,9 @@ async def accept(
     fact = MessageAccepted(
         at=at, event_type=event_type, origin=Origin.API, source=None, registry_version=1, publish=False
     )
-    epoch: int = await sql.fetchval("SELECT max(epoch) FROM hookledger.ledger_epoch")
-    await ledger.append(sql, epoch, [Appended(stream=message, version=1, app=place.app, endpoint=None, fact=fact)])
+    await ledger.append(
+        sql, await _epoch(sql), [Appended(stream=message, version=1, app=place.app, endpoint=None, fact=fact)]
+    )
     return message
 
 
@@ -129,10 +130,15 @@ async def deliver(
         for number, fact in enumerate(facts, start=1)
     ]
     async with sql.transaction():
-        await ledger.append(sql, 1, items)
+        await ledger.append(sql, await _epoch(sql), items)
         await _project(sql, stream, state, attempt_rows(stream, facts))
         await _schedule(sql, stream, state)
     return stream
+
+
+async def _epoch(sql: "asyncpg.Connection[asyncpg.Record]") -> int:
+    epoch: int = await sql.fetchval("SELECT max(epoch) FROM hookledger.ledger_epoch")
+    return epoch
 
 
 def _end(step: Step, at: datetime, attempt: UUID, url: str) -> RecordAnswer | DeclareUnknown | AbandonAttempt:

@@ -73,7 +73,7 @@ async def test_verify_says_what_it_compared(database: str) -> None:
     done = await admin("verify", DATABASE_URL=database)
     assert (done.returncode, done.stdout) == (
         0,
-        "ledger: verified (0 deliveries, 0 attempts, 2 registry objects, 0 lanes, 0 rows of statistics)\n",
+        "ledger: verified (0 deliveries, 0 attempts, 2 registry objects, 0 lanes, 0 rows of statistics, health of 0 endpoints)\n",
     )
     sql = await asyncpg.connect(database)
     await sql.execute("UPDATE hookledger.registry_object SET version = 9 WHERE kind = 'api_key'")

@@ -151,6 +151,9 @@ async def test_settings_are_read_replaced_and_patched(own: Client) -> None:
     assert defaults == {
         "retrySchedule": None,
         "retryClientErrors": False,
+        "retryJitter": None,
+        "timeoutMs": None,
+        "maxAge": None,
         "secretReveal": "once",
         "endpointHttpsOnly": True,
         "unknownEventTypes": "allow",
@@ -161,6 +164,9 @@ async def test_settings_are_read_replaced_and_patched(own: Client) -> None:
     chosen = {
         "retrySchedule": [0.5, 60],
         "retryClientErrors": True,
+        "retryJitter": 0.5,
+        "timeoutMs": 5000,
+        "maxAge": 3600,
         "secretReveal": "always",
         "endpointHttpsOnly": False,
         "unknownEventTypes": "reject",
