@@ -1,4 +1,4 @@
-"""Listening, as aiohttp does it but for two things.
+"""Listening, as aiohttp does it but for three things.
 
 A request's headers have a deadline: aiohttp has none, and a client that drips them would hold its connection until the
 keep-alive timer closes it without a word. Here it gets 408. What trickles in behind a request that is still being
@@ -6,17 +6,21 @@ answered (pipelining) is left to the keep-alive timer.
 
 Stopping lets requests in hand come to their end: aiohttp stops reading at once, so that a request whose body is still
 on its way would never be answered.
+
+What is no HTTP is refused in the API's form.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import Final
 from weakref import WeakSet
 
 import orjson
 from aiohttp import web
 
+from libs.common.runtime.http import ApiError
 from libs.common.runtime.logs import logger
 from libs.common.runtime.metrics import SLOW_HEADS
 from libs.common.runtime.service import StartError
@@ -69,6 +73,21 @@ class _Connection(web.RequestHandler):
         if self._closes_after_answer:
             self.close()
         return finished
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is no HTTP is refused in the API's form; aiohttp would repeat, as text, what came."""
+        if status != HTTPStatus.BAD_REQUEST:
+            return super().handle_error(request, status, exc, message)
+        response = ApiError(400, "this is no HTTP request that can be read").response()
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.force_close()
+        return response
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
