@@ -12,6 +12,7 @@ from libs.common.postgres.pool import open_pool
 from libs.common.runtime.clock import new_id
 from tests.integration.dispatcher.parts import dispatching
 from tests.integration.dispatcher.world import World
+from tests.support.following import follow_to_the_end
 from tests.support.receiver import Receiver, Reply
 
 
@@ -63,8 +64,7 @@ async def folded(world: World, endpoint: UUID) -> Health:
 
 async def fold_all(world: World) -> None:
     """Follow the ledger to its end, as a process that then leaves."""
-    checkpoint = Checkpoint(health.FOLLOWER, new_id())
+    process = new_id()
     async with await open_pool(world.url, "dispatcher", size=1) as pool, pool.acquire() as connection:
-        while await health.count(connection, checkpoint):
-            pass
-        await checkpoint.leave(connection)
+        await follow_to_the_end(connection, health.FOLLOWER, process, health.count)
+        await Checkpoint(health.FOLLOWER, process).leave(connection)

@@ -57,7 +57,7 @@ async def test_of_one_source_the_newest_64_mebibytes_are_kept(pool: Pool) -> Non
     await write(pool, rejection(quiet, size=MEBIBYTE))
     came = [rejection(loud, size=MEBIBYTE) for _ in range(KEPT_BYTES_PER_SOURCE // MEBIBYTE + 3)]
     await write(pool, *came)
-    assert await left(pool, loud) == [each.id for each in came[3:]]
+    assert await left(pool, loud) == sorted(each.id for each in came)[3:]
     assert len(await left(pool, quiet)) == 1
 
 

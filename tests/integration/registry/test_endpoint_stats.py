@@ -12,13 +12,13 @@ from svix.api import EndpointGetStatsOptions, EndpointIn, SvixAsync
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
 from libs.common.postgres import statistics
-from libs.common.postgres.checkpoint import Checkpoint
 from libs.common.postgres.pool import Pool, open_pool
 from libs.common.runtime.clock import new_id
 from services.registry.endpoint_stats import COUNT_SECONDS
 from tests.integration.registry.conftest import Registry
 from tests.integration.registry.history import ABANDONED, SENDING, UNKNOWN, Place, Step, accept, deliver
 from tests.support.client import Client, connected
+from tests.support.following import follow_to_the_end
 
 PROCESS = new_id()
 CANCEL = "UPDATE projection_1.delivery_state SET status = 'cancelled' WHERE delivery = $1"
@@ -45,7 +45,7 @@ async def told(
     await sql.execute(CANCEL, await deliver(sql, place, await accept(sql, place), receiver, []))
     await deliver(sql, place, await accept(sql, place), new_id(), [200])  # another endpoint's
     async with dispatcher.acquire() as connection:
-        await statistics.count(connection, Checkpoint(statistics.FOLLOWER, PROCESS))
+        await follow_to_the_end(connection, statistics.FOLLOWER, PROCESS, statistics.count)
     return app, endpoint
 
 

@@ -10,7 +10,6 @@ import pytest
 from libs.common.contracts.registry import ApplicationDocument, Kind, OrganisationDocument
 from libs.common.domain.outcome import Failure
 from libs.common.postgres import chunks, rebuild, schedule, statistics
-from libs.common.postgres.checkpoint import Checkpoint
 from libs.common.postgres.findings import Findings
 from libs.common.postgres.pool import Pool, open_pool
 from libs.common.postgres.rebuild import RebuildRunningError, rebuild_database
@@ -18,6 +17,7 @@ from libs.common.postgres.registry import OPERATOR, changing
 from libs.common.postgres.verify import verify_database
 from libs.common.runtime.clock import new_id
 from tests.integration.registry.history import ABANDONED, SENDING, UNKNOWN, Place, Step, accept, deliver
+from tests.support.following import follow_to_the_end
 from tests.support.progress import UNHEARD
 
 STORIES: list[list[Step]] = [
@@ -219,7 +219,7 @@ async def counted(pool: Pool, database: str, place: Place) -> AsyncIterator[UUID
     message, endpoint = await accept(sql, place), new_id()
     await deliver(sql, place, message, endpoint, [500])
     async with await open_pool(database, "dispatcher", size=1) as dispatcher, dispatcher.acquire() as connection:
-        await statistics.count(connection, Checkpoint(statistics.FOLLOWER, new_id()))
+        await follow_to_the_end(connection, statistics.FOLLOWER, new_id(), statistics.count)
     await deliver(sql, place, message, new_id(), [200])
     yield endpoint
     await sql.execute("TRUNCATE projection_1.endpoint_hour, hookledger.checkpoint")
