@@ -3,8 +3,7 @@
 from datetime import datetime
 from typing import Any, Final
 
-from libs.common.contracts import registry as documents
-from libs.common.contracts import strictjson
+from libs.common.contracts import configuration, strictjson
 from libs.common.contracts.registry import RegistryObject, SourceDocument
 from libs.common.domain.providers.scheme import (
     Challenge,
@@ -49,7 +48,7 @@ def document_of(source: RegistryObject) -> SourceDocument:
 
 def scheme_of(source: RegistryObject) -> Scheme:
     """How its requests are judged and read."""
-    return documents.scheme(document_of(source))
+    return configuration.scheme(document_of(source))
 
 
 def refused(snapshot: RegistrySnapshot, source: RegistryObject, arrived: Request, *, at: datetime) -> Refused | None:

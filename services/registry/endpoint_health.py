@@ -4,7 +4,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, cast
 
-from libs.common.contracts.registry import EndpointDocument, RegistryObject, config_version
+from libs.common.contracts.configuration import config_version
+from libs.common.contracts.registry import EndpointDocument, RegistryObject
 from libs.common.domain.health import Health, merged, of_configuration, quantile
 from libs.common.postgres import health
 from libs.common.postgres.pool import Connection

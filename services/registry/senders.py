@@ -1,6 +1,6 @@
 """What a source says of its sender, judged when it is said."""
 
-from libs.common.contracts import registry as documents
+from libs.common.contracts import configuration
 from libs.common.contracts.registry import SourceDocument
 from libs.common.domain.providers.scheme import Scheme
 from libs.common.domain.providers.settings import SettingsError
@@ -15,7 +15,7 @@ def scheme(document: SourceDocument) -> Scheme:
         ApiError: 422, its settings do not fit its provider.
     """
     try:
-        return documents.scheme(document)
+        return configuration.scheme(document)
     except SettingsError as error:
         raise invalid(["body", *map(_camel, error.place)], str(error)) from None
 

@@ -10,7 +10,8 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from libs.common.contracts.registry import EndpointDocument, FailingDocument, RegistryObject, config_version
+from libs.common.contracts.configuration import config_version
+from libs.common.contracts.registry import EndpointDocument, FailingDocument, RegistryObject
 from libs.common.domain.health import Health, Limits, Verdict, judge
 from libs.common.postgres import health
 from libs.common.postgres.pool import Connection, Pool

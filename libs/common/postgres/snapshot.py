@@ -14,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 
+from libs.common.contracts import configuration
 from libs.common.contracts import registry as documents
 from libs.common.contracts.registry import (
     ApiKeyDocument,
@@ -202,7 +203,7 @@ class RegistrySnapshot:
         assert isinstance(item.document, EndpointDocument)
         assert isinstance(organisation.document, OrganisationDocument)
         assert isinstance(application.document, ApplicationDocument)
-        siblings[item.id] = documents.endpoint(item, organisation.document, application.document, self._secrets)
+        siblings[item.id] = configuration.endpoint(item, organisation.document, application.document, self._secrets)
 
 
 def object_of(row: asyncpg.Record) -> RegistryObject:

@@ -6,7 +6,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from libs.common.contracts import registry as documents
+from libs.common.contracts import configuration
 from libs.common.contracts.registry import (
     ApplicationDocument,
     EndpointDocument,
@@ -46,7 +46,7 @@ def endpoint(organisation: OrganisationDocument | None = None, *, rate: int | No
         document=EndpointDocument(url="https://a.example/", **fields),
     )
     application = ApplicationDocument(name="a", throttle_rate=rate)
-    return documents.endpoint(row, organisation or OrganisationDocument(name="o"), application, {})
+    return configuration.endpoint(row, organisation or OrganisationDocument(name="o"), application, {})
 
 
 def test_a_schedule_is_a_list_a_name_or_a_rule() -> None:
@@ -141,6 +141,6 @@ async def test_skipping_takes_a_delivery_of_ones_own_that_is_not_over(
 
 @pytest.mark.parametrize("retries", [1, 100])
 def test_an_exponential_schedule_never_waits_longer_than_its_cap(retries: int) -> None:
-    waits = documents.schedule(Exponential(initial=0.1, factor=100, max=30 * 24 * 3600, retries=retries))
+    waits = configuration.schedule(Exponential(initial=0.1, factor=100, max=30 * 24 * 3600, retries=retries))
     assert len(waits) == retries
     assert max(waits).total_seconds() <= 30 * 24 * 3600
