@@ -22,6 +22,7 @@ from libs.common.contracts.operations import Time
 from libs.common.contracts.registry import Kind
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
+from libs.common.runtime import clock
 from libs.common.runtime.http import invalid
 from services.registry import objects
 from services.registry.answers import Answer, ok
@@ -31,6 +32,8 @@ from services.registry.parameters import ITERATOR, LIMIT, text
 
 WAITED: Final = timedelta(seconds=30)
 """Far above the 5 s that ingress lets a message wait for its commit, and a batch its turn."""
+AWAY: Final = timedelta(hours=1)
+"""So long a listener may be away: a look reads all that its application was sent since."""
 LOOKED_AT: Final = 1_000
 MOST_BYTES: Final = 4 * 1024 * 1024
 SOURCE: Final = text("source", "Only what this source received, by its id or uid.")
@@ -82,6 +85,8 @@ class Cursor:
         if found is None:
             raise invalid(["query", "iterator"], "it is no iterator of this list: take it from an answer before")
         epoch, xact, position, born_ms = map(int, found.groups())
+        if born_ms < _ms(clock.now() - AWAY):
+            raise invalid(["query", "iterator"], "it is older than an hour: begin again without one")
         return cls(epoch=epoch, xact=xact, position=position, born_ms=born_ms)
 
     @classmethod
@@ -92,7 +97,7 @@ class Cursor:
     @property
     def earliest(self) -> UUID:
         """No message behind the cursor has a smaller id."""
-        return ids.lowest(max(0, self.born_ms - WAITED // timedelta(milliseconds=1)))
+        return ids.lowest(self.born_ms - WAITED // timedelta(milliseconds=1))
 
 
 async def listen(call: Call, *, last: bool) -> Answer | None:
@@ -107,18 +112,22 @@ async def listen(call: Call, *, last: bool) -> Answer | None:
     app = await objects.application(call)
     named = call.asked(SOURCE)
     source = None if named is None else (await objects.require(call, Kind.SOURCE, named, app=app.id)).id
+    here = await _here(call) if cursor is None or last else None
     if cursor is None:
-        return ok(ListenOut(data=[], iterator=str(await _here(call))))
+        return ok(ListenOut(data=[], iterator=str(here)))
     chosen: list[asyncpg.Record] = []
-    for row in await _look(call, app.id, cursor):
+    rows = await _look(call, app.id, cursor)
+    for row in rows:
         if source is None or row["source"] == source:
             room = sum(other["body_bytes"] for other in chosen) + row["body_bytes"] <= MOST_BYTES
             if len(chosen) == limit or (chosen and not room):
                 break
             chosen.append(row)
         cursor = Cursor.of(row)
-    if not chosen and not last and str(cursor) == iterator:
-        return None
+    if not rows:
+        if here is None:
+            return None
+        cursor = here  # taken before looking: what is below it was looked for
     return ok(ListenOut(data=await _contents(call, chosen), iterator=str(cursor)))
 
 
@@ -131,7 +140,11 @@ async def _here(call: Call) -> Cursor:
     )
     assert row is not None, "a SELECT without FROM has one row"
     at: datetime = row["at"]
-    return Cursor(epoch=row["epoch"], xact=row["xact"], position=0, born_ms=int(at.timestamp() * 1000))
+    return Cursor(epoch=row["epoch"], xact=row["xact"], position=0, born_ms=_ms(at))
+
+
+def _ms(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
 
 
 async def _look(call: Call, app: UUID, cursor: Cursor) -> Sequence[asyncpg.Record]:

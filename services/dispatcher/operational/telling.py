@@ -1,11 +1,10 @@
 """Telling: from where on to follow, and the messages that come of it.
 
 What a batch of facts says is accepted in the transaction that moves the checkpoint, so that each is told exactly once;
-a message's id comes from its fact, so that it stays one where a checkpoint is set back. From there on they are messages
-like any other.
+a message's event id comes from its fact, so that it stays one where a checkpoint is set back. From there on they are
+messages like any other.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,10 +20,11 @@ from libs.common.domain.operational import News
 from libs.common.postgres import acceptance
 from libs.common.postgres.checkpoint import Checkpoint, Cursor
 from libs.common.postgres.pool import Connection
+from libs.common.runtime.clock import random_bytes
 
 BATCH: Final = 2_000
 NEWS_FOR: Final = timedelta(days=7)
-"""What happened longer ago is no news: after a long standstill. There is a partition for all messages since then."""
+"""What happened longer ago is no news: after a long standstill."""
 
 _ENTROPY_BYTES: Final = 10
 
@@ -53,12 +53,6 @@ class Item:
     def event_id(self) -> str:
         """What tells it from everything else that is told."""
         return f"{self.news}.{self.subject}.{self.version}"
-
-    @property
-    def id(self) -> UUID:
-        """Of its message: born with the fact."""
-        entropy = hashlib.sha256(self.event_id.encode()).digest()[:_ENTROPY_BYTES]
-        return ids.time_ordered(int(self.at.timestamp() * 1000), entropy)
 
 
 async def begin(connection: Connection, checkpoint: Checkpoint) -> Cursor | None:
@@ -96,10 +90,14 @@ async def accept(connection: Connection, items: Sequence[Item]) -> None:
     """Accept as messages what was not accepted before; a dispatcher finds them in the outbox."""
     if not items:
         return
-    known = await connection.fetch("SELECT id FROM hookledger.message WHERE id = ANY($1)", [item.id for item in items])
-    new = {item.id: item for item in items}
+    known = await connection.fetch(
+        "SELECT event_id FROM hookledger.message WHERE app = ANY($1) AND event_id = ANY($2)",
+        list({item.app for item in items}),
+        [item.event_id for item in items],
+    )
+    new = {item.event_id: item for item in items}
     for row in known:
-        del new[row["id"]]
+        del new[row["event_id"]]
     if not new:
         return
     now = await connection.fetchrow("""
@@ -109,7 +107,7 @@ async def accept(connection: Connection, items: Sequence[Item]) -> None:
     assert now is not None, "the migration has made it"
     messages = [
         Message(
-            id=identity,
+            id=ids.time_ordered(int(now["at"].timestamp() * 1000), random_bytes(_ENTROPY_BYTES)),
             org=item.org,
             app=item.app,
             event_type=item.news,
@@ -117,9 +115,9 @@ async def accept(connection: Connection, items: Sequence[Item]) -> None:
             accepted_at=now["at"],
             registry_version=now["version"],
             origin=Origin.OPERATIONAL,
-            event_id=item.event_id,
+            event_id=event_id,
             ordering_key=item.endpoint,
         )
-        for identity, item in new.items()
+        for event_id, item in new.items()
     ]
     await acceptance.insert(connection, messages, epoch=now["epoch"])

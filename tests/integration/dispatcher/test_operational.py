@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -130,6 +130,17 @@ async def test_what_is_told_is_told_once_also_where_the_checkpoint_is_set_back(w
         await world.endpoint(app, "https://example.com/")
         await tell(pool)
     assert [row["event_type"] for row in await messages(world, told)] == ["endpoint.created"] * 4
+
+
+async def test_a_message_is_born_when_it_is_told_however_old_its_news(world: World) -> None:
+    """Who reads by id relies on it that ids are made right before they are committed."""
+    told = await world.application(OPERATIONAL)
+    await world.endpoint(await world.application(), "https://example.com/")
+    began: datetime = await world.owner.fetchval("SELECT clock_timestamp()")
+    async with following(world) as pool:
+        await tell(pool)
+    [message] = await messages(world, told)
+    assert ids.born_ms(message["id"]) == int(message["accepted_at"].timestamp() * 1000) >= began.timestamp() * 1000 - 1
 
 
 async def test_a_batch_whose_transaction_fails_is_told_by_whoever_follows_next(

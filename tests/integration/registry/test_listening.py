@@ -20,6 +20,7 @@ from deploy.stack.services import environment
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
 from services.admin.commands import commands
+from services.registry.waiting import MOST_WAITING
 from tests.integration.registry.conftest import Registry
 from tests.integration.registry.history import Place, accept
 from tests.support.client import Client
@@ -134,6 +135,29 @@ async def test_an_erased_payload_is_told_without(api: Client, place: Place, sql:
 async def test_what_is_no_iterator_is_refused(api: Client, place: Place, iterator: str) -> None:
     answer = await api.request("GET", f"/api/v1{path(place)}", params={"iterator": iterator})
     assert (answer.status, answer.json["detail"][0]["loc"]) == (422, ["query", "iterator"])
+
+
+async def test_an_iterator_that_was_left_behind_is_refused_and_says_what_to_do(api: Client, place: Place) -> None:
+    *where, born_ms = (await here(api, place)).split(".")
+    for left_behind in (int(born_ms) - 3_601_000, 0):
+        iterator = ".".join([*where, str(left_behind)])
+        answer = await api.request("GET", f"/api/v1{path(place)}", params={"iterator": iterator})
+        assert (answer.status, answer.json["detail"][0]["loc"]) == (422, ["query", "iterator"])
+        assert "begin again without" in answer.json["detail"][0]["msg"]
+
+
+async def test_an_iterator_comes_along_where_nothing_is_sent_and_passes_nothing_over(
+    api: Client, place: Place, sql: Sql
+) -> None:
+    begun = await here(api, place)
+    asked = [asyncio.create_task(after(api, place, begun)) for _ in range(MOST_WAITING + 1)]
+    [answered], waiting = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    come_along = answered.result()
+    assert come_along["data"] == []
+    assert int(come_along["iterator"].rpartition(".")[2]) > int(begun.rpartition(".")[2])
+    message = ids.encode(Prefix.MESSAGE, await accept(sql, place))
+    assert told(await after(api, place, come_along["iterator"])) == [message]
+    assert [told(answer) for answer in await asyncio.gather(*waiting)] == [[message]] * MOST_WAITING
 
 
 async def test_an_unknown_source_is_not_found(api: Client, place: Place) -> None:
