@@ -24,10 +24,10 @@ from services.dispatcher import lanes, messages, projection, transitions, turns
 from services.dispatcher.attempts import Attempts
 from services.dispatcher.cancelling import ended, given_up
 from services.dispatcher.capacity import Capacity
-from services.dispatcher.fanout import attempt_command
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
 from services.dispatcher.metrics import CLAIMED, LATENESS_SECONDS
+from services.dispatcher.planning import attempt_command
 from services.dispatcher.terms import ClaimTerms
 from services.dispatcher.transitions import HELD_LOOK, Transition
 
@@ -154,13 +154,15 @@ class Claims:
             except NotWaitingError as error:
                 _LOG.error("claims.not_waiting", delivery=str(item.delivery), status=str(error))
                 continue
-            changed.append(Transition(delivery=item.delivery, before=state, facts=facts))
+            change = Transition(delivery=item.delivery, before=state, facts=facts)
+            changed.append(change)
             match facts:
                 case [AttemptStarted() as begun] if endpoint is not None:
                     started[item.lane] += 1
                     flights.append(
                         Flight(
                             delivery=item.delivery,
+                            state=change.after,
                             started=begun,
                             message=bodies[state.message],
                             endpoint=endpoint,

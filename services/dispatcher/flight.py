@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+from libs.common.domain.delivery import Delivery
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.facts import AttemptStarted
 from libs.common.domain.message import Message
@@ -12,12 +13,14 @@ from libs.common.domain.message import Message
 class Flight:
     """An attempt whose start is committed. `endpoint` is the configuration in force when it began.
 
+    `state` is the delivery's since then, as far as this process knows.
     `lane` is where the delivery waits; `counted` says that the lane counts it, as it does all but first attempts that
     touched none.
     `lease` is the epoch of the process's lease under which it was committed.
     """
 
     delivery: UUID
+    state: Delivery
     started: AttemptStarted
     message: Message
     endpoint: Endpoint

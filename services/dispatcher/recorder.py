@@ -1,18 +1,24 @@
-"""Recording how attempts ended: many outcomes, one transaction."""
+"""Recording how attempts ended: many outcomes, one transaction.
+
+Those that end their deliveries, as most do, take one statement; what waits again, or is counted by a lane, takes a
+transaction of several.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
+from uuid import UUID
 
 import asyncpg
 
 from libs.common.domain.commands import AbandonAttempt, RecordAnswer
 from libs.common.domain.delivery import Delivery, StaleAttemptError, decide
+from libs.common.domain.facts import DeliveryFact
 from libs.common.postgres.pool import CONTENT_ERRORS, RETRYABLE_ERRORS, Connection, Pool, transaction
 from libs.common.runtime.batcher import Batcher
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
-from services.dispatcher import projection, transitions
+from services.dispatcher import at_once, projection, transitions
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease
 from services.dispatcher.transitions import Transition
@@ -63,22 +69,65 @@ class Recorder:
         Raises:
             LeaseLostError: this process may record nothing.
         """
+        settled: dict[UUID, Transition | None] = {}
         for _ in range(_TRIES):
             try:
-                async with transaction(self._pool) as connection:
-                    results = await self._record(connection, batch)
-                    reach(Failpoint.RECORD_IN_TRANSACTION)
-                reach(Failpoint.RECORD_COMMITTED)
-                transitions.count_ended(results)
+                settled |= await self._record_at_once([e for e in batch if _attempt(e) not in settled])
+                left = [ending for ending in batch if _attempt(ending) not in settled]
+                if left:
+                    settled |= await self._record_at_length(left)
                 break
             except RETRYABLE_ERRORS as error:
                 _LOG.info("recorder.again", reason=str(error))
         else:
             raise asyncpg.DeadlockDetectedError("the transaction lost too often")
+        results = [settled[_attempt(ending)] for ending in batch]
+        transitions.count_ended(results)
         waiting = [result.after for result in results if result is not None and result.after.open]
         if waiting or any(ending.flight.counted for ending in batch):
             self._waiting(waiting)
         return results
+
+    async def _record_at_once(self, batch: Sequence[Ending]) -> dict[UUID, Transition | None]:
+        """Record what ends its delivery, if nothing has changed that since its attempt began: transitions by attempt."""
+        over: dict[UUID, tuple[Ending, Transition]] = {}
+        for ending in batch:
+            flight, command = ending.flight, ending.command
+            if flight.counted or flight.delivery in over or not isinstance(command, RecordAnswer):
+                continue
+            transition = _transition(flight, flight.state, decide(flight.state, command))
+            if not transition.after.open and transition.after.status.terminal:
+                over[flight.delivery] = ending, transition
+        if not over:
+            return {}
+        reach(Failpoint.RECORD_IN_TRANSACTION)
+        done = await at_once.end(
+            self._pool,
+            self._lease,
+            epoch=self._epoch,
+            attempts=[
+                at_once.LastAttempt(
+                    delivery=delivery,
+                    before=transition.before,
+                    facts=transition.facts,
+                    after=transition.after,
+                    started=ending.flight.started,
+                    response=ending.response,
+                    url_query=ending.url_query,
+                )
+                for delivery, (ending, transition) in over.items()
+            ],
+        )
+        reach(Failpoint.RECORD_COMMITTED)
+        return {_attempt(ending): transition for ending, transition in map(over.__getitem__, done)}
+
+    async def _record_at_length(self, batch: Sequence[Ending]) -> dict[UUID, Transition | None]:
+        """Record whatever waits again, or is counted by a lane, or is no longer what it was: transitions by attempt."""
+        async with transaction(self._pool) as connection:
+            results = await self._record(connection, batch)
+            reach(Failpoint.RECORD_IN_TRANSACTION)
+        reach(Failpoint.RECORD_COMMITTED)
+        return dict(zip(map(_attempt, batch), results, strict=True))
 
     async def _record(self, connection: Connection, batch: Sequence[Ending]) -> list[Transition | None]:
         now = await self._lease.fence(connection)
@@ -97,21 +146,27 @@ class Recorder:
                 _LOG.warning("attempt.stale", delivery=str(flight.delivery), reason=str(stale))
                 results.append(None)
                 continue
-            results.append(
-                Transition(
-                    delivery=flight.delivery,
-                    before=before,
-                    facts=facts,
-                    started=flight.started,
-                    lane=flight.lane,
-                    counted=flight.counted,
-                    max_inflight=flight.endpoint.max_inflight,
-                )
-            )
+            results.append(_transition(flight, before, facts))
         written = [result for result in results if result is not None]
         await transitions.write(connection, self._epoch, written, now)
         await _keep_contents(connection, [e for e, result in zip(batch, results, strict=True) if result is not None])
         return results
+
+
+def _attempt(ending: Ending) -> UUID:
+    return ending.flight.started.attempt
+
+
+def _transition(flight: Flight, before: Delivery, facts: Sequence[DeliveryFact]) -> Transition:
+    return Transition(
+        delivery=flight.delivery,
+        before=before,
+        facts=facts,
+        started=flight.started,
+        lane=flight.lane,
+        counted=flight.counted,
+        max_inflight=flight.endpoint.max_inflight,
+    )
 
 
 async def _keep_contents(connection: Connection, endings: Sequence[Ending]) -> None:
