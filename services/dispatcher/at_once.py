@@ -5,10 +5,11 @@ its outbox row, or its state's version, is still what it was, or it is not writt
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 from uuid import UUID
+
+from msgspec import Struct
 
 from libs.common.contracts import ledger
 from libs.common.domain.attempts import ended
@@ -58,8 +59,7 @@ _BEGIN: Final = f"""
 """  # noqa: S608  constants
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FirstAttempt:
+class FirstAttempt(Struct, frozen=True, kw_only=True):
     """A delivery whose first attempt begins as it is scheduled, and its state then."""
 
     delivery: UUID
@@ -178,8 +178,7 @@ _END: Final = f"""
 """  # noqa: S608  constants
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LastAttempt:
+class LastAttempt(Struct, frozen=True, kw_only=True):
     """A scheduled attempt whose end is its delivery's.
 
     `before` is the state while it was in flight, `after` the one that the facts lead to. `response` is what is kept of

@@ -154,7 +154,7 @@ class Claims:
             except NotWaitingError as error:
                 _LOG.error("claims.not_waiting", delivery=str(item.delivery), status=str(error))
                 continue
-            change = Transition(delivery=item.delivery, before=state, facts=facts)
+            change = Transition.of(delivery=item.delivery, before=state, facts=facts)
             changed.append(change)
             match facts:
                 case [AttemptStarted() as begun] if endpoint is not None:

@@ -1,7 +1,8 @@
 """An attempt in flight: what it needs to be sent and recorded."""
 
-from dataclasses import dataclass
 from uuid import UUID
+
+from msgspec import Struct
 
 from libs.common.domain.delivery import Delivery
 from libs.common.domain.endpoint import Endpoint
@@ -9,8 +10,7 @@ from libs.common.domain.facts import AttemptStarted
 from libs.common.domain.message import Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flight:
+class Flight(Struct, frozen=True, kw_only=True):
     """An attempt whose start is committed. `endpoint` is the configuration in force when it began.
 
     `state` is the delivery's since then, as far as this process knows.

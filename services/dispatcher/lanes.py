@@ -12,18 +12,18 @@ circle.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Final
 from uuid import UUID
 
+from msgspec import Struct
+
 from libs.common.domain.endpoint import DEFAULT_MAX_INFLIGHT
 from libs.common.postgres.pool import Connection
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneChange:
+class LaneChange(Struct, frozen=True, kw_only=True):
     """A lane that is touched: `finished` of the deliveries that it counted are no longer in flight.
 
     `max_inflight` is the endpoint's, or None to leave it as it is; a lane that is ordered has 1.

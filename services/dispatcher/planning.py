@@ -1,10 +1,12 @@
-"""What fanning out a batch of messages comes to: facts, states, attempts that begin at once, and what waits in lanes."""
+"""What fanning out messages comes to: facts, states, attempts that begin at once, and what waits in lanes."""
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
+
+from msgspec import Struct
 
 from libs.common.domain.commands import StartAttempt
 from libs.common.domain.delivery import Delivery, evolve, scheduled, start
@@ -25,8 +27,7 @@ FIRST: Final = 2
 """The version of a message's first fan-out in its stream."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class Match(Struct, frozen=True, kw_only=True):
     """Where a message goes by the registry of that version."""
 
     found: FanOut

@@ -5,11 +5,12 @@ transaction of several.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
+from msgspec.structs import replace
 
 from libs.common.domain.commands import AbandonAttempt, RecordAnswer
 from libs.common.domain.delivery import Delivery, StaleAttemptError, decide
@@ -28,8 +29,7 @@ BATCH: Final = 256
 _TRIES: Final = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(Struct, frozen=True, kw_only=True):
     """An attempt's end as it was seen here; the database's clock gives its time.
 
     `response` is what is kept of the answer's body, `url_query` what the ledger leaves out of the URL.
@@ -89,7 +89,7 @@ class Recorder:
         return results
 
     async def _record_at_once(self, batch: Sequence[Ending]) -> dict[UUID, Transition | None]:
-        """Record what ends its delivery, if nothing has changed that since its attempt began: transitions by attempt."""
+        """Record what ends its delivery, where nothing has changed that meanwhile: transitions by attempt."""
         over: dict[UUID, tuple[Ending, Transition]] = {}
         for ending in batch:
             flight, command = ending.flight, ending.command
@@ -158,7 +158,7 @@ def _attempt(ending: Ending) -> UUID:
 
 
 def _transition(flight: Flight, before: Delivery, facts: Sequence[DeliveryFact]) -> Transition:
-    return Transition(
+    return Transition.of(
         delivery=flight.delivery,
         before=before,
         facts=facts,

@@ -29,4 +29,4 @@ class DispatcherSettings(CommonSettings, kw_only=True, frozen=True):
     ca_file: Annotated[
         str, Meta(description="file of further certificates (PEM) that receivers' certificates may be issued by")
     ] = ""
-    max_concurrency: Annotated[int, Meta(ge=1, le=10_000, description="attempts under way at the same time")] = 256
+    max_concurrency: Annotated[int, Meta(ge=1, le=10_000, description="attempts under way at the same time")] = 1024

@@ -1,10 +1,12 @@
 """The signed form of a message for one attempt, after the endpoint's profile."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Final, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from libs.common.contracts import strictjson
 from libs.common.domain.endpoint import Profile, SigningKey
@@ -18,8 +20,7 @@ from services.dispatcher.flight import Flight
 _KEPT_KEYS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedRequest:
+class SignedRequest(Struct, frozen=True, kw_only=True):
     """Headers and body of a POST.
 
     The body is the same on each attempt with the same configuration; timestamp and signature are fresh.

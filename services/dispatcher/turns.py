@@ -6,12 +6,13 @@ is taken, so that what may not go now stays where it is: no attempt, no memory a
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol
 from uuid import UUID
 
 import asyncpg
+import msgspec
+from msgspec import Struct
 
 from libs.common.domain.lanes import Allotment, Ready, allot, settling
 from libs.common.domain.throttle import Throttle
@@ -23,8 +24,7 @@ TURNS_AT_ONCE: Final = 16
 LANES_OF_A_TURN: Final = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class Bounds(Struct, frozen=True, kw_only=True):
     """What limits an endpoint now. None: no bound, as for what is only to be cancelled.
 
     Attributes:
@@ -52,16 +52,14 @@ class Terms(Protocol):
         """Take places before anything is claimed, so that first attempts do not take them meanwhile."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimed:
+class Claimed(Struct, frozen=True, kw_only=True):
     """A delivery that this process now owns."""
 
     delivery: UUID
     lane: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True):
     """What a claim took, and what it locked.
 
     Attributes:
@@ -73,9 +71,9 @@ class Claim:
     """
 
     deliveries: tuple[Claimed, ...] = ()
-    served: Mapping[UUID, LaneChange] = field(default_factory=dict)
+    served: Mapping[UUID, LaneChange] = msgspec.field(default_factory=dict)
     idle: frozenset[UUID] = frozenset()
-    parked: Mapping[UUID, datetime] = field(default_factory=dict)
+    parked: Mapping[UUID, datetime] = msgspec.field(default_factory=dict)
     full: Collection[UUID] = ()
 
 

@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import Final, TypeAlias, assert_never
 from uuid import UUID
 
+from msgspec import Struct
+
 from libs.common.domain.retry import RetryPolicy
 
 DEFAULT_TIMEOUT: Final = timedelta(seconds=10)
@@ -153,8 +155,7 @@ def _by_filter(verdict: FilterVerdict) -> Rule:
             assert_never(verdict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FanOut:
+class FanOut(Struct, frozen=True, kw_only=True):
     """Where one message goes: the endpoints that match, in the order of their ids, and how many each rule decided."""
 
     matches: tuple[tuple[Endpoint, Rule], ...]

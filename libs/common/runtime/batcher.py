@@ -1,17 +1,21 @@
 """The batcher: many callers, one write.
 
 Items that arrive while a batch is being written make up the next one. The linger adapts: where items come further apart
-than it is long, each is written at once; where they come closer, the first waits for company. A batch that fails by its
-content is bisected, so that one bad item fails alone; a batch that fails by its server fails whole.
+than it is long, each is written at once; where they come closer, the first waits for company, unless that was in vain.
+A batch that fails by its content is bisected, so that one bad item fails alone; a batch that fails by its server fails
+whole.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_AFTER_WAITING_IN_VAIN: Final = 16
+"""So many items are not kept waiting after one had no company: a sender who awaits each answer never brings any."""
 
 Write = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
 _Waiting: TypeAlias = tuple[Item, asyncio.Future[Result], float]
@@ -65,6 +69,7 @@ class Batcher(Generic[Item, Result]):
         self._full = asyncio.Event()
         self._last_arrival = -inf
         self._company_expected = False
+        self._in_vain = 0
         self._stopping = False
 
     def __len__(self) -> int:
@@ -87,6 +92,9 @@ class Batcher(Generic[Item, Result]):
         future: asyncio.Future[Result] = loop.create_future()
         now = loop.time()
         self._company_expected = now - self._last_arrival <= self._linger
+        if self._in_vain:
+            self._in_vain -= 1
+            self._company_expected = False
         self._last_arrival = now
         self._waiting.append((item, future, now))
         self._arrived.set()
@@ -152,7 +160,8 @@ class Batcher(Generic[Item, Result]):
             async with asyncio.timeout_at(until):
                 await self._full.wait()
         except TimeoutError:
-            pass
+            if len(self._waiting) == 1:
+                self._in_vain = _AFTER_WAITING_IN_VAIN
 
     def _take(self) -> list[_Waiting[Item, Result]]:
         weight = 0
