@@ -26,6 +26,7 @@ from services.dispatcher.transitions import Transition
 
 _LOG: Final = logger("recorder")
 BATCH: Final = 256
+LINGER_SECONDS: Final = 0.012
 _TRIES: Final = 5
 
 
@@ -60,6 +61,7 @@ class Recorder:
             self._write,
             is_content_fault=lambda error: isinstance(error, CONTENT_ERRORS),
             max_items=BATCH,
+            linger=LINGER_SECONDS,
             writers=2,
         )
 
