@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
@@ -14,13 +13,12 @@ import orjson
 import pytest
 from yarl import URL
 
-from deploy import broker_users
 from deploy.stack.isolation import Isolation, create_database, drop_database
 from deploy.stack.rabbitmq import LocalRabbitMQ
 from deploy.stack.servers import Servers
 from libs.common.rabbitmq.topology import Names
 from tests.conftest import Amqp
-from tests.support.broker import cloud_event, producing
+from tests.support.broker import cloud_event, give_users, producing
 from tests.support.client import Client, connected
 from tests.support.installed import Environment, Running, install, running
 from tests.support.patience import eventually
@@ -55,10 +53,7 @@ async def deployed(servers: Servers, amqp: Amqp, tmp_path_factory: pytest.TempPa
         pytest.skip("this needs a RabbitMQ of its own: users are the whole server's")
     folder = tmp_path_factory.mktemp("deployed")
     environment = await asyncio.to_thread(install, folder)
-    passwords = {name: secrets.token_hex(16) for name in broker_users.users(Names(amqp.prefix))}
-    definitions = folder / "definitions.json"
-    definitions.write_text(json.dumps(broker_users.definitions(Names(amqp.prefix), passwords)))
-    await asyncio.to_thread(broker.control, "import_definitions", str(definitions))
+    passwords = await asyncio.to_thread(give_users, broker, Names(amqp.prefix), folder)
 
     def broker_url(user: str) -> str:
         return str(URL(amqp.url).with_user(user).with_password(passwords[user]))
