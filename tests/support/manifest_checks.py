@@ -41,6 +41,8 @@ KUBERNETES: Final = ("1.30", "1.37")
 """The oldest and the newest version that the manifests are for."""
 CLOSING_SECONDS: Final = 10
 WRITABLE: Final = {"rabbitmq"}
+STAYS: Final = re.compile(r"v?\d+\.\d+")
+"""Tags of a minor version at least: others come to name what is not compatible."""
 Check = Callable[[list[Resource]], Iterator[str]]
 
 
@@ -60,7 +62,7 @@ def images(resources: list[Resource]) -> Iterator[str]:
         if "@sha256:" in container["image"]:
             continue
         tag = container["image"].rpartition("/")[2].partition(":")[2]
-        if not tag or tag == "latest":
+        if not STAYS.match(tag):
             yield f"{name}: image {container['image']} has no tag that stays"
         if is_ours(container):
             if tag != VERSION:
@@ -140,7 +142,7 @@ def references(resources: list[Resource]) -> Iterator[str]:
 
 
 def role_of(container: Resource) -> str:
-    """The role of deploy/roles.sql that the container logs in as."""
+    """The role of deploy/roles.sql, and the user of the broker's, that the container logs in as."""
     return "owner" if container.get("args") == ["migrate"] else service_of(container)
 
 
@@ -156,7 +158,7 @@ def started(resources: list[Resource]) -> Iterator[tuple[str, Resource, Resource
         for variable, value in environment(resources, container).items():
             plain = variable.removesuffix("_FILE")
             key = plain.removeprefix(PREFIX).lower().replace("_", "-")
-            wanted = f"{key}-{role_of(container)}" if key == "database-url" else key
+            wanted = f"{key}-{role_of(container)}" if key in {"database-url", "amqp-url"} else key
             if plain == variable:
                 environ[variable] = value
             elif key in secret and files.get(value, ("", ""))[1] == wanted:

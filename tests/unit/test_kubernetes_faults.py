@@ -55,7 +55,7 @@ FAULTS: dict[str, tuple[Callable[[list[Resource]], object], str]] = {
     ),
     "misspelt variable": (
         lambda all_: variable(all_, "dispatcher", "HOOKLEDGER_AMQP_URL_FILE").update(name="HOOKLEDGER_AMPQ_URL_FILE"),
-        "dispatcher: HOOKLEDGER_AMPQ_URL_FILE: /run/secrets/hookledger/amqp-url is no file of a Secret's key ampq-url",
+        "dispatcher: HOOKLEDGER_AMPQ_URL_FILE: /run/secrets/hookledger/amqp-url is no file",
     ),
     "misspelt setting": (
         lambda all_: settings(all_).update(HOOKLEDGER_LOGLEVEL="info"),
@@ -82,6 +82,10 @@ FAULTS: dict[str, tuple[Callable[[list[Resource]], object], str]] = {
     "another's role in the database": (
         lambda all_: pod(all_, "dispatcher")["volumes"][0]["secret"]["items"][0].update(key="database-url-owner"),
         "dispatcher: HOOKLEDGER_DATABASE_URL_FILE: /run/secrets/hookledger/database-url is no file of a Secret's key",
+    ),
+    "another's user of the broker": (
+        lambda all_: pod(all_, "registry")["volumes"][0]["secret"]["items"][1].update(key="amqp-url-ingress"),
+        "registry: HOOKLEDGER_AMQP_URL_FILE: /run/secrets/hookledger/amqp-url is no file of a Secret's key",
     ),
     "links that lead elsewhere": (
         lambda all_: settings(all_).update(HOOKLEDGER_PUBLIC_URL="https://example.com"),
@@ -124,6 +128,10 @@ FAULTS: dict[str, tuple[Callable[[list[Resource]], object], str]] = {
     "latest": (
         lambda all_: container(all_, "ingress").update(image="registry.example.com/hookledger-ingress:latest"),
         "ingress: image registry.example.com/hookledger-ingress:latest has no tag that stays",
+    ),
+    "a tag that only names the major version": (
+        lambda all_: container(all_, "ingress").update(image="registry.example.com/hookledger-ingress:1"),
+        "ingress: image registry.example.com/hookledger-ingress:1 has no tag that stays",
     ),
     "no tag, and a registry with a port": (
         lambda all_: container(all_, "ingress").update(image="registry.example.com:5000/hookledger-ingress"),
@@ -266,8 +274,9 @@ def test_an_image_by_its_digest_is_no_fault() -> None:
 def test_a_fault_in_a_file_is_found_in_both_overlays(tmp_path: Path, right: str, wrong: str, told: str) -> None:
     words = manifests.kustomize()
     assert words
-    tree = tmp_path / "tree"
+    tree = tmp_path / "kubernetes"
     shutil.copytree(manifests.TREE, tree)
+    shutil.copytree(manifests.TREE.parent / "rabbitmq", tmp_path / "rabbitmq")
     path = tree / "base" / "ingress.yaml"
     assert right in path.read_text()
     path.write_text(path.read_text().replace(right, wrong))

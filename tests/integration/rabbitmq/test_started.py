@@ -188,7 +188,8 @@ async def test_each_service_does_its_work_and_the_operator_sends_a_dead_letter_a
         await ingress.send(NAMES.dead, dead, mandatory=True)
         async with dead_letters_of(started.url("hookledger-operator"), NAMES) as letters:
             [letter], _ = await letters.oldest(10)
-            assert await letters.redrive({letter.id}, lambda _: None)
+        async with dead_letters_of(started.url("hookledger-operator"), NAMES) as letters:
+            assert await letters.redrive({letter.id}, print)
         again = await came(NAMES.publish_queue, b"order", 2)
         assert publisher_of(again, NAMES) == letter.user == "hookledger-producer"
 
