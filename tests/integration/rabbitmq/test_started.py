@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import AMQPConnectionError
 
 from deploy.broker_users import users
+from deploy.stack.places import CHECKOUT
 from deploy.stack.rabbitmq import LocalRabbitMQ
 from deploy.stack.servers import Servers, quiet
 from libs.common.rabbitmq.dead_letters import parked, publisher_of
@@ -215,3 +217,36 @@ async def test_a_changed_password_is_in_force_after_the_next_start_and_what_was_
     with pytest.raises(AMQPConnectionError):
         await aio_pika.connect(started.url("hookledger-ingress"))
     assert "billing" in started.broker.control("list_users", "--no-table-headers")
+
+
+def calls(folder: Path) -> list[tuple[list[str], str]]:
+    """The words and the standard input of each `rabbitmqctl` of the page's script."""
+    page = (CHECKOUT / "docs" / "operations.md").read_text()
+    section = page.partition("## The broker's users")[2].partition("\n## ")[0]
+    [script] = re.findall(r"^```sh\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
+    rabbitmqctl = folder / "rabbitmqctl"
+    rabbitmqctl.write_text('#!/bin/sh\n[ "$1" = add_user ] && read -r given\necho "$*|$given"\n')
+    rabbitmqctl.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", f"set -euo pipefail\n{script}"],
+        env={"PATH": f"{folder}:/usr/bin:/bin"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [(words.split(), given) for words, _, given in (line.partition("|") for line in done.stdout.splitlines())]
+
+
+async def test_a_server_of_ones_own_gets_its_users_by_the_commands_of_the_page(
+    started: Started, tmp_path: Path
+) -> None:
+    for user in WRITES:
+        started.broker.control("delete_user", user)
+    for words, given in calls(tmp_path):
+        placed = [str(CHECKOUT / word) if "/" in word else word for word in words]
+        started.broker.control(*placed, given=f"{given}\n")
+    for user, powers_of_it in WRITES.items():
+        password = (tmp_path / f"broker-{user.removeprefix('hookledger-')}").read_text().strip()
+        writes, _, _ = await powers(started.url(user, password), NAMES)
+        assert writes == powers_of_it
