@@ -81,7 +81,11 @@ def test_promtool_takes_the_configuration() -> None:
 # Grafana
 
 
-def test_the_dashboard_fits_one_screen_of_panels_without_overlap() -> None:
+SCREEN = 24
+"""Grafana's units of 38 pixels that a screen of 1080 shows below its own bars."""
+
+
+def test_the_dashboard_answers_its_three_questions_on_one_screen_of_panels_without_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         place = panel["gridPos"]
@@ -90,8 +94,9 @@ def test_the_dashboard_fits_one_screen_of_panels_without_overlap() -> None:
         taken |= cells
     assert max(x for x, _ in taken) < 24
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
-    titles = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert {"Is it healthy?", "What is late?", "Who is failing?"} <= set(titles)
+    rows = [(panel["title"], panel["gridPos"]["y"]) for panel in DASHBOARD["panels"] if panel["type"] == "row"]
+    assert [title for title, _ in rows][:3] == ["Is it healthy?", "What is late?", "Who is failing?"]
+    assert rows[3][1] <= SCREEN
 
 
 @WITH_PROMTOOL
