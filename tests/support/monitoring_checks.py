@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 import yaml
+from compose_spec import PyCompose
 
 from deploy import alerts, metrics
 from deploy.configuration import COMMANDS, SERVICES
@@ -89,6 +90,14 @@ def runbooks(found: Watched) -> Iterator[str]:
         url = rule["annotations"]["runbook_url"]
         if url != f"./docs/runbooks/{rule['alert']}.md" or not (alerts.CHECKOUT / url).is_file():
             yield f"{rule['alert']}: no page at {url}"
+
+
+def specification(found: Watched) -> Iterator[str]:
+    """The Compose Specification has each key, and each value is of its form."""
+    try:
+        PyCompose.from_yaml(yaml.safe_dump(found.compose)).validate()
+    except ValueError as error:
+        yield f"compose: {error}"
 
 
 def variables(found: Watched) -> Iterator[str]:
@@ -185,7 +194,7 @@ def references(found: Watched) -> Iterator[str]:
 
 
 CHECKS: Final[tuple[Callable[[Watched], Iterator[str]], ...]] = (
-    asked, runbooks, variables, ports, probes, images, references,
+    asked, runbooks, specification, variables, ports, probes, images, references,
 )  # fmt: skip
 
 

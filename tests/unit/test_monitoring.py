@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from deploy.broker_users import users
@@ -42,20 +41,6 @@ def test_every_user_of_the_broker_is_given_a_password_by_compose() -> None:
 
 def test_the_secrets_of_compose_are_not_for_the_repository() -> None:
     assert "/deploy/.env" in (CHECKOUT / ".gitignore").read_text().splitlines()
-
-
-# Every key that is used, of those that the Compose Specification has: Compose refuses what it does not know.
-KEYS = {
-    "build", "cap_drop", "command", "depends_on", "entrypoint", "environment", "healthcheck", "hostname", "image", "init",
-    "ports", "profiles", "read_only", "restart", "security_opt", "stop_grace_period", "stop_signal", "tmpfs", "user",
-    "volumes",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", COMPOSE["services"])
-def test_compose_knows_every_key_of_a_service(name: str) -> None:
-    assert set(COMPOSE) == {"name", "services", "volumes"} | {key for key in COMPOSE if key.startswith("x-")}
-    assert set(COMPOSE["services"][name]) <= KEYS
 
 
 # Prometheus

@@ -54,6 +54,14 @@ FAULTS: dict[str, tuple[Callable[[Watched], object], str]] = {
         lambda all_: misspell(rule(all_, "HookledgerErrors")["annotations"], "runbook_url", "Errors", "Error"),
         "HookledgerErrors: no page at ./docs/runbooks/HookledgerError.md",
     ),
+    "misspelt key of compose's": (
+        lambda all_: service(all_, "ingress").update(read_onyl=True),
+        "compose: services.ingress: extension key `read_onyl` does not start with",
+    ),
+    "condition that compose does not know": (
+        lambda all_: service(all_, "registry")["depends_on"]["rabbitmq"].update(condition="healthy"),
+        "condition: unknown variant `healthy`",
+    ),
     "misspelt variable": (
         lambda all_: variables(all_, "registry").update(HOOKLEDGER_AMPQ_URL="amqp://"),
         "registry: HOOKLEDGER_AMPQ_URL is not a setting of Hookledger; did you mean HOOKLEDGER_AMQP_URL?",
