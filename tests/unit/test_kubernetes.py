@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -171,6 +172,31 @@ def test_the_pages_commands_are_complete_lines_of_shell(script: str) -> None:
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     for program in re.findall(r"python -uc '(.*?)'", script, flags=re.DOTALL):
         compile(program, "receiver", "exec")
+
+
+def test_the_pages_secrets_agree_with_each_other_and_each_pod_has_a_password_of_its_own(tmp_path: Path) -> None:
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    kubectl.chmod(0o755)
+    [script] = [script for script in SCRIPTS if "create secret generic hookledger-servers" in script]
+    done = subprocess.run(
+        ["bash", "-c", f"set -eu\n{script}"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    made = dict(re.findall(r"^--from-literal=([a-z-]+)=(.+)$", done.stdout, flags=re.MULTILINE))
+    urls = {key: urlsplit(value) for key, value in made.items() if "://" in value}
+    for name in ("ingress", "dispatcher", "registry"):
+        assert (urls[f"amqp-url-{name}"].username, urls[f"amqp-url-{name}"].password) == (
+            f"hookledger-{name}",
+            made[f"broker-{name}"],
+        )
+    assert (urls["amqp-url"].username, urls["amqp-url"].password) == ("hookledger-operator", made["broker-operator"])
+    passwords = [url.password for url in urls.values()] + [made["database-password"], made["broker-producer"]]
+    assert len(set(passwords)) == len(passwords)
+    assert all(passwords)
 
 
 def test_the_page_calls_the_command_as_it_is() -> None:
