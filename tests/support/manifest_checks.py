@@ -331,9 +331,28 @@ def ways(resources: list[Resource]) -> Iterator[str]:
         yield from (f"{name}: is let out to port {port}" for port in sorted(out - needed - {5671}))
 
 
+def servers(resources: list[Resource]) -> Iterator[str]:
+    """A server that is brought along listens where its Service and its policy lead."""
+    for found in of_kind(resources, "StatefulSet"):
+        name = found["metadata"]["name"]
+        [container] = found["spec"]["template"]["spec"]["containers"]
+        listens = {entry["name"]: entry["containerPort"] for entry in container["ports"]}
+        service, policy = named(resources, "Service", name), named(resources, "NetworkPolicy", name)
+        offered = {entry["targetPort"]: entry["port"] for entry in service["spec"]["ports"]} if service else {}
+        let_in = {entry["port"] for rule in policy["spec"]["ingress"] for entry in rule["ports"]} if policy else set()
+        if offered != listens:
+            yield f"{name}: its Service has another port than {', '.join(map(str, listens.values()))}"
+        if let_in != set(listens.values()):
+            yield f"{name}: its policy lets in on another port than {', '.join(map(str, listens.values()))}"
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            port = container.get(probe, {}).get("tcpSocket", {}).get("port")
+            if probe not in container or port not in {None, *listens}:
+                yield f"{name}: {probe} asks on no port of its own"
+
+
 CHECKS: Final[tuple[Check, ...]] = (
     images, limits, restricted, accounts, references, variables, ports, probes, stopping, selectors, public, budgets,
-    networks, ways, schema,
+    networks, ways, servers, schema,
 )  # fmt: skip
 
 

@@ -24,6 +24,10 @@ def container(resources: list[Resource], name: str) -> Any:
     return pod(resources, name)["containers"][0]
 
 
+def server(resources: list[Resource], name: str) -> Any:
+    return the(resources, "StatefulSet", name)["template"]["spec"]["containers"][0]
+
+
 def variable(resources: list[Resource], name: str, wanted: str) -> Any:
     return next(entry for entry in container(resources, name)["env"] if entry["name"] == wanted)
 
@@ -249,6 +253,42 @@ FAULTS: dict[str, tuple[Callable[[list[Resource]], object], str]] = {
 def test_each_fault_is_found(fault: str) -> None:
     spoil, told = FAULTS[fault]
     resources = copy.deepcopy(rendered("production"))
+    spoil(resources)
+    assert any(line.startswith(told) for line in amiss(resources)), list(amiss(resources))
+
+
+SERVERS: dict[str, tuple[Callable[[list[Resource]], object], str]] = {
+    "port of a server": (
+        lambda all_: server(all_, "rabbitmq")["ports"][0].update(containerPort=5671),
+        "rabbitmq: its Service has another port than 5671",
+    ),
+    "port of a server's policy": (
+        lambda all_: the(all_, "NetworkPolicy", "postgres")["ingress"][0]["ports"][0].update(port=5433),
+        "postgres: its policy lets in on another port than 5432",
+    ),
+    "probe of a server": (
+        lambda all_: server(all_, "postgres")["livenessProbe"]["tcpSocket"].update(port="sql"),
+        "postgres: livenessProbe asks on no port of its own",
+    ),
+    "password that nobody makes": (
+        lambda all_: server(all_, "rabbitmq")["env"][0]["valueFrom"]["secretKeyRef"].update(key="broker-password"),
+        "rabbitmq: kubernetes.md creates no key broker-password in a Secret hookledger-servers",
+    ),
+    "volume that there is not": (
+        lambda all_: server(all_, "rabbitmq")["volumeMounts"][1].update(name="scripts"),
+        "rabbitmq: there is no volume scripts",
+    ),
+    "tag that moves": (
+        lambda all_: server(all_, "rabbitmq").update(image="rabbitmq:4"),
+        "rabbitmq: image rabbitmq:4 has no tag that stays",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SERVERS)
+def test_each_fault_of_developments_servers_is_found(fault: str) -> None:
+    spoil, told = SERVERS[fault]
+    resources = copy.deepcopy(rendered("dev"))
     spoil(resources)
     assert any(line.startswith(told) for line in amiss(resources)), list(amiss(resources))
 
