@@ -39,6 +39,7 @@ from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import lanes, messages, projection
 from services.dispatcher.attempts import Attempts
+from services.dispatcher.breaking import Breaking
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
@@ -81,6 +82,7 @@ class FanOuts:
         capacity: for first attempts.
         attempts: begins them.
         waiting: called with deliveries for which there was no place.
+        breaking: says to which endpoints nothing goes at once.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class FanOuts:
         capacity: Capacity,
         attempts: Attempts,
         waiting: Callable[[Sequence[Delivery]], None],
+        breaking: Breaking,
     ) -> None:
         self._pool = pool
         self._epoch = epoch
@@ -101,6 +104,7 @@ class FanOuts:
         self._capacity = capacity
         self._attempts = attempts
         self._waiting = waiting
+        self._breaking = breaking
         self._in_hand: set[UUID] = set()
         self._set_aside: dict[UUID, float] = {}
         self._stopping = asyncio.Event()
@@ -283,7 +287,7 @@ class FanOuts:
         )
         facts: list[DeliveryScheduled | AttemptStarted] = [first]
         state = scheduled(first)
-        direct = endpoint.unhindered and due_at == at and not message.erased
+        direct = endpoint.unhindered and due_at == at and not message.erased and self._breaking.closed(endpoint)
         if direct and self._capacity.take_direct(endpoint, self._lease.standing):
             started = start(state, attempt_command(endpoint, at, self._lease.process))
             facts.append(started)

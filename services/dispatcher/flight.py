@@ -14,6 +14,7 @@ class Flight:
 
     `lane` is where the delivery waits; `counted` says that the lane counts it, as it does all but first attempts that
     touched none.
+    `probe` says that it is the one that goes through its endpoint's breaker.
     `lease` is the epoch of the process's lease under which it was committed.
     """
 
@@ -24,3 +25,4 @@ class Flight:
     lane: UUID
     counted: bool
     lease: int
+    probe: bool = False
