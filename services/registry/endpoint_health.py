@@ -6,7 +6,7 @@ from typing import Final, cast
 
 from libs.common.contracts.configuration import config_version
 from libs.common.contracts.registry import EndpointDocument, RegistryObject
-from libs.common.domain import breaker
+from libs.common.domain.breaker import Circuit, circuit
 from libs.common.domain.health import Health, merged, of_configuration, quantile
 from libs.common.postgres import health
 from libs.common.postgres.pool import Connection
@@ -37,7 +37,7 @@ class LatencyOut(Out):
 class CircuitOut(Out):
     """Of the circuit breaker: since when it is not closed, and from when on the next probe may go."""
 
-    state: breaker.State
+    state: Circuit
     since: datetime | None
     next_probe: datetime | None
 
@@ -82,15 +82,15 @@ async def of_endpoint(connection: Connection, endpoint: RegistryObject) -> Endpo
 async def _circuit(connection: Connection, endpoint: RegistryObject) -> CircuitOut:
     row = await connection.fetchrow(
         """
-        SELECT opened_at, open_until, open_until > clock_timestamp() AS open FROM hookledger.breaker
+        SELECT opened_at, open_until, clock_timestamp() AS now FROM hookledger.breaker
         WHERE endpoint = $1 AND config_version >= $2
         """,
         endpoint.id,
         config_version(endpoint),
     )
     if row is None:
-        return CircuitOut(state=breaker.State.CLOSED, since=None, next_probe=None)
-    state = breaker.State.OPEN if row["open"] else breaker.State.HALF_OPEN
+        return CircuitOut(state=Circuit.CLOSED, since=None, next_probe=None)
+    state = circuit(row["open_until"], row["now"])
     return CircuitOut(state=state, since=row["opened_at"], next_probe=row["open_until"])
 
 

@@ -9,11 +9,12 @@ from libs.common.domain.breaker import (
     WINDOW,
     Breaker,
     BreakerPolicy,
+    Circuit,
     Ended,
     Evidence,
     Run,
     Sign,
-    State,
+    circuit,
     is_suspicious,
     note,
     opened,
@@ -132,10 +133,10 @@ def test_nothing_goes_while_it_is_open_or_a_probe_is_under_way_and_an_answer_clo
     for found, took in probes:
         assert breaker is not None
         if now < breaker.open_until:
-            assert breaker.state(now) is State.OPEN
+            assert circuit(breaker.open_until, now) is Circuit.OPEN
             assert breaker.gate(now).heads == 0
         now = max(now, breaker.gate(now).look_at if now < breaker.open_until else now)
-        assert breaker.state(now) is State.HALF_OPEN
+        assert circuit(breaker.open_until, now) is Circuit.HALF_OPEN
         assert breaker.gate(now).heads > 0
         probing = Breaker(
             config_version=breaker.config_version,

@@ -157,12 +157,19 @@ class Gate:
     look_at: datetime
 
 
-class State(StrEnum):
+class Circuit(StrEnum):
     """What a breaker is."""
 
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
+
+
+def circuit(open_until: datetime | None, now: datetime) -> Circuit:
+    """What the breaker is that is open until then, or that is none."""
+    if open_until is None:
+        return Circuit.CLOSED
+    return Circuit.OPEN if now < open_until else Circuit.HALF_OPEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,13 +194,9 @@ class Breaker:
         """Whether it says anything of this configuration. It may be of a newer one than somebody knows yet."""
         return self.config_version >= config_version
 
-    def state(self, now: datetime) -> State:
-        """Open, or half open."""
-        return State.OPEN if now < self.open_until else State.HALF_OPEN
-
     def gate(self, now: datetime) -> Gate:
         """What may go now."""
-        if now < self.open_until:
+        if circuit(self.open_until, now) is Circuit.OPEN:
             return Gate(heads=0, look_at=self.open_until)
         return Gate(heads=0 if self.probing else PROBE_HEADS, look_at=now + LONGEST_PROBE)
 

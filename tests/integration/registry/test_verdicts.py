@@ -168,6 +168,7 @@ async def test_health_is_read_of_the_present_configuration(
         "lastSuccess": None,
         "lastFailure": None,
         "latency": {"answers": 0, "p50Ms": None, "p95Ms": None},
+        "circuit": {"state": "closed", "since": None, "nextProbe": None},
     }
     place = Place.of(registry.organisation, app)
     delivery = await attempt(sql, place, ids.decode(Prefix.ENDPOINT, text), [500, 500], database)
@@ -182,6 +183,27 @@ async def test_health_is_read_of_the_present_configuration(
     await api.patch(path, {"disabled": False})
     kinds = [kind for kind, _ in await history(sql, ids.decode(Prefix.ENDPOINT, text))]
     assert kinds == ["EndpointCreated", "EndpointDisabled", "EndpointEnabled"]
+
+
+async def test_health_says_what_the_circuit_breaker_is(api: Client, sql: Sql) -> None:
+    app = await api.create_application()
+    text = (await api.post(f"/app/{app}/endpoint", {"url": "http://localhost"}))["id"]
+    path, endpoint = f"/app/{app}/endpoint/{text}", ids.decode(Prefix.ENDPOINT, text)
+    await sql.execute(
+        """
+        INSERT INTO hookledger.breaker (endpoint, app, config_version, openings, opened_at, open_until)
+        VALUES ($1, $2, 1, 3, now() - interval '1 minute', now() + interval '1 minute')
+        """,
+        endpoint,
+        ids.decode(Prefix.APPLICATION, app),
+    )
+    circuit = (await api.get(f"{path}/health"))["circuit"]
+    assert circuit["state"] == "open"
+    assert circuit["since"] < circuit["nextProbe"]
+    await sql.execute("UPDATE hookledger.breaker SET open_until = now() WHERE endpoint = $1", endpoint)
+    assert (await api.get(f"{path}/health"))["circuit"]["state"] == "half_open"
+    await api.patch(path, {"description": "mended"})
+    assert (await api.get(f"{path}/health"))["circuit"]["state"] == "closed", "a new configuration is tried afresh"
 
 
 async def create(pool: Pool, place: Place) -> UUID:
