@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 
 from libs.common.contracts.registry import ApplicationDocument, EndpointDocument, Kind, OrganisationDocument
 from libs.common.domain import ids
@@ -183,6 +184,34 @@ async def test_health_is_read_of_the_present_configuration(
     await api.patch(path, {"disabled": False})
     kinds = [kind for kind, _ in await history(sql, ids.decode(Prefix.ENDPOINT, text))]
     assert kinds == ["EndpointCreated", "EndpointDisabled", "EndpointEnabled"]
+
+
+async def test_an_endpoint_that_cannot_be_judged_keeps_nobody_else_from_it(
+    pool: Pool, place: Place, database: str, sql: Sql
+) -> None:
+    endpoints = [await create(pool, place) for _ in range(3)]
+    for endpoint in endpoints:
+        await attempt(sql, place, endpoint, [500, 500], database)
+    await sql.execute(
+        "UPDATE hookledger.registry_object SET data = data || '{\"url\": 7}' WHERE id = $1", endpoints[1]
+    )  # such as no version writes
+    limits = Limits(failing_after=timedelta(microseconds=1), disabled_after=None)
+    verdicts = Verdicts(pool, Announcer(), limits)
+    before = REGISTRY.get_sample_value("hookledger_endpoints_unjudged_total") or 0
+    await verdicts.sweep()
+    kinds = [[kind for kind, _ in await history(sql, endpoint)] for endpoint in endpoints]
+    assert kinds == [
+        ["EndpointCreated", "EndpointFailing"],
+        ["EndpointCreated"],
+        ["EndpointCreated", "EndpointFailing"],
+    ]
+    assert REGISTRY.get_sample_value("hookledger_endpoints_unjudged_total") == before + 1
+    await sql.execute(
+        'UPDATE hookledger.registry_object SET data = data || \'{"url": "https://a.example/"}\' WHERE id = $1',
+        endpoints[1],
+    )
+    await verdicts.sweep()
+    assert (await history(sql, endpoints[1]))[-1][0] == "EndpointFailing", "it is judged as soon as it can be"
 
 
 async def test_health_says_what_the_circuit_breaker_is(api: Client, sql: Sql) -> None:
