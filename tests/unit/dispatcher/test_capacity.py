@@ -1,4 +1,6 @@
-"""How much a process may have in flight: a limit for all, and for each endpoint its share over all replicas."""
+"""How much a process may have in flight: a limit for all, and its share of what endpoints and applications may."""
+
+from dataclasses import replace
 
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.ids import time_ordered
@@ -54,6 +56,20 @@ def test_an_endpoint_that_was_found_full_says_when_it_has_room_again() -> None:
     capacity.give_back(ENDPOINT.id, APP)
     assert capacity.room.is_set()
     assert capacity.full() == []
+
+
+def test_the_endpoints_of_an_application_share_what_it_may_have_in_flight() -> None:
+    one, other = (replace(endpoint, app_max_inflight=6) for endpoint in (ENDPOINT, OTHER))
+    capacity = Capacity(100)
+    assert [capacity.take_direct(one, ONE_OF_TWO) for _ in range(2)] == [True, True]
+    assert capacity.app_room_for(other, ONE_OF_TWO) == 1
+    assert capacity.take_direct(other, ONE_OF_TWO)
+    assert not capacity.take_direct(other, ONE_OF_TWO)
+    assert capacity.full() == [APP]
+    capacity.give_back(one.id, APP)
+    assert capacity.room.is_set()
+    assert capacity.take_direct(other, ONE_OF_TWO)
+    assert capacity.app_room_for(ENDPOINT, ONE_OF_TWO) is None, "without a limit there is none"
 
 
 def test_when_another_replica_goes_what_was_its_share_is_ours() -> None:
