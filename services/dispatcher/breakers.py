@@ -20,6 +20,19 @@ _SKEW: Final = timedelta(seconds=2)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _EPOCH: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
+EVIDENCE: Final = """
+    WITH lately AS MATERIALIZED (
+        SELECT started_at, ended_at, status < 500 AS up, status >= 500 OR failure = ANY($5) AS down
+        FROM projection_1.attempt
+        WHERE endpoint = $1 AND attempt >= $2 AND started_at >= $3 AND config_version = $4
+    )
+    SELECT clock_timestamp() AS now, count(*) AS down,
+        coalesce(max(l.ended_at) - min(l.ended_at), '0') AS lasted
+    FROM lately l
+    WHERE l.down AND l.started_at >= coalesce((SELECT max(ended_at) FROM lately WHERE up), '-infinity')
+"""
+"""Of attempts of endpoint $1, with ids from $2 on, that began at $3 or later with configuration $4; $5: `NO_ANSWER`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
@@ -154,18 +167,12 @@ async def give_up(pool: Pool, endpoint: UUID, probe: UUID) -> bool:
     )
 
 
-async def evidence(pool: Pool, endpoint: UUID, *, config_version: int, since: datetime) -> tuple[datetime, Evidence]:
-    """The database's time, and what attempts of a configuration have come to that began at `since` or later."""
-    row = await pool.fetchrow(
-        """
-        SELECT clock_timestamp() AS now, count(*) FILTER (WHERE a.status < 500) AS up,
-            count(*) FILTER (WHERE a.down) AS down,
-            coalesce(max(a.ended_at) FILTER (WHERE a.down) - min(a.ended_at) FILTER (WHERE a.down), '0') AS lasted
-        FROM (
-            SELECT status, ended_at, status >= 500 OR failure = ANY($5) AS down FROM projection_1.attempt
-            WHERE endpoint = $1 AND attempt >= $2 AND started_at >= $3 AND config_version = $4
-        ) a
-        """,
+async def evidence(
+    connection: "Connection | Pool", endpoint: UUID, *, config_version: int, since: datetime
+) -> tuple[datetime, Evidence]:
+    """The database's time, and what attempts of a configuration that began at `since` or later say of the receiver."""
+    row = await connection.fetchrow(
+        EVIDENCE,
         endpoint,
         lowest((since - _SKEW - _EPOCH) // _MILLISECOND),  # ids begin with the time at which they were made
         since,
@@ -173,7 +180,7 @@ async def evidence(pool: Pool, endpoint: UUID, *, config_version: int, since: da
         sorted(NO_ANSWER),
     )
     assert row is not None, "it counts"
-    return row["now"], Evidence(up=row["up"], down=row["down"], lasted=row["lasted"])
+    return row["now"], Evidence(down=row["down"], lasted=row["lasted"])
 
 
 def _breaker(row: asyncpg.Record) -> Breaker:

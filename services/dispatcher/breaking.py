@@ -42,6 +42,8 @@ from services.dispatcher.metrics import BREAKERS, BREAKERS_OPEN
 
 _LOG: Final = logger("breaking")
 LOOK_SECONDS: Final = 1.0
+JUDGED_AT_ONCE: Final = 100
+"""Endpoints in one look: where this process's own network is broken, all seem to be down."""
 REMEMBERED: Final = timedelta(hours=1)
 """For how long it is known when a breaker has closed: what was kept back until then goes out within that time."""
 
@@ -183,9 +185,13 @@ class Breaking:
                 self._look_from(endpoint, row.app, row.breaker.open_until)
         self._runs = {endpoint: run for endpoint, run in self._runs.items() if now - run.last_at < WINDOW}
         dispatchers = self._lease.standing.of
-        for endpoint, run in list(self._runs.items()):
-            if endpoint not in self._known and is_suspicious(run, policy, dispatchers):
-                await self._judge(endpoint, run, policy)
+        suspicious = [
+            (endpoint, run)
+            for endpoint, run in self._runs.items()
+            if endpoint not in self._known and is_suspicious(run, policy, dispatchers)
+        ]
+        for endpoint, run in suspicious[:JUDGED_AT_ONCE]:
+            await self._judge(endpoint, run, policy)
         await self._pass_on()
 
     async def _forget_unwanted(self, rows: Mapping[UUID, breakers.Row]) -> None:

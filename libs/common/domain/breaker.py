@@ -127,21 +127,21 @@ def is_suspicious(run: Run, policy: BreakerPolicy, dispatchers: int) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """What the attempts begun since a run's first one have come to, over all dispatchers.
+    """The attempts, over all dispatchers, that began since the receiver last answered and met with one that is down.
+
+    What began before says nothing: the receiver has answered since.
 
     Attributes:
-        up: how many were answered.
-        down: how many met with a receiver that is down.
-        lasted: from the first of these ends to the last.
+        down: how many there are.
+        lasted: from the first one's end to the last one's.
     """
 
-    up: int
     down: int
     lasted: timedelta
 
     def is_down(self, policy: BreakerPolicy) -> bool:
         """Whether the breaker opens."""
-        return not self.up and self.down >= policy.failures and self.lasted >= policy.after
+        return self.down >= policy.failures and self.lasted >= policy.after
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

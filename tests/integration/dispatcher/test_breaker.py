@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 from prometheus_client import REGISTRY
 
-from libs.common.domain.breaker import BreakerPolicy
-from services.dispatcher import reclaim
+from libs.common.domain.breaker import BreakerPolicy, Evidence
+from libs.common.domain.outcome import Failure
+from libs.common.runtime.clock import new_id
+from services.dispatcher import breakers, reclaim
 from tests.integration.dispatcher.parts import Parts, dispatching
 from tests.integration.dispatcher.world import World, until
 from tests.support.receiver import Receiver, Reply
@@ -182,6 +185,62 @@ async def test_without_breakers_an_endpoint_is_tried_as_its_schedule_says(world:
         assert await world.until_over(app, 20) == {"exhausted": 20}
         assert len(receiver.requests) == 60
         assert await _breaker(world, endpoint) is None
+
+
+async def test_what_began_before_the_last_answer_says_nothing_and_an_index_finds_the_rest(world: World) -> None:
+    endpoint, noise = new_id(), new_id()
+    async with world.owner.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        now: datetime = await connection.fetchval("SELECT clock_timestamp() - interval '10 seconds'")
+        await connection.execute(
+            """
+            INSERT INTO projection_1.attempt (delivery, attempt, app, message, endpoint, run, number, trigger,
+                config_version, process, result, status, failure, url, sends, total_us, started_at, ended_at)
+            SELECT $1, gen_random_uuid(), $1, $1, $1, 1, n, 'scheduled', 1, $1, 'retryable', 500, NULL, '', 1, 1, $2, $2
+            FROM generate_series(1, 20000) AS n
+            """,
+            noise,
+            now,
+        )
+
+        async def attempt(began: float, ended: float, *, version: int = 1, **answer: Any) -> None:
+            await connection.execute(
+                """
+                INSERT INTO projection_1.attempt (delivery, attempt, app, message, endpoint, run, number, trigger,
+                    config_version, process, result, status, failure, url, sends, total_us, started_at, ended_at)
+                VALUES ($1, $2, $1, $1, $3, 1, 1, 'scheduled', $4, $1, '-', $5, $6, '', 1, 1, $7, $8)
+                """,
+                noise,
+                new_id(),
+                endpoint,
+                version,
+                answer.get("status"),
+                answer.get("failure"),
+                now + began * SECOND,
+                now + ended * SECOND,
+            )
+
+        await attempt(0, 1, status=503)
+        await attempt(0, 3, status=404)
+        await attempt(2.5, 9, status=503)  # began before that answer
+        await attempt(3, 4, status=503)
+        await attempt(3.5, 5, failure=Failure.TIMEOUT)
+        await attempt(4, 6, status=500, version=2)
+        await attempt(4, 7, failure=Failure.TRANSFORMATION)
+        await attempt(4, 8, failure=Failure.CONNECT)
+        _, found = await breakers.evidence(connection, endpoint, config_version=1, since=now)
+        assert found == Evidence(down=3, lasted=4 * SECOND)
+        _, later = await breakers.evidence(connection, endpoint, config_version=1, since=now + 3.2 * SECOND)
+        assert later == Evidence(down=2, lasted=3 * SECOND)
+        _, none = await breakers.evidence(connection, endpoint, config_version=3, since=now)
+        assert none == Evidence(down=0, lasted=0 * SECOND)
+        await connection.execute("ANALYZE projection_1.attempt")
+        plan = await connection.fetch(
+            f"EXPLAIN {breakers.EVIDENCE}", endpoint, endpoint, now, 1, [Failure.TIMEOUT.value]
+        )
+        assert "endpoint_attempt_idx" in "\n".join(row[0] for row in plan)
+        await transaction.rollback()
 
 
 @asynccontextmanager
