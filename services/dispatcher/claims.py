@@ -225,10 +225,10 @@ class Claims:
 
 def _parked(claim: turns.Claim, flights: Sequence[Flight]) -> Mapping[UUID, datetime]:
     """Lanes and applications that are not to be looked at before that time, those behind a probe included."""
+    parked = dict(claim.parked)
     begun = {flight.endpoint.id for flight in flights if flight.probe}
-    behind = {
-        lane: max(claim.probes[change.endpoint], claim.parked.get(lane, claim.probes[change.endpoint]))
-        for lane, change in claim.served.items()
-        if change.endpoint in begun
-    }
-    return {**claim.parked, **behind}
+    for lane, change in claim.served.items():
+        if change.endpoint in begun:
+            look_at = claim.probes[change.endpoint]
+            parked[lane] = max(look_at, parked.get(lane, look_at))
+    return parked

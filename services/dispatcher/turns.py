@@ -156,12 +156,10 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
 
 def _rooms(rows: Iterable[asyncpg.Record], terms: Terms) -> dict[UUID, int]:
     """What is left in this process, by endpoint and application; who is not named has no bound."""
-    rooms: dict[UUID, int] = {}
-    for row in rows:
-        for owner, room in ((row["endpoint"], terms.room), (row["app"], terms.app_room)):
-            if owner not in rooms and (left := room(row["endpoint"])) is not None:
-                rooms[owner] = left
-    return rooms
+    owners = {(row["endpoint"], row["app"]) for row in rows}
+    rooms = {endpoint: terms.room(endpoint) for endpoint, _ in owners}
+    rooms |= {app: room for endpoint, app in owners if (room := terms.app_room(endpoint)) is not None}
+    return {owner: room for owner, room in rooms.items() if room is not None}
 
 
 async def _gates(
