@@ -87,6 +87,7 @@ class Breaking:
         self._known: dict[UUID, Breaker] = {}
         self._closed_at: dict[UUID, datetime] = {}
         self._looks: dict[UUID, tuple[UUID, datetime]] = {}
+        self._next_look = 0.0
         self._wake = asyncio.Event()
 
     @property
@@ -163,14 +164,23 @@ class Breaking:
         self._wake.set()
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Look each second, until told to stop."""
-        while self._policy is not None and not stopping.is_set():
+        """Look each second, until told to stop; pass on at once what probes have come to."""
+        if self._policy is None:
+            return
+        while not stopping.is_set():
             self._wake.clear()
-            try:
-                await self._look(self._policy)
-            except (*CONNECTION_ERRORS, *RETRYABLE_ERRORS, asyncpg.PostgresError) as error:
-                _LOG.warning("breaking.interrupted", reason=str(error) or type(error).__name__)
+            await self._look_and_pass_on(self._policy)
             await set_within(self._wake, LOOK_SECONDS)
+        await self._look_and_pass_on(self._policy)
+
+    async def _look_and_pass_on(self, policy: BreakerPolicy) -> None:
+        try:
+            if clock.monotonic() >= self._next_look:
+                self._next_look = clock.monotonic() + LOOK_SECONDS
+                await self._look(policy)
+            await self._pass_on()
+        except (*CONNECTION_ERRORS, *RETRYABLE_ERRORS, asyncpg.PostgresError) as error:
+            _LOG.warning("breaking.interrupted", reason=str(error) or type(error).__name__)
 
     async def _look(self, policy: BreakerPolicy) -> None:
         rows = await breakers.read(self._pool)
@@ -192,7 +202,6 @@ class Breaking:
         ]
         for endpoint, run in suspicious[:JUDGED_AT_ONCE]:
             await self._judge(endpoint, run, policy)
-        await self._pass_on()
 
     async def _forget_unwanted(self, rows: Mapping[UUID, breakers.Row]) -> None:
         """Close breakers of earlier configurations, and of endpoints that are disabled or deleted."""
@@ -215,7 +224,7 @@ class Breaking:
 
     async def _judge(self, identity: UUID, run: Run, policy: BreakerPolicy) -> None:
         """Open the breaker of an endpoint that is down for all."""
-        del self._runs[identity]  # what is found not to be so is looked at again after as many failures
+        self._runs.pop(identity, None)  # what is found not to be so is looked at again after as many failures
         endpoint = self._snapshot.endpoint(identity)
         if endpoint is None or not endpoint.enabled or endpoint.version != run.config_version:
             return
