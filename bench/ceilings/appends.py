@@ -115,7 +115,7 @@ async def with_projection(pool: Pool, number: int) -> int:
             timings=Timings(total=timedelta(milliseconds=1)),
         )
         before = states[stream]
-        changes.append(Transition(delivery=stream, before=before, facts=decide(before, answer), started=started))
+        changes.append(Transition.of(delivery=stream, before=before, facts=decide(before, answer), started=started))
     async with transaction(pool) as connection:
         await transitions.write_facts(connection, number, changes)
     return ROWS + sum(len(change.facts) for change in changes)

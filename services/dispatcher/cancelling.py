@@ -98,7 +98,7 @@ class Cancelling:
         for delivery, state in states.items():
             try:
                 facts = decide(state, given_up(state, endpoint, now))
-                changed.append(Transition(delivery=delivery, before=state, facts=facts))
+                changed.append(Transition.of(delivery=delivery, before=state, facts=facts))
             except NotWaitingError as error:
                 _LOG.error("cancelling.not_waiting", delivery=str(delivery), status=str(error))
         await transitions.write_facts(connection, self._epoch, changed)

@@ -1,27 +1,25 @@
 """Fan-out: which endpoints a message goes to, committed together with the first attempts.
 
 A message is fanned out by whoever deletes its outbox row, so an envelope that comes twice changes nothing. Envelopes
-are the fast way; messages whose envelope was lost are taken from Postgres when they are overdue.
+are the fast way; messages whose envelope was lost are taken from Postgres when they are overdue. Messages all of whose
+first attempts can begin at once take one statement; the others take a transaction of several.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
-from typing import Final
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
 from aio_pika.abc import AbstractIncomingMessage
 
 from libs.common.contracts import envelope
-from libs.common.domain.commands import StartAttempt
-from libs.common.domain.delivery import Delivery, evolve, scheduled, start
-from libs.common.domain.endpoint import Endpoint, FanOut, Rule, fan_out
-from libs.common.domain.facts import AttemptStarted, DeliveryScheduled, MessageFannedOut
-from libs.common.domain.ids import delivery_id
-from libs.common.domain.lanes import ordering_lane
+from libs.common.domain.delivery import Delivery
+from libs.common.domain.endpoint import fan_out
 from libs.common.domain.message import Message
-from libs.common.postgres.ledger import Appended, append
+from libs.common.postgres.ledger import append
 from libs.common.postgres.pool import (
     CONNECTION_ERRORS,
     CONTENT_ERRORS,
@@ -37,12 +35,13 @@ from libs.common.runtime.expressions.evaluation import PayloadFilters
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
-from services.dispatcher import lanes, messages, projection
+from services.dispatcher import at_once, lanes, messages, projection
 from services.dispatcher.attempts import Attempts
+from services.dispatcher.breaking import Breaking
 from services.dispatcher.capacity import Capacity
-from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
 from services.dispatcher.metrics import DELIVERIES, FANNED_OUT, LATENESS_SECONDS, UNMATCHED
+from services.dispatcher.planning import FIRST, Match, Plan, Planner
 
 _LOG: Final = logger("fanout")
 BATCH_MESSAGES: Final = 256
@@ -55,19 +54,7 @@ SET_ASIDE_SECONDS: Final = 60.0
 _AGAIN_SECONDS: Final = 0.3
 _AWAY: Final = (*CONNECTION_ERRORS, *RETRYABLE_ERRORS, asyncpg.PostgresError, LeaseLostError)
 
-
-class _Plan:
-    """What one transaction of fan-out writes."""
-
-    def __init__(self) -> None:
-        self.facts: list[Appended] = []
-        self.states: list[tuple[UUID, Delivery]] = []
-        self.flights: list[Flight] = []
-        self.waiting: list[tuple[UUID, UUID, datetime]] = []
-        self.ordered: list[tuple[UUID, UUID, datetime, UUID]] = []
-        self.lanes: dict[UUID, lanes.LaneChange] = {}
-        self.unfinished: list[tuple[Message, UUID]] = []
-        self.unmatched = 0
+_Matched: TypeAlias = Mapping[UUID, tuple[Message, Match]]
 
 
 class FanOuts:
@@ -81,6 +68,7 @@ class FanOuts:
         capacity: for first attempts.
         attempts: begins them.
         waiting: called with deliveries for which there was no place.
+        breaking: says to which endpoints nothing goes at once.
     """
 
     def __init__(
@@ -93,6 +81,7 @@ class FanOuts:
         capacity: Capacity,
         attempts: Attempts,
         waiting: Callable[[Sequence[Delivery]], None],
+        breaking: Breaking,
     ) -> None:
         self._pool = pool
         self._epoch = epoch
@@ -104,12 +93,14 @@ class FanOuts:
         self._in_hand: set[UUID] = set()
         self._set_aside: dict[UUID, float] = {}
         self._stopping = asyncio.Event()
+        self._planner = Planner(lease, capacity, breaking)
         self.batcher: Final[Batcher[Message, None]] = Batcher(
             self._fan_out,
             is_content_fault=lambda error: isinstance(error, CONTENT_ERRORS),
             max_items=BATCH_MESSAGES,
             max_weight=BATCH_ENDPOINTS,
             weight=lambda message: len(self._snapshot.endpoints(message.app)),
+            linger=0.0,  # messages come in envelopes
             writers=2,
         )
 
@@ -189,31 +180,86 @@ class FanOuts:
 
     async def _fan_out(self, batch: Sequence[Message]) -> Sequence[None]:
         await self._snapshot.catch_up(max(message.registry_version for message in batch))
-        plan = _Plan()
-        begun = False
-        try:
+        matched = {message.id: (message, await self._match(message)) for message in batch}
+        done = await self._fan_out_at_once(matched)
+        left = {identity: pair for identity, pair in matched.items() if identity not in done}
+        if left:
+            await self._fan_out_at_length(left)
+        return [None] * len(batch)
+
+    async def _fan_out_at_once(self, batch: "_Matched") -> Collection[UUID]:
+        """Fan out those of whose deliveries none touches a lane; which they were."""
+        plan = Plan()
+        at = max(clock.now(), *(message.accepted_at for message, _ in batch.values()))
+        for message, match in batch.values():
+            self._planner.add_at_once(plan, message, match, at)
+        if not plan.fanned_out:
+            return ()
+        with self._disowning(plan):
+            reach(Failpoint.FAN_OUT_IN_TRANSACTION)
+            taken = await at_once.begin(
+                self._pool,
+                self._lease,
+                epoch=self._epoch,
+                at=at,
+                messages=[(message.id, message.app, fact) for message, _, fact in plan.fanned_out],
+                attempts=plan.direct,
+            )
+        if len(taken) < len(plan.fanned_out):
+            for flight in plan.keep(set(taken)):
+                self._capacity.give_back(flight.endpoint.id, flight.endpoint.app)
+        self._begin(plan)
+        return taken
+
+    async def _fan_out_at_length(self, batch: "_Matched") -> None:
+        """Fan out whatever waits in a lane, goes on from an earlier endpoint, or is fanned out already."""
+        plan = Plan()
+        with self._disowning(plan):
             async with transaction(self._pool) as connection:
-                await self._write(connection, plan, {message.id: message for message in batch})
+                await self._write(connection, plan, batch)
                 reach(Failpoint.FAN_OUT_IN_TRANSACTION)
-            begun = True
-        finally:
-            if not begun:
-                for flight in plan.flights:
-                    self._attempts.disown(flight)
+        self._begin(plan)
+        if not self._stopping.is_set():
+            for message, _ in plan.unfinished:
+                self.batcher.put(message)
+
+    @contextmanager
+    def _disowning(self, plan: Plan) -> Iterator[None]:
+        """Whether it is committed may not be known: then what has begun is taken back."""
+        try:
+            yield
+        except BaseException:
+            for flight in plan.flights:
+                self._attempts.disown(flight)
+            raise
+
+    def _begin(self, plan: Plan) -> None:
+        """What is planned is committed."""
         reach(Failpoint.FAN_OUT_COMMITTED)
         for flight in plan.flights:
             LATENESS_SECONDS.observe((flight.started.at - flight.message.accepted_at).total_seconds())
             self._attempts.begin(flight)
-        DELIVERIES.inc(len(plan.states))
-        UNMATCHED.inc(plan.unmatched)
+        DELIVERIES.inc(plan.deliveries)
+        UNMATCHED.inc(len(plan.unmatched))
         if plan.lanes:
-            self._waiting([state for _, state in plan.states if state.due_at is not None])
-        if not self._stopping.is_set():
-            for message, _ in plan.unfinished:
-                self.batcher.put(message)
-        return [None] * len(batch)
+            self._waiting([state for _, state, _ in plan.lined_up])
 
-    async def _write(self, connection: Connection, plan: _Plan, batch: dict[UUID, Message]) -> None:
+    async def _match(self, message: Message, after: UUID | None = None) -> Match:
+        version = self._snapshot.version
+        filters = PayloadFilters(message.body)
+        found = fan_out(
+            self._snapshot.endpoints(message.app),
+            event_type=message.event_type,
+            channels=message.channels,
+            judge=filters.judge,
+            after=after,
+            most=MOST_MATCHES,
+        )
+        if filters.asked:
+            await asyncio.sleep(0)  # a costly filter keeps everything else waiting for one message at most
+        return Match(found=found, registry_version=version)
+
+    async def _write(self, connection: Connection, plan: Plan, batch: "_Matched") -> None:
         now = await self._lease.fence(connection)
         rows = await connection.fetch(
             """
@@ -226,23 +272,12 @@ class FanOuts:
             sorted(batch),
         )
         for row in rows:
-            message, after = batch[row["message"]], row["after_endpoint"]
-            filters = PayloadFilters(message.body)
-            found = fan_out(
-                self._snapshot.endpoints(message.app),
-                event_type=message.event_type,
-                channels=message.channels,
-                judge=filters.judge,
-                after=after,
-                most=MOST_MATCHES,
-            )
-            if filters.asked:
-                await asyncio.sleep(0)  # a costly filter keeps everything else waiting for one message at most
-            version = 2 if after is None else await _next_version(connection, message.id)
-            self._plan_message(plan, message, found, now, version)
-            plan.unmatched += after is None and found.continues_after is None and not found.matches
-        await append(connection, self._epoch, plan.facts)
-        await projection.insert(connection, plan.states)
+            (message, match), after, version = batch[row["message"]], row["after_endpoint"], FIRST
+            if after is not None:
+                match, version = await self._match(message, after), await _next_version(connection, message.id)
+            self._planner.add(plan, message, match, max(now, message.accepted_at), version)
+        await append(connection, self._epoch, plan.facts())
+        await projection.insert(connection, plan.states())
         in_flight = [(flight.delivery, flight.endpoint.id, now) for flight in plan.flights]
         await lanes.enqueue(connection, in_flight, self._lease.process)
         if plan.unfinished:
@@ -259,73 +294,6 @@ class FanOuts:
             await lanes.enqueue(connection, plan.waiting, None)
             await lanes.enqueue_ordered(connection, plan.ordered)
             await lanes.refresh(connection, plan.lanes, now, served=False)
-
-    def _plan_message(self, plan: _Plan, message: Message, found: FanOut, now: datetime, version: int) -> None:
-        at = max(now, message.accepted_at)
-        fanned_out = MessageFannedOut(at=at, registry_version=self._snapshot.version, counts=found.counts)
-        plan.facts.append(Appended(stream=message.id, version=version, app=message.app, endpoint=None, fact=fanned_out))
-        if found.continues_after is not None:
-            plan.unfinished.append((message, found.continues_after))
-        for endpoint, rule in found.matches:
-            self._plan_delivery(plan, message, endpoint, rule, at)
-
-    def _plan_delivery(self, plan: _Plan, message: Message, endpoint: Endpoint, rule: Rule, at: datetime) -> None:
-        delivery = delivery_id(message.id, endpoint.id)
-        due_at = at if message.deliver_at is None else max(at, message.deliver_at)
-        first = DeliveryScheduled(
-            at=at,
-            app=message.app,
-            message=message.id,
-            endpoint=endpoint.id,
-            config_version=endpoint.version,
-            rule=rule,
-            due_at=due_at,
-        )
-        facts: list[DeliveryScheduled | AttemptStarted] = [first]
-        state = scheduled(first)
-        direct = endpoint.unhindered and due_at == at and not message.erased
-        if direct and self._capacity.take_direct(endpoint, self._lease.standing):
-            started = start(state, attempt_command(endpoint, at, self._lease.process))
-            facts.append(started)
-            state = evolve(state, started)
-            plan.flights.append(
-                Flight(
-                    delivery=delivery,
-                    started=started,
-                    message=message,
-                    endpoint=endpoint,
-                    lane=endpoint.id,
-                    counted=False,
-                    lease=self._lease.epoch,
-                )
-            )
-        else:
-            lane = endpoint.id
-            if endpoint.ordered:
-                lane = ordering_lane(endpoint.id, message.ordering_key)
-                plan.ordered.append((delivery, lane, due_at, message.id))
-            else:
-                plan.waiting.append((delivery, lane, due_at))
-            plan.lanes[lane] = lanes.LaneChange(
-                app=message.app, endpoint=endpoint.id, max_inflight=endpoint.max_inflight
-            )
-        plan.states.append((delivery, state))
-        plan.facts.extend(
-            Appended(stream=delivery, version=number, app=message.app, endpoint=endpoint.id, fact=fact)
-            for number, fact in enumerate(facts, start=1)
-        )
-
-
-def attempt_command(endpoint: Endpoint, at: datetime, process: UUID) -> StartAttempt:
-    """The command that begins an attempt with the configuration in force."""
-    keys = endpoint.signing_keys(at)
-    return StartAttempt(
-        at=at,
-        attempt=clock.new_id(),
-        config_version=endpoint.version,
-        signing_key=keys[0].id if keys else None,
-        process=process,
-    )
 
 
 async def _next_version(connection: Connection, stream: UUID) -> int:

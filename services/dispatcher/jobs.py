@@ -175,7 +175,7 @@ class Jobs:
                     decided = decide(state, _command(wanted.wish, job.id, now))
                 except UnderWayError:
                     continue  # somebody has asked for the same since it was read
-                changed.append(Transition(delivery=place.delivery, before=state, facts=decided))
+                changed.append(Transition.of(delivery=place.delivery, before=state, facts=decided))
             elif wanted.known:
                 chunk.stop_before(place)
                 break

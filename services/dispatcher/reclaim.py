@@ -79,7 +79,7 @@ async def take_over(
         assert state.attempt is not None
         facts = decide(state, DeclareUnknown(at=now, attempt=state.attempt, holds=holds(state.endpoint)))
         changes.append(
-            Transition(
+            Transition.of(
                 delivery=delivery,
                 before=state,
                 facts=facts,

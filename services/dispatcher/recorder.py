@@ -1,29 +1,38 @@
-"""Recording how attempts ended: many outcomes, one transaction."""
+"""Recording how attempts ended: many outcomes, one transaction.
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+Those that end their deliveries, as most do, take one statement; what waits again, or is counted by a lane, takes a
+transaction of several.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
+from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
+from msgspec.structs import replace
 
 from libs.common.domain.commands import AbandonAttempt, RecordAnswer
 from libs.common.domain.delivery import Delivery, StaleAttemptError, decide
+from libs.common.domain.facts import DeliveryFact
+from libs.common.domain.outcome import Answer
 from libs.common.postgres.pool import CONTENT_ERRORS, RETRYABLE_ERRORS, Connection, Pool, transaction
 from libs.common.runtime.batcher import Batcher
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
-from services.dispatcher import projection, transitions
+from services.dispatcher import at_once, projection, transitions
+from services.dispatcher.breaking import Breaking
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease
 from services.dispatcher.transitions import Transition
 
 _LOG: Final = logger("recorder")
 BATCH: Final = 256
+LINGER_SECONDS: Final = 0.012
 _TRIES: Final = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ending:
+class Ending(Struct, frozen=True, kw_only=True):
     """An attempt's end as it was seen here; the database's clock gives its time.
 
     `response` is what is kept of the answer's body, `url_query` what the ledger leaves out of the URL.
@@ -43,17 +52,27 @@ class Recorder:
         epoch: of the ledger.
         lease: without which nothing is recorded.
         waiting: called with deliveries that wait again.
+        breaking: is told what probes have come to.
     """
 
-    def __init__(self, pool: Pool, epoch: int, lease: Lease, waiting: Callable[[Sequence[Delivery]], None]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        epoch: int,
+        lease: Lease,
+        waiting: Callable[[Sequence[Delivery]], None],
+        breaking: Breaking,
+    ) -> None:
         self._pool = pool
         self._epoch = epoch
         self._lease = lease
         self._waiting = waiting
+        self._breaking = breaking
         self.batcher: Final[Batcher[Ending, Transition | None]] = Batcher(
             self._write,
             is_content_fault=lambda error: isinstance(error, CONTENT_ERRORS),
             max_items=BATCH,
+            linger=LINGER_SECONDS,
             writers=2,
         )
 
@@ -63,22 +82,67 @@ class Recorder:
         Raises:
             LeaseLostError: this process may record nothing.
         """
+        settled: dict[int, Transition | None] = {}
         for _ in range(_TRIES):
             try:
-                async with transaction(self._pool) as connection:
-                    results = await self._record(connection, batch)
-                    reach(Failpoint.RECORD_IN_TRANSACTION)
-                reach(Failpoint.RECORD_COMMITTED)
-                transitions.count_ended(results)
+                settled |= await self._record_at_once(_but(batch, settled))
+                if left := _but(batch, settled):
+                    settled |= await self._record_at_length(left)
                 break
             except RETRYABLE_ERRORS as error:
                 _LOG.info("recorder.again", reason=str(error))
         else:
             raise asyncpg.DeadlockDetectedError("the transaction lost too often")
+        results = [settled[place] for place in range(len(batch))]
+        transitions.count_ended(results)
         waiting = [result.after for result in results if result is not None and result.after.open]
         if waiting or any(ending.flight.counted for ending in batch):
             self._waiting(waiting)
         return results
+
+    async def _record_at_once(self, batch: Mapping[int, Ending]) -> dict[int, Transition | None]:
+        """Record what ends its delivery, where nothing has changed that meanwhile; by place in the batch."""
+        over: dict[UUID, tuple[int, Transition]] = {}
+        for place, ending in batch.items():
+            flight, command = ending.flight, ending.command
+            if flight.counted or flight.delivery in over or not isinstance(command, RecordAnswer):
+                continue
+            transition = _transition(flight, flight.state, decide(flight.state, command))
+            if not transition.after.open and transition.after.status.terminal:
+                over[flight.delivery] = place, transition
+        if not over:
+            return {}
+        reach(Failpoint.RECORD_IN_TRANSACTION)
+        done = await at_once.end(
+            self._pool,
+            self._lease,
+            epoch=self._epoch,
+            attempts=[
+                at_once.LastAttempt(
+                    delivery=delivery,
+                    before=transition.before,
+                    facts=transition.facts,
+                    after=transition.after,
+                    started=batch[place].flight.started,
+                    response=batch[place].response,
+                    url_query=batch[place].url_query,
+                )
+                for delivery, (place, transition) in over.items()
+            ],
+        )
+        reach(Failpoint.RECORD_COMMITTED)
+        return dict(over[delivery] for delivery in done)
+
+    async def _record_at_length(self, batch: Mapping[int, Ending]) -> dict[int, Transition | None]:
+        """Record whatever waits again, or is counted by a lane, or is no longer what it was."""
+        endings = list(batch.values())
+        async with transaction(self._pool) as connection:
+            results = await self._record(connection, endings)
+            over = await self._breaking.settle(connection, _probes(endings, results))
+            reach(Failpoint.RECORD_IN_TRANSACTION)
+        reach(Failpoint.RECORD_COMMITTED)
+        self._breaking.tell(over)
+        return dict(zip(batch, results, strict=True))
 
     async def _record(self, connection: Connection, batch: Sequence[Ending]) -> list[Transition | None]:
         now = await self._lease.fence(connection)
@@ -97,21 +161,37 @@ class Recorder:
                 _LOG.warning("attempt.stale", delivery=str(flight.delivery), reason=str(stale))
                 results.append(None)
                 continue
-            results.append(
-                Transition(
-                    delivery=flight.delivery,
-                    before=before,
-                    facts=facts,
-                    started=flight.started,
-                    lane=flight.lane,
-                    counted=flight.counted,
-                    max_inflight=flight.endpoint.max_inflight,
-                )
-            )
+            results.append(_transition(flight, before, facts))
         written = [result for result in results if result is not None]
         await transitions.write(connection, self._epoch, written, now)
         await _keep_contents(connection, [e for e, result in zip(batch, results, strict=True) if result is not None])
         return results
+
+
+def _but(batch: Sequence[Ending], settled: Mapping[int, object]) -> Mapping[int, Ending]:
+    """What is left of a batch, by place."""
+    return {place: ending for place, ending in enumerate(batch) if place not in settled}
+
+
+def _transition(flight: Flight, before: Delivery, facts: Sequence[DeliveryFact]) -> Transition:
+    return Transition.of(
+        delivery=flight.delivery,
+        before=before,
+        facts=facts,
+        started=flight.started,
+        lane=flight.lane,
+        counted=flight.counted,
+        max_inflight=flight.endpoint.max_inflight,
+    )
+
+
+def _probes(batch: Sequence[Ending], results: Sequence[Transition | None]) -> Sequence[tuple[Flight, Answer | None]]:
+    """The attempts among these, as far as they were recorded, that went through a breaker, with their answers."""
+    return [
+        (ending.flight, ending.command.answer if isinstance(ending.command, RecordAnswer) else None)
+        for ending, result in zip(batch, results, strict=True)
+        if ending.flight.probe and result is not None
+    ]
 
 
 async def _keep_contents(connection: Connection, endings: Sequence[Ending]) -> None:

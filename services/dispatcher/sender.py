@@ -2,12 +2,12 @@
 
 import asyncio
 import ssl
-from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Final, Self
 
 import aiohttp
+from msgspec import Struct
 from yarl import URL
 
 from libs.common.domain.addresses import AddressPolicy
@@ -31,8 +31,7 @@ USER_AGENT: Final = f"Hookledger/{version('hookledger')}"
 _SWITCHING_PROTOCOLS: Final = 101
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
+class Report(Struct, frozen=True, kw_only=True):
     """What became of a send: the answer, and what the ledger records beside it."""
 
     answer: Answer

@@ -1,10 +1,12 @@
 """The signed form of a message for one attempt, after the endpoint's profile."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Final, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from libs.common.contracts import strictjson
 from libs.common.domain.endpoint import Profile, SigningKey
@@ -18,8 +20,7 @@ from services.dispatcher.flight import Flight
 _KEPT_KEYS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedRequest:
+class SignedRequest(Struct, frozen=True, kw_only=True):
     """Headers and body of a POST.
 
     The body is the same on each attempt with the same configuration; timestamp and signature are fresh.
@@ -30,6 +31,8 @@ class SignedRequest:
 
     def beside(self, custom: Sequence[tuple[str, str]]) -> "SignedRequest":
         """This request with an endpoint's own headers, which may replace the content type and nothing else."""
+        if not custom:
+            return self
         names = {name.lower() for name, _ in custom}
         ours = {name: value for name, value in self.headers.items() if name.lower() not in names & {"content-type"}}
         return replace(self, headers={**dict(custom), **ours})

@@ -72,7 +72,7 @@ class Skips:
         )
         states = await projection.lock(connection, sorted(row["delivery"] for row in rows))
         changes = [
-            Transition(
+            Transition.of(
                 delivery=row["delivery"],
                 before=states[row["delivery"]],
                 facts=decide(states[row["delivery"]], Skip(at=now, actor=actors[row["delivery"]])),

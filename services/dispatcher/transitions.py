@@ -1,11 +1,12 @@
 """Writing what was decided about deliveries: facts, projections and queue, in one transaction."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import reduce
-from typing import Final
+from typing import Final, Self
 from uuid import UUID
+
+from msgspec import Struct
 
 from libs.common.domain.attempts import AttemptRow, ended
 from libs.common.domain.delivery import Delivery, Status, evolve
@@ -26,9 +27,8 @@ HELD_LOOK: Final = timedelta(minutes=1)
 _ENDS: Final = (AttemptEnded, AttemptAbandoned, AttemptOutcomeUnknown)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
-    """Facts decided for one delivery, whose row this transaction has locked.
+class Transition(Struct, frozen=True, kw_only=True):
+    """Facts decided for one delivery, whose row this transaction has locked, and the state that they lead to.
 
     `started` is the attempt that an ending among the facts ends; `lane` is where the delivery waits, None for the
     endpoint's own; `counted` says that the lane counts it; `max_inflight` is the endpoint's, where that is known.
@@ -37,14 +37,35 @@ class Transition:
     delivery: UUID
     before: Delivery
     facts: Sequence[DeliveryFact]
+    after: Delivery
     started: AttemptStarted | None = None
     lane: UUID | None = None
     counted: bool = False
     max_inflight: int | None = None
-    after: Delivery = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "after", reduce(evolve, self.facts, self.before))
+    @classmethod
+    def of(
+        cls,
+        *,
+        delivery: UUID,
+        before: Delivery,
+        facts: Sequence[DeliveryFact],
+        started: AttemptStarted | None = None,
+        lane: UUID | None = None,
+        counted: bool = False,
+        max_inflight: int | None = None,
+    ) -> Self:
+        """The transition that these facts make."""
+        return cls(
+            delivery=delivery,
+            before=before,
+            facts=facts,
+            after=reduce(evolve, facts, before),
+            started=started,
+            lane=lane,
+            counted=counted,
+            max_inflight=max_inflight,
+        )
 
 
 async def write_facts(connection: Connection, epoch: int, transitions: Sequence[Transition]) -> None:

@@ -1,24 +1,26 @@
 """Accepting: everything that comes in waits here for the next transaction, and is answered after its commit.
 
 One batch is one transaction: the registry's version, read after the last of its messages arrived; the keys; then
-message, body, fact and outbox row in one statement. What waits is bounded in number, bytes and time, so that a database
-that takes less than comes in makes answers of 503, not a heap and long waits.
+message, body, fact and outbox row in one statement. A batch without keys is that statement alone, which writes nothing
+if the registry has another version than its messages were judged by. What waits is bounded in number, bytes and time,
+so that a database that takes less than comes in makes answers of 503, not a heap and long waits.
 """
 
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Final
 
 import asyncpg
+from msgspec.structs import replace
 
 from libs.common.domain.message import Message
 from libs.common.postgres.pool import CONNECTION_ERRORS, CONTENT_ERRORS, RETRYABLE_ERRORS, Pool, transaction
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime.batcher import Batcher, OverdueError, StoppedError
-from libs.common.runtime.clock import monotonic
+from libs.common.runtime.clock import monotonic, now
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from services.ingress import admission, claims, insertion, metrics
@@ -43,6 +45,7 @@ MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 PATIENCE_SECONDS: Final = 5.0
 """How long a candidate waits for its transaction to begin; with the transaction's own time, the longest wait."""
 WRITERS: Final = 2
+LINGER_SECONDS: Final = 0.008
 _TRIES: Final = 5
 _FURTHER_MESSAGE_BYTES: Final = MAX_BATCH_BYTES // MAX_BATCH_MESSAGES
 """What each further message of a group weighs at least, so that full groups do not share a transaction."""
@@ -95,6 +98,7 @@ class Acceptor:
             weight=_weight,
             writers=WRITERS,
             patience=PATIENCE_SECONDS,
+            linger=LINGER_SECONDS,
         )
 
     async def accept(self, candidate: Candidate) -> Acceptance:
@@ -164,6 +168,8 @@ class Acceptor:
         self, group: Sequence[Candidate], acceptances: list[Acceptance]
     ) -> list[Acceptance]:
         """A key is judged before the content: under one that was used, the first answer is given again."""
+        if not any(isinstance(acceptance, Violating) for acceptance in acceptances):
+            return acceptances
         keyed = [
             (place, claim)
             for place, (candidate, acceptance) in enumerate(zip(group, acceptances, strict=True))
@@ -194,7 +200,7 @@ class Acceptor:
         began = monotonic()
         for left in reversed(range(_TRIES)):
             try:
-                acceptances = await self._write_once(candidates)
+                acceptances = await self._write_at_once(candidates) or await self._write_at_length(candidates)
                 break
             except RETRYABLE_ERRORS as error:
                 _LOG.info("accept.retried", reason=type(error).__name__, messages=len(candidates))
@@ -207,12 +213,27 @@ class Acceptor:
         each = iter(acceptances)
         return [list(itertools.islice(each, len(group))) for group in groups]
 
-    async def _write_once(self, candidates: Sequence[Candidate]) -> list[Acceptance]:
+    async def _write_at_once(self, candidates: Sequence[Candidate]) -> list[Acceptance] | None:
+        """Accept in one statement what has neither a key nor anything beside it to write, if the registry is as known.
+
+        None where that cannot be, and then nothing is written.
+        """
+        if any(candidate.claims or candidate.admission or candidate.keep_body for candidate in candidates):
+            return None
+        acceptances = self._judged(candidates, self._snapshot.version, now())
+        accepted = [each for each in acceptances if isinstance(each, Accepted)]
+        if len(accepted) < len(candidates):
+            return None  # what is refused is refused by a registry that is surely current
+        reach(Failpoint.ACCEPT_IN_TRANSACTION)
+        return acceptances if await insertion.insert_if_current(self._pool, accepted, epoch=self._epoch) else None
+
+    async def _write_at_length(self, candidates: Sequence[Candidate]) -> list[Acceptance]:
         async with transaction(self._pool) as connection:
             row = await connection.fetchrow("SELECT version, clock_timestamp() AS at FROM hookledger.registry_version")
             assert row is not None, "the migration has made it"
             version, at = row["version"], row["at"]
-            acceptances = await self._judge(candidates, version, at)
+            await self._snapshot.catch_up(version)
+            acceptances = self._judged(candidates, version, at)
             settled = await claims.settle(
                 connection,
                 [
@@ -232,9 +253,8 @@ class Acceptor:
             reach(Failpoint.ACCEPT_IN_TRANSACTION)
         return acceptances
 
-    async def _judge(self, candidates: Sequence[Candidate], version: int, at: datetime) -> list[Acceptance]:
+    def _judged(self, candidates: Sequence[Candidate], version: int, at: datetime) -> list[Acceptance]:
         """The messages to be, or why not: what an older registry was asked about is asked again."""
-        await self._snapshot.catch_up(version)
         judged: list[Acceptance] = []
         for candidate in candidates:
             error = candidate.authorise() if candidate.registry_version < version else None
@@ -253,10 +273,13 @@ def _weight(group: Sequence[Candidate]) -> int:
     return sum(len(candidate.body) for candidate in group) + (len(group) - 1) * _FURTHER_MESSAGE_BYTES
 
 
+_accepted: Final = cache(metrics.ACCEPTED.labels)
+
+
 def _count(candidate: Candidate, acceptance: Acceptance) -> None:
     match acceptance:
         case Accepted():
-            metrics.ACCEPTED.labels(str(candidate.origin)).inc()
+            _accepted(candidate.origin).inc()
         case Duplicate(kind=kind):
             metrics.DUPLICATES.labels(str(kind)).inc()
         case Forbidden() | Violating():

@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, TypeAlias
 from uuid import UUID
+
+from msgspec import Struct
 
 from libs.common.domain.facts import Origin
 from libs.common.domain.message import JSON, Message
@@ -24,8 +25,7 @@ class KeyKind(StrEnum):
     REJECTED = "rejected"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(Struct, frozen=True, kw_only=True):
     """A key that only one message may have: the first. `request_hash` tells a repetition from another request."""
 
     app: UUID
@@ -46,8 +46,7 @@ def claim(app: UUID, kind: KeyKind, parts: tuple[bytes, ...], request: bytes) ->
     return Claim(app=app, kind=kind, key=key, request_hash=hashlib.sha256(request).digest())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
+class Admission(Struct, frozen=True, kw_only=True):
     """An operator's decision to accept what was rejected at `rejected_at`. `actor` is as in `registry_fact`."""
 
     rejected: UUID
@@ -55,8 +54,7 @@ class Admission:
     actor: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Finding(Struct, frozen=True, kw_only=True):
     """How a payload violates the schema of its event type, and whether the message is refused for it."""
 
     enforced: bool
@@ -66,8 +64,7 @@ class Finding:
 FAULTLESS: Final = Finding(enforced=False, violations=())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(Struct, frozen=True, kw_only=True):
     """A verified event that is to become a message.
 
     Attributes:
@@ -82,7 +79,7 @@ class Candidate:
     org: UUID
     app: UUID
     event_type: str
-    body: bytes = field(repr=False)
+    body: bytes
     origin: Origin
     registry_version: int
     authorise: Callable[[], ApiError | None]
@@ -99,17 +96,19 @@ class Candidate:
     finding: Finding = FAULTLESS
     claims: tuple[Claim, ...] = ()
 
+    def __repr__(self) -> str:
+        """Without the body, which is nobody's to log."""
+        return f"Candidate(app={self.app!r}, event_type={self.event_type!r}, event_id={self.event_id!r})"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
+
+class Accepted(Struct, frozen=True, kw_only=True):
     """It is committed. `violations` are those of its event type's schema, where those are only warned of."""
 
     message: Message
     violations: tuple[Violation, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Duplicate:
+class Duplicate(Struct, frozen=True, kw_only=True):
     """An earlier message has its key. `same_request` says whether that one came with the same body."""
 
     kind: KeyKind
@@ -118,15 +117,13 @@ class Duplicate:
     same_request: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forbidden:
+class Forbidden(Struct, frozen=True, kw_only=True):
     """It is no longer allowed: its key, application or source went while it waited."""
 
     error: ApiError
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Violating:
+class Violating(Struct, frozen=True, kw_only=True):
     """Its payload violates the schema of its event type, which the organisation enforces."""
 
     violations: tuple[Violation, ...]

@@ -5,12 +5,12 @@ anew. So the batch is settled in rounds; all but the rarest need one.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 from libs.common.postgres.pool import Connection, Pool
 from services.ingress.candidate import Claim, Duplicate
@@ -18,8 +18,7 @@ from services.ingress.candidate import Claim, Duplicate
 Place: TypeAlias = tuple[UUID, str, bytes]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
+class Holder(Struct, frozen=True, kw_only=True):
     """The message that holds a key."""
 
     message: UUID
@@ -27,8 +26,7 @@ class Holder:
     since: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contender:
+class Contender(Struct, frozen=True, kw_only=True):
     """A message to be, with its claims."""
 
     message: UUID

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
 from libs.common.domain import ids
 from libs.common.domain.message import Message
 from libs.common.postgres import acceptance
-from libs.common.postgres.pool import Connection
+from libs.common.postgres.pool import Connection, Pool
 from libs.common.runtime.clock import random_bytes
 from libs.common.runtime.schemas.payload import Violation
 from services.ingress.candidate import Accepted, Candidate
@@ -48,11 +49,24 @@ def _erase_at(candidate: Candidate, at: datetime) -> datetime | None:
 async def insert(connection: Connection, accepted: Sequence[Accepted], *, epoch: int) -> None:
     """Write messages of one moment and one registry version, in the transaction that accepts them."""
     messages = [each.message for each in accepted]
-    violations = {each.message.id: _violations_text(each.violations) for each in accepted if each.violations}
-    await acceptance.insert(connection, messages, epoch=epoch, violations=violations)
+    await acceptance.insert(connection, messages, epoch=epoch, violations=_violations(accepted))
     expiring = [(message.id, message.erase_body_at) for message in messages if message.erase_body_at is not None]
     if expiring:
         await connection.executemany("INSERT INTO hookledger.body_expiry (message, erase_at) VALUES ($1, $2)", expiring)
+
+
+async def insert_if_current(pool: Pool, accepted: Sequence[Accepted], *, epoch: int) -> bool:
+    """Write messages whose bodies have no time to be erased, in one statement, if the registry has their version.
+
+    Returns:
+        Whether they are committed.
+    """
+    messages = [each.message for each in accepted]
+    return await acceptance.insert_if_current(pool, messages, epoch=epoch, violations=_violations(accepted))
+
+
+def _violations(accepted: Sequence[Accepted]) -> dict[UUID, str]:
+    return {each.message.id: _violations_text(each.violations) for each in accepted if each.violations}
 
 
 def _violations_text(violations: tuple[Violation, ...]) -> str:

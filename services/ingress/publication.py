@@ -1,7 +1,8 @@
 """One caller's publishing to one application: whether it may, and what is to be accepted."""
 
-from dataclasses import dataclass
 from uuid import UUID
+
+from msgspec import Struct
 
 from libs.common.contracts.registry import RegistryObject
 from libs.common.domain.facts import Origin
@@ -11,8 +12,7 @@ from services.ingress.directory import Directory
 from services.ingress.message_in import MessageIn
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publication:
+class Publication(Struct, frozen=True, kw_only=True):
     """An application, and the hash of the key that publishes to it."""
 
     directory: Directory

@@ -1,6 +1,5 @@
 """Envelopes: frozen, since during an upgrade old and new services read one another's."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -8,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from libs.common.contracts import envelope
 from libs.common.contracts.envelope import MAX_BYTES, MAX_MESSAGES, MalformedEnvelopeError

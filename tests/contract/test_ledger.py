@@ -4,13 +4,14 @@ A test that fails here says that stored data would read differently: raise the s
 leave the bytes below as they are.
 """
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 from uuid import UUID
 
 import msgspec
 import pytest
+from msgspec.structs import fields, replace
 
 from libs.common.contracts import ledger
 from libs.common.domain.endpoint import Rule

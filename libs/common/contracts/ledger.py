@@ -5,12 +5,12 @@ schema number rises here and an upcaster turns older data into today's shape; th
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from typing import Any, Final, cast, get_args, get_type_hints
 from uuid import UUID
 
 import msgspec
+from msgspec import Struct
 
 from libs.common.domain.facts import DeliveryFact, Fact, MessageFact
 
@@ -22,8 +22,7 @@ class UnknownFactError(Exception):
     """The ledger holds a kind or a schema number that this version does not know: the code is older than the data."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
+class Recorded(Struct, frozen=True, kw_only=True):
     """A fact as a row of the ledger has it."""
 
     stream: UUID
@@ -36,8 +35,7 @@ class Recorded:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(Struct, frozen=True):
     """How one kind of fact is laid out in `data`."""
 
     fact: type[Fact]
@@ -48,11 +46,11 @@ class _Shape:
 
 def _shape(fact: type[Fact]) -> _Shape:
     hints = get_type_hints(fact)
-    inside = [field for field in fields(fact) if field.name not in _COLUMNS]
-    if any(field.default is not MISSING for field in inside):
+    inside = [field for field in msgspec.structs.fields(fact) if field.name not in _COLUMNS]
+    if any(not field.required for field in inside):
         raise TypeError(f"{fact.__name__}: a fact has no defaults, it says everything")
     wire = msgspec.defstruct(f"{fact.__name__}Data", [(field.name, hints[field.name]) for field in inside])
-    columns = tuple(field.name for field in fields(fact) if field.name in _COLUMNS)
+    columns = tuple(name for name in fact.__struct_fields__ if name in _COLUMNS)
     return _Shape(fact=fact, names=tuple(field.name for field in inside), wire=wire, columns=columns)
 
 

@@ -1,10 +1,11 @@
 """Attempts that have ended, as rows: the projection `attempt` is this fold of each delivery's stream."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
+
+from msgspec import Struct
 
 from libs.common.domain.facts import (
     AttemptAbandoned,
@@ -25,8 +26,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 End = AttemptEnded | AttemptAbandoned | AttemptOutcomeUnknown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptRow:
+class AttemptRow(Struct, frozen=True, kw_only=True):
     """One attempt and how it ended.
 
     `result` is the value of an `Outcome`, or `abandoned` (surely nothing was sent) or `unknown` (something may have

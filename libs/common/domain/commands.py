@@ -1,16 +1,16 @@
 """What can be asked of a delivery. `at` is the database's time; `decide` judges whether it can be."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+from msgspec import Struct
 
 from libs.common.domain.facts import CancelReason, DropReason, Timings
 from libs.common.domain.outcome import Answer
 from libs.common.domain.retry import RetryPolicy
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StartAttempt:
+class StartAttempt(Struct, frozen=True, kw_only=True):
     """Begin the next attempt, the manual one first; refused unless the delivery waits or a manual one is to come."""
 
     at: datetime
@@ -20,8 +20,7 @@ class StartAttempt:
     process: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordAnswer:
+class RecordAnswer(Struct, frozen=True, kw_only=True):
     """An attempt came to an end. `jitter` in [-1, 1] is drawn by the caller."""
 
     at: datetime
@@ -35,16 +34,14 @@ class RecordAnswer:
     timings: Timings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AbandonAttempt:
+class AbandonAttempt(Struct, frozen=True, kw_only=True):
     """The attempt was begun and surely not sent."""
 
     at: datetime
     attempt: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeclareUnknown:
+class DeclareUnknown(Struct, frozen=True, kw_only=True):
     """The process that had the attempt in flight is dead. `holds` says that the endpoint holds what is exhausted."""
 
     at: datetime
@@ -52,54 +49,47 @@ class DeclareUnknown:
     holds: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancel:
+class Cancel(Struct, frozen=True, kw_only=True):
     """It can no longer be sent: its endpoint is no longer there or no longer enabled, or its content is erased."""
 
     at: datetime
     reason: CancelReason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Skip:
+class Skip(Struct, frozen=True, kw_only=True):
     """Somebody wants it passed over, so that its lane goes on."""
 
     at: datetime
     actor: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expire:
+class Expire(Struct, frozen=True, kw_only=True):
     """The delivery is older than its endpoint's policy allows."""
 
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LetGo:
+class LetGo(Struct, frozen=True, kw_only=True):
     """A held delivery's endpoint does not hold any more: it is exhausted like any other."""
 
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestResend:
+class RequestResend(Struct, frozen=True, kw_only=True):
     """Ask for one manual attempt, at any time of the delivery's life and after it."""
 
     at: datetime
     job: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DropResend:
+class DropResend(Struct, frozen=True, kw_only=True):
     """Give up the manual attempt that was asked for, of a delivery that is over."""
 
     at: datetime
     reason: DropReason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reopen:
+class Reopen(Struct, frozen=True, kw_only=True):
     """Start the schedule of a delivery anew that is over, or held."""
 
     at: datetime

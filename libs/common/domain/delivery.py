@@ -16,12 +16,14 @@ one that succeeds changes that: then the delivery is SUCCEEDED.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import reduce
 from typing import Final, assert_never
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from libs.common.domain.commands import (
     AbandonAttempt,
@@ -108,8 +110,7 @@ class UnderWayError(Exception):
     """What is asked for is under way already: a manual attempt that is still to come, or a run that is not over."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
+class Delivery(Struct, frozen=True, kw_only=True):
     """The fold of one delivery's stream: a row of the projection.
 
     `attempts` counts starts of this run; `failures` the places of the schedule that are used; `unknowns` the attempts
@@ -249,10 +250,10 @@ def decide(state: Delivery, command: Command) -> list[DeliveryFact]:
         case StartAttempt():
             if state.next_at is None:
                 raise NotWaitingError(state.status)
-            return [start(state, replace(command, at=at))]
+            return [start(state, command if at == command.at else replace(command, at=at))]
         case RecordAnswer():
             _must_fly(state, command.attempt)
-            return _record(state, replace(command, at=at))
+            return _record(state, command if at == command.at else replace(command, at=at))
         case AbandonAttempt(attempt=attempt):
             _must_fly(state, attempt)
             return [AttemptAbandoned(at=at, attempt=attempt), _again(state, at)]

@@ -11,10 +11,11 @@ that it is made again, or `ResendDropped` that it is not. `DeliveryReopened` beg
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from uuid import UUID
+
+from msgspec import Struct
 
 from libs.common.domain.endpoint import Rule
 from libs.common.domain.outcome import Failure, Outcome
@@ -58,8 +59,7 @@ class DropReason(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timings:
+class Timings(Struct, frozen=True, kw_only=True):
     """How long the parts of a send took; None where a part did not happen (a reused connection) or was not reached."""
 
     dns: timedelta | None = None
@@ -69,8 +69,7 @@ class Timings:
     total: timedelta = timedelta(0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageAccepted:
+class MessageAccepted(Struct, frozen=True, kw_only=True):
     """A message was verified and committed; `publish` says that it also goes out on the accepted exchange."""
 
     at: datetime
@@ -81,8 +80,7 @@ class MessageAccepted:
     publish: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MessageFannedOut:
+class MessageFannedOut(Struct, frozen=True, kw_only=True):
     """The message met the registry as of `registry_version`; `counts` says how many endpoints each rule decided."""
 
     at: datetime
@@ -90,8 +88,7 @@ class MessageFannedOut:
     counts: Mapping[Rule, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryScheduled:
+class DeliveryScheduled(Struct, frozen=True, kw_only=True):
     """A message is to go to an endpoint, because of `rule` in the endpoint's configuration of that version."""
 
     at: datetime
@@ -103,8 +100,7 @@ class DeliveryScheduled:
     due_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptStarted:
+class AttemptStarted(Struct, frozen=True, kw_only=True):
     """Committed before the socket opens. `process` owns the attempt for as long as its lease lasts.
 
     `number` counts the attempts of the run; a manual attempt stands beside it and has the number 0.
@@ -120,8 +116,7 @@ class AttemptStarted:
     process: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptEnded:
+class AttemptEnded(Struct, frozen=True, kw_only=True):
     """The attempt has an outcome. `url` is without its query, which may hold a secret and can be erased."""
 
     at: datetime
@@ -138,83 +133,72 @@ class AttemptEnded:
     retry_after: timedelta | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptAbandoned:
+class AttemptAbandoned(Struct, frozen=True, kw_only=True):
     """The attempt surely sent nothing: its process stopped first."""
 
     at: datetime
     attempt: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptOutcomeUnknown:
+class AttemptOutcomeUnknown(Struct, frozen=True, kw_only=True):
     """The attempt's process died; whether the receiver saw the request cannot be known."""
 
     at: datetime
     attempt: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryScheduled:
+class RetryScheduled(Struct, frozen=True, kw_only=True):
     """The delivery waits for `due_at`."""
 
     at: datetime
     due_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryExhausted:
+class DeliveryExhausted(Struct, frozen=True, kw_only=True):
     """Retries are spent."""
 
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryRefused:
+class DeliveryRefused(Struct, frozen=True, kw_only=True):
     """The receiver answered with a final 4xx, or the endpoint's transformation failed: a retry would not help."""
 
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryGone:
+class DeliveryGone(Struct, frozen=True, kw_only=True):
     """The receiver answered 410: it asks for no more."""
 
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryHeld:
+class DeliveryHeld(Struct, frozen=True, kw_only=True):
     """Retries are spent, or the receiver refused; the delivery keeps its place at the head of its ordered lane."""
 
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryCancelled:
+class DeliveryCancelled(Struct, frozen=True, kw_only=True):
     """The delivery waited or was held, and is no longer wanted, or can no longer be sent."""
 
     at: datetime
     reason: CancelReason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliverySkipped:
+class DeliverySkipped(Struct, frozen=True, kw_only=True):
     """Somebody had the delivery passed over while it waited or was held. `actor` is as the change history has it."""
 
     at: datetime
     actor: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryExpired:
+class DeliveryExpired(Struct, frozen=True, kw_only=True):
     """The delivery waited for longer than the platform keeps trying."""
 
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryReopened:
+class DeliveryReopened(Struct, frozen=True, kw_only=True):
     """A delivery that was over starts its schedule anew, as run number `run`, because `job` asked for it."""
 
     at: datetime
@@ -223,23 +207,20 @@ class DeliveryReopened:
     job: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResendRequested:
+class ResendRequested(Struct, frozen=True, kw_only=True):
     """One manual attempt is asked for by `job`, whatever the schedule says, and beside it."""
 
     at: datetime
     job: UUID
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResendDelayed:
+class ResendDelayed(Struct, frozen=True, kw_only=True):
     """The manual attempt came to no outcome, because its process stopped or died, and is made again."""
 
     at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResendDropped:
+class ResendDropped(Struct, frozen=True, kw_only=True):
     """The manual attempt that was asked for is not made."""
 
     at: datetime

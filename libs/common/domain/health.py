@@ -7,12 +7,14 @@ Attempts whose outcome nobody knows, and those that sent nothing, say nothing of
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import reduce
 from itertools import accumulate
 from typing import Final, TypeAlias, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 BOUNDS_US: Final = tuple(round(1000 * 2 ** (step / 4)) for step in range(63))
 """Upper bounds of the buckets but the last, in microseconds: a quarter of an octave each, from 1 ms to 46 s."""
@@ -24,16 +26,14 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _DAY: Final = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Succeeded:
+class Succeeded(Struct, frozen=True, kw_only=True):
     """An attempt got its 2xx."""
 
     at: datetime
     latency: timedelta | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class Failed(Struct, frozen=True, kw_only=True):
     """An attempt ended otherwise; `latency` is None where there was no answer. `gone` says that the answer was 410."""
 
     at: datetime
@@ -45,8 +45,7 @@ class Failed:
 Ended: TypeAlias = Succeeded | Failed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Health(Struct, frozen=True, kw_only=True):
     """A row of the projection.
 
     `latencies` count the answers of `latency_day` (UTC), `latencies_before` those of the day before.
@@ -72,8 +71,7 @@ class Verdict(StrEnum):
     RECOVERED = "recovered"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(Struct, frozen=True, kw_only=True):
     """How long a run lasts before its endpoint is called failing, and before it is disabled. None: never."""
 
     failing_after: timedelta | None = timedelta(hours=1)

@@ -1,10 +1,11 @@
 """Messages: accepted events with their exact bytes."""
 
 import re
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 from uuid import UUID
+
+from msgspec import Struct
 
 from libs.common.domain.facts import Origin
 
@@ -14,8 +15,7 @@ CONTENT_TYPE: Final = re.compile(r"[!-~]+/[ -~]{1,255}")
 """What a payload's type may look like, as a whole: it is sent as a header."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class Message(Struct, frozen=True, kw_only=True):
     """One accepted event. `body` is what came, byte for byte; `registry_version` is the fence for its fan-out.
 
     Attributes:
@@ -30,7 +30,7 @@ class Message:
     org: UUID
     app: UUID
     event_type: str
-    body: bytes = field(repr=False)
+    body: bytes
     accepted_at: datetime
     registry_version: int
     origin: Origin
@@ -44,3 +44,7 @@ class Message:
     erase_body_at: datetime | None = None
     publish: bool = False
     erased: bool = False
+
+    def __repr__(self) -> str:
+        """Without the body, which is nobody's to log."""
+        return f"Message(id={self.id!r}, app={self.app!r}, event_type={self.event_type!r})"

@@ -1,10 +1,11 @@
 """What an attempt's end means for its delivery: one table, DESIGN's default policy."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 RETRIED_CLIENT_ERRORS: Final = frozenset({408, 425, 429})
 RETRY_AFTER_STATUSES: Final = frozenset({429, 503})
@@ -35,8 +36,7 @@ class Outcome(StrEnum):
     GONE = "gone"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """What came back: a status, or the failure that kept one from coming. Exactly one of the two is set."""
 
     status: int | None = None

@@ -1,8 +1,9 @@
 """When to try again: a schedule of waits, spread by jitter, lengthened by what the receiver asks for."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
+
+from msgspec import Struct
 
 JITTER_SHARE: Final = 0.2
 MOST_UNKNOWN_IN_A_ROW: Final = 5
@@ -35,8 +36,7 @@ def exponential(*, first: timedelta, factor: float, most: timedelta, retries: in
     return tuple(waits)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
+class Wait(Struct, frozen=True, kw_only=True):
     """A wait that was decided, with what it was decided from, as the ledger records it."""
 
     delay: timedelta
@@ -45,8 +45,7 @@ class Wait:
     retry_after: timedelta | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True, kw_only=True):
     """The waits between attempts of a run: after the first failure `schedule[0]`, and so on; none left: exhausted.
 
     Attributes:

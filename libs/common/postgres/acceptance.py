@@ -12,7 +12,7 @@ from uuid import UUID
 from libs.common.contracts import ledger
 from libs.common.domain.facts import MessageAccepted
 from libs.common.domain.message import Message
-from libs.common.postgres.pool import Connection
+from libs.common.postgres.pool import Connection, Pool
 from libs.common.runtime.clock import random_bytes
 
 _SALT_BYTES: Final = 16
@@ -25,22 +25,35 @@ _ROWS: Final = """
         SELECT u.id, u.org, u.app, u.event_type, string_to_array(u.channels, ','), string_to_array(u.tags, ','),
             u.event_id, u.origin, u.source, u.content_type, u.body_hash, u.body_bytes, u.publish, u.ordering_key,
             u.deliver_at, $18, $19, u.schema_violations::jsonb
-        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::uuid[],
-            $9::text[], $10::bytea[], $11::int[], $12::bool[], $21::text[], $22::text[], $23::timestamptz[],
-            $24::text[])
+        FROM /*if*/ unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
+            $8::uuid[], $9::text[], $10::bytea[], $11::int[], $12::bool[], $21::text[], $22::text[],
+            $23::timestamptz[], $24::text[])
             AS u (id, org, app, event_type, channels, event_id, origin, source, content_type, body_hash, body_bytes,
                 publish, tags, ordering_key, deliver_at, schema_violations)
     ), body AS (
         INSERT INTO hookledger.message_body (message, salt, body)
         SELECT u.id, u.salt, u.body
-        FROM unnest($1::uuid[], $13::bytea[], $14::bytea[]) AS u (id, salt, body)
+        FROM /*if*/ unnest($1::uuid[], $13::bytea[], $14::bytea[]) AS u (id, salt, body)
     ), fact AS (
         INSERT INTO hookledger.fact (stream, version, epoch, app, kind, schema, at, data)
         SELECT u.id, 1, $20, u.app, u.kind, u.schema, $19, u.data
-        FROM unnest($1::uuid[], $3::uuid[], $15::text[], $16::smallint[], $17::bytea[])
+        FROM /*if*/ unnest($1::uuid[], $3::uuid[], $15::text[], $16::smallint[], $17::bytea[])
             AS u (id, app, kind, schema, data)
     )
 """
+_OUTBOX: Final = """
+    , outbox AS (
+        INSERT INTO hookledger.outbox (message, app, accepted_at)
+        SELECT u.id, u.app, $19 FROM /*if*/ unnest($1::uuid[], $3::uuid[]) AS u (id, app)
+    )
+"""
+_INSERT: Final = f"WITH {_ROWS} {_OUTBOX} SELECT"
+_INSERT_UNSENT: Final = f"WITH {_ROWS} SELECT"
+_INSERT_IF_CURRENT: Final = f"""
+    WITH registry AS MATERIALIZED (SELECT version FROM hookledger.registry_version WHERE version = $18),
+        {_ROWS} {_OUTBOX}
+    SELECT count(*) FROM registry
+""".replace("/*if*/", "registry,")  # noqa: S608  constants: rows are written if it is there, and not if it is not
 
 
 async def insert(
@@ -54,29 +67,27 @@ async def insert(
         epoch: of the ledger.
         violations: of their event type's schema, by message, as a JSON array of `{path, message}`.
     """
-    await connection.execute(
-        f"""
-        WITH {_ROWS}
-        INSERT INTO hookledger.outbox (message, app, accepted_at)
-        SELECT u.id, u.app, $19 FROM unnest($1::uuid[], $3::uuid[]) AS u (id, app)
-        """,  # noqa: S608  a constant
-        *_columns(messages, epoch, violations),
-    )
+    await connection.execute(_INSERT, *_columns(messages, epoch, violations))
+
+
+async def insert_if_current(
+    pool: Pool, messages: Sequence[Message], *, epoch: int, violations: Mapping[UUID, str] = _NONE
+) -> bool:
+    """As `insert`, in a transaction of its own, unless the registry has another version than the messages bear.
+
+    Returns:
+        Whether they are committed.
+    """
+    return bool(await pool.fetchval(_INSERT_IF_CURRENT, *_columns(messages, epoch, violations)))
 
 
 async def insert_unsent(connection: Connection, message: Message, *, epoch: int) -> None:
     """Write a message that is not fanned out: whoever writes it sees to where it goes."""
-    await connection.execute(
-        f"""
-        WITH {_ROWS}
-        SELECT
-        """,
-        *_columns([message], epoch, _NONE),
-    )
+    await connection.execute(_INSERT_UNSENT, *_columns([message], epoch, _NONE))
 
 
 def _columns(messages: Sequence[Message], epoch: int, violations: Mapping[UUID, str]) -> tuple[Any, ...]:
-    """The parameters of `_ROWS`."""
+    """The parameters of these statements."""
     salts = [random_bytes(_SALT_BYTES) for _ in messages]
     facts = [ledger.encode(_fact(message)) for message in messages]
     first = messages[0]  # version and time are the batch's

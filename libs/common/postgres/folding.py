@@ -1,7 +1,7 @@
 """What the ledgers' facts come to: the fold that the projections are made from and compared with."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final, Generic, TypeVar
 from uuid import UUID
@@ -27,10 +27,10 @@ from libs.common.postgres.ledger import appended
 from libs.common.postgres.pool import Connection
 from libs.common.postgres.registry import RegistryFact
 
-DELIVERY_COLUMNS: Final = tuple(field.name for field in fields(Delivery))
+DELIVERY_COLUMNS: Final = Delivery.__struct_fields__
 """Of `delivery_state`, beside its key."""
 
-ATTEMPT_COLUMNS: Final = tuple(field.name for field in fields(AttemptRow))
+ATTEMPT_COLUMNS: Final = AttemptRow.__struct_fields__
 """Of `attempt`."""
 
 OBJECT_COLUMNS: Final = (

@@ -6,13 +6,13 @@ when they die.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import timedelta
 from functools import reduce
 from typing import Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 from libs.common.domain.facts import AttemptEnded, AttemptStarted
 from libs.common.domain.health import Ended, Failed, Health, Succeeded, evolve
@@ -23,7 +23,7 @@ from libs.common.postgres.pool import Connection, Pool
 
 FOLLOWER: Final = "health"
 BATCH: Final = 5_000
-COLUMNS: Final = tuple(field.name for field in fields(Health))
+COLUMNS: Final = Health.__struct_fields__
 BEHIND: Final = timedelta(minutes=1)
 """When the next fact is older than this, health is of the past, and nothing may follow from it."""
 
@@ -38,8 +38,7 @@ class Row(NamedTuple):
     health: Health
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Batch:
+class _Batch(Struct, frozen=True, kw_only=True):
     """What the next facts say, by endpoint; how many they are, and the place of the last of them."""
 
     facts: int

@@ -1,18 +1,17 @@
 """Appending to the ledger and reading it back."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 from libs.common.contracts import ledger
 from libs.common.domain.facts import Fact
 from libs.common.postgres.pool import Connection
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Appended:
+class Appended(Struct, frozen=True, kw_only=True):
     """A fact at its place: stream and version, with the columns that the ledger is searched by."""
 
     stream: UUID

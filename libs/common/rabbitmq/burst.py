@@ -7,11 +7,11 @@ confirms stay one for each message.
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
+from msgspec import Struct
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
@@ -20,8 +20,7 @@ MOST_BYTES: Final = 1024 * 1024
 _PERSISTENT: Final = 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
+class Outgoing(Struct, frozen=True, kw_only=True):
     """A persistent message on its way to an exchange whose consumers are optional."""
 
     routing_key: str

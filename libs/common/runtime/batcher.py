@@ -1,16 +1,21 @@
 """The batcher: many callers, one write.
 
-Items that arrive while a batch is being written make up the next one. The linger adapts: an idle batcher writes at
-once, a busy one waits a few milliseconds for a fuller batch. A batch that fails by its content is bisected, so that one
-bad item fails alone; a batch that fails by its server fails whole.
+Items that arrive while a batch is being written make up the next one. The linger adapts: where items come further apart
+than it is long, each is written at once; where they come closer, the first waits for company, unless that was in vain.
+A batch that fails by its content is bisected, so that one bad item fails alone; a batch that fails by its server fails
+whole.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeAlias, TypeVar
+from math import inf
+from typing import Final, Generic, TypeAlias, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_AFTER_WAITING_IN_VAIN: Final = 16
+"""So many items are not kept waiting after one had no company: a sender who awaits each answer never brings any."""
 
 Write = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
 _Waiting: TypeAlias = tuple[Item, asyncio.Future[Result], float]
@@ -34,7 +39,7 @@ class Batcher(Generic[Item, Result]):
         max_items: items in a batch at most.
         max_weight: sum of `weight` in a batch at most; a single heavier item goes alone.
         weight: what an item weighs, such as its bytes.
-        linger: seconds that a busy batcher waits for company.
+        linger: seconds that an item waits for company at most, where company is to be expected.
         writers: batches in flight at the same time.
         patience: seconds that an item waits for its batch to begin, within a tenth; None for as long as it takes.
     """
@@ -62,6 +67,9 @@ class Batcher(Generic[Item, Result]):
         self._waiting: list[_Waiting[Item, Result]] = []
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
+        self._last_arrival = -inf
+        self._company_expected = False
+        self._in_vain = 0
         self._stopping = False
 
     def __len__(self) -> int:
@@ -82,7 +90,13 @@ class Batcher(Generic[Item, Result]):
             raise StoppedError
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
-        self._waiting.append((item, future, loop.time()))
+        now = loop.time()
+        self._company_expected = now - self._last_arrival <= self._linger
+        if self._in_vain:
+            self._in_vain -= 1
+            self._company_expected = False
+        self._last_arrival = now
+        self._waiting.append((item, future, now))
         self._arrived.set()
         if len(self._waiting) >= self._max_items:
             self._full.set()
@@ -110,21 +124,18 @@ class Batcher(Generic[Item, Result]):
         self._full.set()
 
     async def _run_writer(self) -> None:
-        busy = False
         while True:
             if not self._waiting:
-                busy = False
                 if self._stopping:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            if busy and not self._stopping and len(self._waiting) < self._max_items:
+            if self._company_expected and not self._stopping and len(self._waiting) < self._max_items:
                 await self._wait_for_company()
             batch = self._take()
             if batch:
                 await self._settle(batch)
-                busy = len(batch) > 1
 
     async def _turn_away_overdue(self, patience: float) -> None:
         """Fail what waits too long; the writers may all be held up by the server."""
@@ -140,12 +151,17 @@ class Batcher(Generic[Item, Result]):
                 self._waiting = self._waiting[overdue:]
 
     async def _wait_for_company(self) -> None:
+        """Until the item that waits longest has waited for as long as the linger, or the batch is full."""
+        until = self._waiting[0][2] + self._linger
+        if until <= asyncio.get_running_loop().time():
+            return
         self._full.clear()
         try:
-            async with asyncio.timeout(self._linger):
+            async with asyncio.timeout_at(until):
                 await self._full.wait()
         except TimeoutError:
-            pass
+            if len(self._waiting) == 1:
+                self._in_vain = _AFTER_WAITING_IN_VAIN
 
     def _take(self) -> list[_Waiting[Item, Result]]:
         weight = 0

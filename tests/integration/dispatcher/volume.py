@@ -120,7 +120,7 @@ async def _record(world: World, connection: Any, live: Sequence[_Live], now: dat
                 timings=Timings(total=timedelta(microseconds=1234 + answer)),
             )
         facts = decide(item.state, command)
-        change = Transition(
+        change = Transition.of(
             delivery=item.id, before=item.state, facts=facts, started=item.started, counted=item.counted
         )
         changes.append(change)
@@ -135,7 +135,7 @@ async def _start_again(world: World, connection: Any, live: Sequence[_Live], pro
     for item in live:
         [begun] = decide(item.state, _command(now, process))
         assert isinstance(begun, AttemptStarted)
-        change = Transition(delivery=item.id, before=item.state, facts=[begun])
+        change = Transition.of(delivery=item.id, before=item.state, facts=[begun])
         changes.append(change)
         item.state, item.started, item.counted = change.after, begun, True
     touched = {

@@ -260,7 +260,7 @@ class World:
         """Forget everything that waits or runs, so that the next test finds nothing of this one."""
         await self.owner.execute("""
             TRUNCATE hookledger.queue, hookledger.lane, hookledger.app_turn, hookledger.process, hookledger.outbox,
-                hookledger.checkpoint, hookledger.throttle, hookledger.skip_request, projection_1.endpoint_hour,
+                hookledger.checkpoint, hookledger.throttle, hookledger.skip_request, hookledger.breaker, projection_1.endpoint_hour,
                 projection_1.endpoint_health
         """)
 
@@ -307,7 +307,7 @@ class World:
         rows = await self.owner.fetch(
             """
             SELECT delivery FROM projection_1.delivery_state
-            WHERE status IN ('waiting', 'sending', 'held') AND app <> ALL($1)
+            WHERE (status IN ('waiting', 'sending', 'held') OR resend_at IS NOT NULL) AND app <> ALL($1)
             """,
             self.apps,
         )

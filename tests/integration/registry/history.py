@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
+from msgspec.structs import fields
 
 from libs.common.domain import delivery, ids
 from libs.common.domain.attempts import AttemptRow, attempt_rows

@@ -10,6 +10,7 @@ import pytest
 from standardwebhooks import Webhook
 from svix.webhooks import Webhook as SvixWebhook
 
+from libs.common.domain.delivery import Delivery, Status
 from libs.common.domain.endpoint import Endpoint, Profile, SigningKey
 from libs.common.domain.facts import AttemptStarted, Origin, Trigger
 from libs.common.domain.ids import Prefix, encode, time_ordered
@@ -38,18 +39,29 @@ def flight(
     transformation: str | None = None,
     body: bytes = BODY,
 ) -> Flight:
+    started = AttemptStarted(
+        at=NOW,
+        attempt=an_id(3),
+        run=1,
+        number=1,
+        trigger=Trigger.SCHEDULED,
+        config_version=1,
+        signing_key=None,
+        process=an_id(4),
+    )
     return Flight(
         delivery=an_id(2),
-        started=AttemptStarted(
-            at=NOW,
-            attempt=an_id(3),
-            run=1,
-            number=1,
-            trigger=Trigger.SCHEDULED,
-            config_version=1,
-            signing_key=None,
-            process=an_id(4),
+        state=Delivery(
+            app=an_id(6),
+            message=an_id(1),
+            endpoint=an_id(7),
+            status=Status.SENDING,
+            version=2,
+            created_at=NOW,
+            updated_at=NOW,
+            due_at=None,
         ),
+        started=started,
         message=Message(
             id=an_id(1),
             org=an_id(5),

@@ -1,11 +1,11 @@
 """The life of a delivery, told as given facts, when a command, then facts."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from libs.common.domain.commands import (
     AbandonAttempt,

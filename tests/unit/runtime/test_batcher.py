@@ -67,8 +67,31 @@ async def test_an_idle_batcher_writes_at_once() -> None:
     batcher = Batcher(ledger.write, is_content_fault=is_poison, max_items=10, linger=3600)
     async with running(batcher):
         assert await batcher.submit("a") == "A"
-        assert await batcher.submit("b") == "B"
-    assert ledger.batches == [["a"], ["b"]]
+    assert ledger.batches == [["a"]]
+
+
+async def test_an_item_that_follows_closely_waits_for_company() -> None:
+    ledger = Ledger()
+    ledger.open.set()
+    batcher = Batcher(ledger.write, is_content_fault=is_poison, max_items=2, linger=3600)
+    async with running(batcher):
+        assert await batcher.submit("a") == "A"
+        follower = batcher.put("b")
+        assert await batcher.submit("c") == "C"
+        assert await follower == "B"
+    assert ledger.batches == [["a"], ["b", "c"]]
+
+
+async def test_a_sender_who_awaits_each_answer_is_kept_waiting_once_in_a_while_only() -> None:
+    ledger = Ledger()
+    ledger.open.set()
+    batcher = Batcher(ledger.write, is_content_fault=is_poison, max_items=2, linger=0.2)
+    async with running(batcher):
+        began = asyncio.get_running_loop().time()
+        for item in "abcdefghij":
+            await batcher.submit(item)
+        assert asyncio.get_running_loop().time() - began < 2 * 0.2
+    assert ledger.batches == [[item] for item in "abcdefghij"]
 
 
 async def test_what_arrives_during_a_write_makes_up_the_next() -> None:
@@ -205,10 +228,10 @@ async def test_a_stopping_batcher_takes_no_more_items_and_writes_those_in_hand()
     ledger = Ledger()
     batcher = Batcher(ledger.write, is_content_fault=is_poison, max_items=10, linger=3600)
     async with asyncio.TaskGroup() as group:
-        results = [batcher.put(item) for item in "ab"]  # two, so that it would wait for company
+        results = [batcher.put("a")]
         group.create_task(batcher.run())
         await ledger.begun.acquire()
-        results += [batcher.put(item) for item in "cd"]
+        results += [batcher.put(item) for item in "bcd"]  # they would wait for company
         batcher.stop()
         with pytest.raises(StoppedError):
             await batcher.submit("e")
