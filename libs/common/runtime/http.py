@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from typing import Any, Final
 
 import orjson
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Histogram, generate_latest
 
 from libs.common.runtime.clock import monotonic, new_id
 from libs.common.runtime.logs import logger
@@ -102,10 +103,13 @@ def middlewares(unavailable_on: tuple[type[BaseException], ...] = ()) -> list[An
         request_id = given if usable else str(new_id())
         request[REQUEST_ID_KEY] = request_id
         began = monotonic()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        bound = structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
             response = await handler(request)
+        finally:
+            structlog.contextvars.reset_contextvars(**bound)
         if request.path not in HEALTH:
-            HTTP_SECONDS.labels(f"{response.status // 100}xx").observe(monotonic() - began)
+            _seconds(response.status // 100).observe(monotonic() - began)
         if not response.prepared:
             response.headers[REQUEST_ID] = request_id
             response.headers.setdefault("X-Content-Type-Options", "nosniff")
@@ -162,6 +166,12 @@ def add_health(app: web.Application, checks: Mapping[str, ReadinessCheck]) -> No
 
     for path, handler in zip(HEALTH, (healthz, readyz, metrics), strict=True):
         app.router.add_get(path, handler)
+
+
+@cache
+def _seconds(status_class: int) -> Histogram:
+    # Looking a label up takes a lock and makes texts, for each request.
+    return HTTP_SECONDS.labels(f"{status_class}xx")
 
 
 async def _within(check: ReadinessCheck) -> bool:
