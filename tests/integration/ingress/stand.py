@@ -114,9 +114,11 @@ class Stand:
         await self.create(Kind.API_KEY, document, org=org)
         return text
 
-    async def create_source(self, org: UUID, app: UUID, provider: str, secret: str, **settings: Any) -> UUID:
+    async def create_source(
+        self, org: UUID, app: UUID, provider: str, secret: str, *, identity: UUID | None = None, **settings: Any
+    ) -> UUID:
         """A source with its secret sealed."""
-        identity, key = new_id(), new_id()
+        identity, key = identity or new_id(), new_id()
         keys = (KeyReference(id=key, fingerprint="-"),)
         document = SourceDocument(name=provider, provider=provider, keys=keys, **settings)
         master_keys = MasterKeys.parse(self.replica().settings["MASTER_KEY"])
