@@ -13,7 +13,8 @@ from multidict import CIMultiDictProxy
 from deploy.stack.ports import free_port
 from deploy.stack.services import Service
 from libs.common.contracts.registry import Scope
-from tests.integration.ingress.stand import Stand, Tenant, started, talk
+from tests.integration.ingress.raw import talk
+from tests.integration.ingress.stand import Stand, Tenant, started
 from tests.support.client import Client, connected
 
 

@@ -14,7 +14,8 @@ import pytest
 from deploy.stack.services import Service
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
-from tests.integration.ingress.stand import Stand, Tenant, talk
+from tests.integration.ingress.raw import talk
+from tests.integration.ingress.stand import Stand, Tenant
 
 SAMPLES = Path(__file__).parent / "samples"
 TWILIO_URL = "https://mycompany.com"
