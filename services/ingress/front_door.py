@@ -3,6 +3,7 @@
 So do requests for the API's documentation and for the portal.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import cache
 from http import HTTPStatus
@@ -98,8 +99,8 @@ class FrontDoor:
                 response.headers.setdefault(REQUEST_ID, request[REQUEST_ID_KEY])
                 await response.prepare(request)
                 async for chunk in answer.content.iter_any():
-                    await response.write(chunk)
-                await response.write_eof()
+                    await self._write(response, chunk)
+                await self._write(response, None)
                 return response
         except (aiohttp.ClientError, TimeoutError) as error:
             if body is not None and body.refusal is not None:
@@ -112,6 +113,15 @@ class FrontDoor:
                 return response
             metrics.FORWARDED.labels("failed").inc()
             raise failure(error) from error
+
+    async def _write(self, response: web.StreamResponse, chunk: bytes | None) -> None:
+        """Write on, or end (None); a client that does not read would keep one of the registry's connections for ever.
+
+        Raises:
+            TimeoutError: it did not take this chunk for as long as its own body might have taken.
+        """
+        async with asyncio.timeout(self._body_seconds):
+            await (response.write_eof() if chunk is None else response.write(chunk))
 
 
 class _Body:
