@@ -15,6 +15,7 @@ from typing import Final
 import uvloop
 from aiohttp import web
 
+from deploy.stack.ports import free_port
 from libs.common.runtime.http import middlewares
 from libs.common.runtime.listening import listening
 from services.ingress.front_door import FrontDoor
@@ -63,8 +64,8 @@ async def serve(upstream: str) -> None:
     async with open_session() as session:
         door = web.Application(middlewares=middlewares())
         FrontDoor(Registry(session, upstream, seconds=30), body_seconds=10).add_routes(door)
-        async with listening(door, "127.0.0.1", port := runner.addresses[0][1] + 1, grace=1):
-            print(json.dumps({"bare": port - 1, "forwarded": port}), flush=True)
+        async with listening(door, "127.0.0.1", port := free_port(), grace=1):
+            print(json.dumps({"bare": runner.addresses[0][1], "forwarded": port}), flush=True)
             while await asyncio.to_thread(sys.stdin.readline):
                 print(time.process_time(), flush=True)
 
