@@ -33,7 +33,12 @@ class IngressSettings(CommonSettings, kw_only=True, frozen=True):
     ] = 0.0
     request_timeout_ms: Annotated[
         int,
-        Meta(ge=100, le=300_000, description="how long a request's headers, and then its body, may take to come in"),
+        Meta(
+            ge=100,
+            le=300_000,
+            description="how long a request's headers, and then its body, may take to come in, and a long answer may "
+            "stand still",
+        ),
     ] = 10_000
     front_door_timeout_ms: Annotated[
         int, Meta(ge=100, le=300_000, description="how long the registry may take to answer a forwarded request")

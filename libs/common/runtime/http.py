@@ -10,7 +10,7 @@ import orjson
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Histogram, generate_latest
 
 from libs.common.runtime.clock import monotonic, new_id
 from libs.common.runtime.logs import logger
@@ -96,7 +96,6 @@ def middlewares(unavailable_on: tuple[type[BaseException], ...] = ()) -> list[An
     Args:
         unavailable_on: exceptions that mean that a server behind this one does not answer: 503.
     """
-    seconds_of = cache(HTTP_SECONDS.labels)
     process, numbers = new_id().hex, itertools.count(1)
 
     @web.middleware
@@ -110,7 +109,7 @@ def middlewares(unavailable_on: tuple[type[BaseException], ...] = ()) -> list[An
         structlog.contextvars.bind_contextvars(request_id=request_id)
         response = await handler(request)
         if request.path not in HEALTH:
-            seconds_of(f"{response.status // 100}xx").observe(monotonic() - began)
+            _seconds(response.status // 100).observe(monotonic() - began)
         if not response.prepared:
             response.headers[REQUEST_ID] = request_id
             response.headers.setdefault("X-Content-Type-Options", "nosniff")
@@ -167,6 +166,12 @@ def add_health(app: web.Application, checks: Mapping[str, ReadinessCheck]) -> No
 
     for path, handler in zip(HEALTH, (healthz, readyz, metrics), strict=True):
         app.router.add_get(path, handler)
+
+
+@cache
+def _seconds(status_class: int) -> Histogram:
+    # Looking a label up takes a lock and makes texts, for each request.
+    return HTTP_SECONDS.labels(f"{status_class}xx")
 
 
 async def _within(check: ReadinessCheck) -> bool:

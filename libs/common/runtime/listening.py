@@ -86,6 +86,7 @@ class _Connection(web.RequestHandler):
             return super().handle_error(request, status, exc, message)
         response = ApiError(400, "this is no HTTP request that can be read").response()
         response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Connection"] = "close"  # aiohttp takes it for an answer to HTTP/1.0, and leaves this out
         response.force_close()
         return response
 

@@ -1,4 +1,4 @@
-"""What the tests of the ingress share: a registry that is seeded by hand, replicas, signed requests, raw sockets."""
+"""What the tests of the ingress share: a registry that is seeded by hand, replicas, signed requests."""
 
 import asyncio
 import hashlib
@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import aio_pika
@@ -114,9 +113,11 @@ class Stand:
         await self.create(Kind.API_KEY, document, org=org)
         return text
 
-    async def create_source(self, org: UUID, app: UUID, provider: str, secret: str, **settings: Any) -> UUID:
+    async def create_source(
+        self, org: UUID, app: UUID, provider: str, secret: str, *, identity: UUID | None = None, **settings: Any
+    ) -> UUID:
         """A source with its secret sealed."""
-        identity, key = new_id(), new_id()
+        identity, key = identity or new_id(), new_id()
         keys = (KeyReference(id=key, fingerprint="-"),)
         document = SourceDocument(name=provider, provider=provider, keys=keys, **settings)
         master_keys = MasterKeys.parse(self.replica().settings["MASTER_KEY"])
@@ -157,9 +158,12 @@ class Stand:
         """An endpoint."""
         return await self.create(Kind.ENDPOINT, EndpointDocument(url="http://127.0.0.1:9/"), org=org, app=app)
 
-    async def create_tenant(self, *, broker_user: str | None = None, **application: Any) -> Tenant:
+    async def create_tenant(
+        self, *, broker_user: str | None = None, organisation: OrganisationDocument | None = None, **application: Any
+    ) -> Tenant:
         """An organisation with all that belongs to it."""
-        org = (await self.create(Kind.ORGANISATION, OrganisationDocument(name="tests"), uid=broker_user)).id
+        document = organisation or OrganisationDocument(name="tests")
+        org = (await self.create(Kind.ORGANISATION, document, uid=broker_user)).id
         uid = f"app-{org.hex[-8:]}"
         app = (await self.create(Kind.APPLICATION, ApplicationDocument(name="t", **application), org=org, uid=uid)).id
         sources = {name: await self.create_source(org, app, name, secret) for name, secret in SECRETS.items()}
@@ -306,43 +310,3 @@ async def next_dead(channel: aio_pika.abc.AbstractChannel, stand: Stand) -> Abst
             if message is not None:
                 return message
             await asyncio.sleep(0.05)
-
-
-# Requests as no client would send them
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawAnswer:
-    """What came back over a raw socket, and how long it took."""
-
-    status: int
-    text: str
-    seconds: float
-
-
-async def talk(url: str, *pieces: bytes | float, patience: float = 10) -> RawAnswer:
-    """Send pieces over one connection, a number being a pause in seconds, and read the answer until it is over."""
-    reader, writer = await asyncio.open_connection(urlsplit(url).hostname, urlsplit(url).port)
-    began = time.monotonic()
-
-    async def send() -> None:
-        for piece in pieces:
-            if isinstance(piece, bytes):
-                writer.write(piece)
-                await writer.drain()
-            else:
-                await asyncio.sleep(piece)
-
-    sending = asyncio.create_task(send())
-    try:
-        async with asyncio.timeout(patience):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            length = next(
-                (int(line.split(":")[1]) for line in head.lower().splitlines() if line.startswith("content-length")), 0
-            )
-            body = await reader.readexactly(length)
-    finally:
-        sending.cancel()
-        await asyncio.wait({sending})
-        writer.close()
-    return RawAnswer(status=int(head.split()[1]), text=head + body.decode(), seconds=time.monotonic() - began)

@@ -13,7 +13,8 @@ from multidict import CIMultiDictProxy
 from deploy.stack.ports import free_port
 from deploy.stack.services import Service
 from libs.common.contracts.registry import Scope
-from tests.integration.ingress.stand import Stand, Tenant, started, talk
+from tests.integration.ingress.raw import talk
+from tests.integration.ingress.stand import Stand, Tenant, started
 from tests.support.client import Client, connected
 
 
@@ -252,6 +253,28 @@ async def test_an_answer_that_breaks_off_is_never_taken_for_whole(stand: Stand, 
             except ConnectionResetError:
                 got = b""
         assert not got.endswith(b"0\r\n\r\n")
+        writer.close()
+
+
+async def test_a_client_that_does_not_read_its_answer_gives_the_registrys_connection_back(
+    stand: Stand, tenant: Tenant
+) -> None:
+    given_back = asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x" * 0x10000)
+        finally:
+            given_back.set()
+
+    async with upstream(handle) as url, in_front_of(stand, tenant, url) as client:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(client.url.rpartition(":")[2]))
+        writer.write(b"GET /api/v1/app HTTP/1.1\r\nHost: a\r\n\r\n")
+        async with asyncio.timeout(10):
+            await given_back.wait()
         writer.close()
 
 

@@ -15,7 +15,8 @@ from libs.common.contracts.registry import Kind, Scope
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
 from libs.common.runtime.clock import new_id, now
-from tests.integration.ingress.stand import Stand, Tenant, talk
+from tests.integration.ingress.raw import talk
+from tests.integration.ingress.stand import Stand, Tenant
 from tests.support.client import Answer, Client, connected
 
 RAW = b'{ "z":1.0, "a": [1,2 ,3], "e":"\\u00e9\xc3\xa9", "n": 12345678901234567890 }'

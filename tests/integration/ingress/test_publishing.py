@@ -72,6 +72,11 @@ async def test_a_body_is_erased_when_its_time_is_over_and_nobody_needs_it_any_mo
 ) -> None:
     answers = [await create(client, tenant, payloadRetentionHours=1), await create(client, tenant)]
     kept = [await create(client, tenant, payloadRetentionPeriod=5) for _ in range(2)]
+    kept_for = """
+        SELECT e.erase_at - m.accepted_at FROM hookledger.body_expiry e JOIN hookledger.message m ON m.id = e.message
+        WHERE m.id = $1
+    """
+    assert await stand.observer.fetchval(kept_for, identity(kept[0])) == timedelta(days=5)
     message = identity(answers[0])
     erase = "SELECT hookledger.erase_expired_bodies(100)"
     await stand.observer.execute("UPDATE hookledger.body_expiry SET erase_at = now() WHERE message = $1", message)
