@@ -11,7 +11,7 @@ import pytest
 from libs.common.domain.outcome import Answer, Failure
 from tests.integration.dispatcher.conftest import OnLoop
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, raw_receiver
-from tests.integration.dispatcher.sending import send, sender
+from tests.integration.dispatcher.sending import SenderOf, send
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GONE = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"
@@ -44,7 +44,7 @@ def answers_once_then_closes(*, also_fresh: bool = False, saying: bytes = b"") -
     ids=["answer", "two", "half-a-head", "half-a-body", "garbage", "empty-line", "one-byte"],
 )
 def test_bytes_that_come_unasked_on_an_idle_connection_are_never_the_next_answer(
-    on_loop: OnLoop, unasked: bytes
+    on_loop: OnLoop, sender: SenderOf, unasked: bytes
 ) -> None:
     async def scenario() -> None:
         idle, said = asyncio.Event(), asyncio.Event()
@@ -77,7 +77,9 @@ def test_bytes_that_come_unasked_on_an_idle_connection_are_never_the_next_answer
     on_loop(scenario())
 
 
-def test_bytes_that_came_unasked_and_were_not_read_yet_are_not_the_next_answer_either(on_loop: OnLoop) -> None:
+def test_bytes_that_came_unasked_and_were_not_read_yet_are_not_the_next_answer_either(
+    on_loop: OnLoop, sender: SenderOf
+) -> None:
     async def scenario() -> None:
         with blocking_receiver() as (port, accepted):
             async with sender() as client:
@@ -91,7 +93,7 @@ def test_bytes_that_came_unasked_and_were_not_read_yet_are_not_the_next_answer_e
     on_loop(scenario())
 
 
-def test_an_answer_that_has_company_is_taken_and_its_connection_dropped(on_loop: OnLoop) -> None:
+def test_an_answer_that_has_company_is_taken_and_its_connection_dropped(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         def converse(receiver: RawReceiver) -> Conversation:
             async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
@@ -109,7 +111,7 @@ def test_an_answer_that_has_company_is_taken_and_its_connection_dropped(on_loop:
     on_loop(scenario())
 
 
-def test_a_connection_closed_while_idle_costs_no_send(on_loop: OnLoop) -> None:
+def test_a_connection_closed_while_idle_costs_no_send(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         with blocking_receiver() as (port, accepted):
             async with sender() as client:
@@ -123,7 +125,9 @@ def test_a_connection_closed_while_idle_costs_no_send(on_loop: OnLoop) -> None:
     on_loop(scenario())
 
 
-def test_a_kept_connection_that_closes_under_the_request_is_followed_by_one_more_send(on_loop: OnLoop) -> None:
+def test_a_kept_connection_that_closes_under_the_request_is_followed_by_one_more_send(
+    on_loop: OnLoop, sender: SenderOf
+) -> None:
     async def scenario() -> None:
         async with raw_receiver(answers_once_then_closes()) as receiver, sender() as client:
             await send(client, receiver.url())
@@ -135,7 +139,7 @@ def test_a_kept_connection_that_closes_under_the_request_is_followed_by_one_more
     on_loop(scenario())
 
 
-def test_the_second_send_goes_on_a_fresh_connection_though_others_are_idle(on_loop: OnLoop) -> None:
+def test_the_second_send_goes_on_a_fresh_connection_though_others_are_idle(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         together = asyncio.Barrier(3)
 
@@ -159,7 +163,7 @@ def test_the_second_send_goes_on_a_fresh_connection_though_others_are_idle(on_lo
     on_loop(scenario())
 
 
-def test_there_are_never_more_than_two_sends(on_loop: OnLoop) -> None:
+def test_there_are_never_more_than_two_sends(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         async with raw_receiver(answers_once_then_closes(also_fresh=True)) as receiver, sender() as client:
             await send(client, receiver.url())
@@ -170,7 +174,7 @@ def test_there_are_never_more_than_two_sends(on_loop: OnLoop) -> None:
     on_loop(scenario())
 
 
-def test_a_fresh_connection_that_closes_without_an_answer_is_not_tried_again(on_loop: OnLoop) -> None:
+def test_a_fresh_connection_that_closes_without_an_answer_is_not_tried_again(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         def converse(receiver: RawReceiver) -> Conversation:
             async def conversation(reader: asyncio.StreamReader, _: asyncio.StreamWriter, _number: int) -> None:
@@ -195,7 +199,9 @@ def test_a_fresh_connection_that_closes_without_an_answer_is_not_tried_again(on_
     ],
     ids=["in-the-head", "in-the-body", "in-a-chunk"],
 )
-def test_an_answer_that_has_begun_is_not_asked_for_again(on_loop: OnLoop, beginning: bytes, failure: Failure) -> None:
+def test_an_answer_that_has_begun_is_not_asked_for_again(
+    on_loop: OnLoop, sender: SenderOf, beginning: bytes, failure: Failure
+) -> None:
     async def scenario() -> None:
         async with raw_receiver(answers_once_then_closes(saying=beginning)) as receiver, sender() as client:
             await send(client, receiver.url())
@@ -206,7 +212,7 @@ def test_an_answer_that_has_begun_is_not_asked_for_again(on_loop: OnLoop, beginn
     on_loop(scenario())
 
 
-def test_a_connection_that_is_dropped_is_not_left_open(on_loop: OnLoop) -> None:
+def test_a_connection_that_is_dropped_is_not_left_open(on_loop: OnLoop, sender: SenderOf) -> None:
     """A receiver that keeps its side open must not cost us a descriptor."""
 
     async def scenario() -> None:
