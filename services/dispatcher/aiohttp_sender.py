@@ -60,6 +60,7 @@ class AiohttpSender(Sender):
         await self._session.close()
 
     async def send(self, url: str, headers: dict[str, str], body: bytes, *, timeout: timedelta) -> Report:  # noqa: ASYNC109  it is the endpoint's setting
+        """See `Sender`."""
         sends = 1
         stopwatch = Stopwatch()
         try:

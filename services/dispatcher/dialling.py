@@ -118,7 +118,7 @@ class Dialler:
         async with asyncio.timeout(CONNECT_SECONDS):
             plain = socket.socket(family, kind, protocol)
             try:
-                plain.setblocking(False)
+                plain.settimeout(0)
                 await self._loop.sock_connect(plain, address)
             except BaseException:
                 plain.close()

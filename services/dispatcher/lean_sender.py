@@ -1,4 +1,4 @@
-"""The lean sender: a request in one write, an answer in one future, on a kept connection; no task and no timer of its own.
+"""The lean sender: a request in one write, an answer in one future, no task and no timer of its own.
 
 What it tells apart, bounds and repeats is what `AiohttpSender` does; both pass the same tests.
 """

@@ -15,9 +15,9 @@ from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
 from services.dispatcher.fanout import FanOuts
 from services.dispatcher.jobs import Jobs
+from services.dispatcher.lean_sender import LeanSender
 from services.dispatcher.lease import Lease
 from services.dispatcher.recorder import Recorder
-from services.dispatcher.lean_sender import LeanSender
 from services.dispatcher.skips import Skips
 from tests.integration.dispatcher.world import World
 

@@ -142,6 +142,7 @@ class Connection(asyncio.Protocol):
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A new connection: note whom it reaches."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are of no common class
         name = transport.get_extra_info("peername")
         if name is not None:
@@ -150,6 +151,7 @@ class Connection(asyncio.Protocol):
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
+        """A piece of the answer, or something that nobody asked for."""
         answer = self._answer
         if answer is None:
             self.abort()
@@ -169,6 +171,7 @@ class Connection(asyncio.Protocol):
             self._fail(MalformedAnswerError("more than the bound"))
 
     def connection_lost(self, error: Exception | None) -> None:
+        """The end of the connection, which may be the answer's own."""
         self.closed = True
         answer = self._answer
         if answer is not None:
@@ -192,14 +195,17 @@ class Connection(asyncio.Protocol):
             raise _EnoughError
 
     def on_status(self, reason: bytes) -> None:
+        """A piece of the reason phrase."""
         if len(reason) > self._bounds.field_bytes:
             raise MalformedAnswerError("the reason phrase is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head; later ones are trailers."""
         if not self.status:
             self.fields.append((name, value))
 
     def on_headers_complete(self) -> None:
+        """A whole head, final or informational."""
         bounds, fields, status = self._bounds, self.fields, self._parser.get_status_code()
         if len(fields) > bounds.fields:
             raise MalformedAnswerError("too many fields")
@@ -215,6 +221,7 @@ class Connection(asyncio.Protocol):
         self._keeps = self._parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
+        """A piece of the body, without its framing."""
         bounds = self._bounds
         self._read += len(piece)
         if not self.body:
@@ -228,6 +235,7 @@ class Connection(asyncio.Protocol):
             raise _EnoughError
 
     def on_message_complete(self) -> None:
+        """The end of an answer that its framing tells; an informational one is passed over."""
         if self.status:
             self._complete = True
 
