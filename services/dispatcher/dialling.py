@@ -92,8 +92,10 @@ class Dialler:
             found = await self._resolver.look_up(origin.host, origin.port)
         except (AddressRefusedError, TimeoutError):
             raise
-        except (OSError, UnicodeError) as error:
+        except OSError as error:
             raise DialError(Failure.DNS) from error
+        except UnicodeError as error:
+            raise DialError(Failure.CONFIGURATION) from error
         opening.dns = timedelta(seconds=clock.monotonic() - began)
         return found
 

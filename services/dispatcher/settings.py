@@ -32,5 +32,5 @@ class DispatcherSettings(CommonSettings, kw_only=True, frozen=True):
     ] = ""
     sender: Annotated[
         SenderName, Meta(description="HTTP client that delivers; through a proxy it is always aiohttp's")
-    ] = "aiohttp"
+    ] = "lean"
     max_concurrency: Annotated[int, Meta(ge=1, le=10_000, description="attempts under way at the same time")] = 1024

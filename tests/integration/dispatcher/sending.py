@@ -14,6 +14,7 @@ from services.dispatcher.senders import SENDERS
 
 BODY = b'{"a":1, "b":[1,2],"e":"\xc3\xa9"}'
 HEADERS = {"Content-Type": "application/json", "webhook-id": "msg_1"}
+FIVE_SECONDS = timedelta(seconds=5)
 LOOPBACK = AddressPolicy(allowed_networks=(ip_network("127.0.0.0/8"),))
 
 

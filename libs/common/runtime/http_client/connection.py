@@ -30,7 +30,7 @@ class ConnectionEndedError(Exception):
 
 
 class _EnoughError(Exception):
-    """Stops the parser: the answer is complete, or as much of it as is read."""
+    """Stops the parser: of the body, as much has come as is read."""
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
@@ -68,7 +68,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_answer", "_bounds", "_complete", "_enough", "_keeps", "_loop", "_parser", "_poll", "_raw", "_read",
-        "_transport", "body", "closed", "fields", "heard_at", "idle_since", "peer", "status", "used",
+        "_reason", "_trailers", "_transport", "body", "closed", "fields", "heard_at", "idle_since", "peer", "status",
+        "used",
     )  # fmt: skip
 
     def __init__(self, bounds: Bounds, loop: asyncio.AbstractEventLoop) -> None:
@@ -88,7 +89,7 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.fields: list[tuple[bytes, bytes]] = []
         self.body: bytes | bytearray = b""
-        self._read = self._raw = 0
+        self._raw = self._reason = self._trailers = self._read = 0
         self._keeps = self._complete = self._enough = False
 
     def ask(self, request: bytes) -> "asyncio.Future[None]":
@@ -122,11 +123,8 @@ class Connection(asyncio.Protocol):
         return not self.closed and not self._poll.poll(0)
 
     def abort(self) -> None:
-        """Close at once. An answer that is still waited for ends, without an exception for who has left."""
+        """Close at once; whoever still waits for an answer is told that the connection ended."""
         self.closed = True
-        if self._answer is not None and not self._answer.done():
-            self._answer.cancel()
-        self._answer = None
         self._transport.abort()
 
     def close(self) -> None:
@@ -162,8 +160,9 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except HttpParserError as error:
-            if not self._enough:
-                self._fail(_cause(error))
+            stopped: Any = error.__context__  # a callback's own exception, if it was one
+            if not isinstance(stopped, _EnoughError):
+                self._fail(stopped or MalformedAnswerError(str(error)))
                 return
         if self._complete:
             self._end(answer)
@@ -189,39 +188,47 @@ class Connection(asyncio.Protocol):
     # What the parser calls
 
     def on_message_begin(self) -> None:
-        """More than one answer to one request: the first is taken, and its connection dropped."""
+        """The first answer, or something after it: then the first one is taken, and its connection dropped."""
         if self._complete:
             self._enough = True
-            raise _EnoughError
 
     def on_status(self, reason: bytes) -> None:
         """A piece of the reason phrase."""
-        if len(reason) > self._bounds.field_bytes:
+        self._reason += len(reason)
+        if self._reason > self._bounds.field_bytes:
             raise MalformedAnswerError("the reason phrase is too long")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of the head; later ones are trailers."""
+        """A field of the head, or a trailer, which is counted and not kept."""
         if not self.status:
             self.fields.append((name, value))
+            return
+        self._trailers += 1
+        if len(self.fields) + self._trailers > self._bounds.fields or self._too_long(name, value):
+            raise MalformedAnswerError("too many trailers, or too long ones")
 
     def on_headers_complete(self) -> None:
         """A whole head, final or informational."""
+        if self._complete:
+            return
         bounds, fields, status = self._bounds, self.fields, self._parser.get_status_code()
         if len(fields) > bounds.fields:
             raise MalformedAnswerError("too many fields")
         for name, value in fields:
-            if len(name) + len(value) > bounds.field_bytes or b"\0" in value:
+            if self._too_long(name, value) or b"\0" in value:
                 raise MalformedAnswerError("a field is too long, or holds a NUL")
         if _INTERIM <= status < _FINAL:
             if status == SWITCHING_PROTOCOLS:
                 raise MalformedAnswerError("nobody asked for another protocol")
-            self.fields, self._raw = [], 0
+            self.fields, self._raw, self._reason = [], 0, 0
             return
         self.status = status
         self._keeps = self._parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
         """A piece of the body, without its framing."""
+        if self._complete:
+            return
         bounds = self._bounds
         self._read += len(piece)
         if not self.body:
@@ -238,6 +245,9 @@ class Connection(asyncio.Protocol):
         """The end of an answer that its framing tells; an informational one is passed over."""
         if self.status:
             self._complete = True
+
+    def _too_long(self, name: bytes, value: bytes) -> bool:
+        return len(name) + len(value) > self._bounds.field_bytes
 
     # How an exchange ends
 
@@ -259,12 +269,6 @@ def _lenient_parser(connection: Connection) -> HttpResponseParser:
         lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
     )
     return parser
-
-
-def _cause(error: HttpParserError) -> BaseException:
-    """What stopped the parser: a callback's own exception, or the answer."""
-    stopped: Any = error.__context__
-    return stopped if stopped is not None else MalformedAnswerError(str(error))
 
 
 def _until_close(fields: list[tuple[bytes, bytes]]) -> bool:
