@@ -1,4 +1,7 @@
-"""Writes deploy/rabbitmq/definitions.json, the broker's users and what each may do: `python -m deploy.broker_users`.
+"""Writes deploy/rabbitmq/permissions.json, what each of the broker's users may do: `python -m deploy.broker_users`.
+
+Passwords are not in it: it can be imported again at any time, and nobody is locked out. deploy/rabbitmq/start.sh makes
+the users, for compose and for Kubernetes in development; an operator's own RabbitMQ gets them by `rabbitmqctl`.
 
 RabbitMQ asks for `configure` of what is declared, for `write` of an exchange that is published to, of a queue that is
 bound and of an exchange that dead letters go to, and for `read` of a queue that is consumed from and of an exchange
@@ -8,14 +11,14 @@ that a queue is bound to.
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from libs.common.rabbitmq.topology import Names
 
-FILE: Final = Path(__file__).parent / "rabbitmq" / "definitions.json"
+FILE: Final = Path(__file__).parent / "rabbitmq" / "permissions.json"
 _OWN_QUEUE: Final = r"amq\.gen-.*"
 """A process's own queue, for the registry's announcements: nobody else can use it, since it is exclusive."""
 _DEFAULT_EXCHANGE: Final = r"amq\.default"
@@ -60,24 +63,19 @@ def users(names: Names) -> dict[str, Permissions]:
     }
 
 
-def definitions(names: Names, passwords: Mapping[str, str] | None = None, vhost: str = "/") -> dict[str, Any]:
-    """A file for `rabbitmqctl import_definitions`; a user without a password cannot log in until it is given one."""
-    every = users(names)
+def permissions(names: Names, vhost: str = "/") -> dict[str, Any]:
+    """A file for `rabbitmqctl import_definitions`, which wants the users to be there."""
     return {
-        "users": [
-            {"name": name, "tags": []} | ({"password": passwords[name]} if passwords else {"password_hash": ""})
-            for name in every
-        ],
         "permissions": [
             {"user": name, "vhost": vhost, "configure": one.configure, "write": one.write, "read": one.read}
-            for name, one in every.items()
+            for name, one in users(names).items()
         ],
     }
 
 
 def text() -> str:
     """The file's content."""
-    return json.dumps(definitions(Names("hookledger")), indent=2) + "\n"
+    return json.dumps(permissions(Names("hookledger")), indent=2) + "\n"
 
 
 def main(words: Sequence[str]) -> int:
@@ -85,7 +83,7 @@ def main(words: Sequence[str]) -> int:
     if "--check" in words:
         if FILE.exists() and FILE.read_text(encoding="utf-8") == text():
             return 0
-        print("broker users: deploy/rabbitmq/definitions.json is stale: run `make configuration`", file=sys.stderr)
+        print("broker users: deploy/rabbitmq/permissions.json is stale: run `make configuration`", file=sys.stderr)
         return 1
     FILE.parent.mkdir(exist_ok=True)
     FILE.write_text(text(), encoding="utf-8")

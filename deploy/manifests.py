@@ -45,12 +45,12 @@ def render(folder: Path, words: list[str]) -> str:
 
 
 def digest(tree: Path = TREE) -> str:
-    """SHA-256 over every file that the overlays are made from, in hex."""
+    """SHA-256 over every file that the overlays are made from, in hex: `tree`, and `rabbitmq` beside it."""
     found = hashlib.sha256()
-    for path in sorted(tree.rglob("*.yaml")):
-        if RENDERED.name not in path.relative_to(tree).parts:
+    for path in sorted([*tree.rglob("*"), *(tree.parent / "rabbitmq").rglob("*")]):
+        if path.is_file() and path.parent != tree / RENDERED.name:
             content = path.read_bytes()
-            found.update(f"{path.relative_to(tree).as_posix()} {len(content)}\n".encode() + content)
+            found.update(f"{path.relative_to(tree.parent).as_posix()} {len(content)}\n".encode() + content)
     return found.hexdigest()
 
 

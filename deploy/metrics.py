@@ -12,9 +12,10 @@ from prometheus_client import Counter, Gauge, Histogram
 from libs.common.runtime import metrics as common
 from services.dispatcher import metrics as dispatcher
 from services.ingress import metrics as ingress
+from services.registry import metrics as registry
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "metrics.md"
-SECTIONS: Final = {"All services": common, "ingress": ingress, "dispatcher": dispatcher}
+SECTIONS: Final = {"All services": common, "ingress": ingress, "dispatcher": dispatcher, "registry": registry}
 
 _HEAD: Final = """\
 # Metrics
@@ -24,8 +25,8 @@ Written by `make configuration` from the code; a test fails when it is stale.
 Each service tells them at `/metrics`, beside those of its Python process (`process_…`, `python_…`). Names are as they
 are asked for; a histogram has `_bucket`, `_sum` and `_count`. Each process tells its own, to be summed. Of these gauges
 each tells what it sees of the same thing, so that the greatest is meant: `hookledger_dead_letters`,
-`hookledger_due_deliveries` and all `hookledger_oldest_…`. No label takes a value that the code does not name: whose
-deliveries fail is in the API's statistics and in the log.
+`hookledger_due_deliveries`, `hookledger_breakers_open` and all `hookledger_oldest_…`. No label takes a value that the
+code does not name: whose deliveries fail is in the API's statistics and in the log.
 
 The objective is on `max(hookledger_oldest_due_seconds{lane="ready"})`, for how long the oldest delivery is due that
 only waits for a dispatcher: below 30 seconds. Rules for alerts: `deploy/prometheus/rules.yaml`; what to do about each

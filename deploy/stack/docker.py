@@ -37,7 +37,7 @@ class Image:
 
 POSTGRES = Image(
     kind="postgres",
-    name="postgres:17-alpine",
+    name="postgres:17.6-alpine3.22",
     port=5432,
     url="postgresql://{role}:{password}@127.0.0.1:{port}/{role}",
     environment=("POSTGRES_USER={role}", "POSTGRES_PASSWORD={password}", "POSTGRES_DB={role}"),
@@ -46,7 +46,7 @@ POSTGRES = Image(
 )
 RABBITMQ = Image(
     kind="rabbitmq",
-    name="rabbitmq:4",
+    name="rabbitmq:4.1",
     port=5672,
     url="amqp://{role}:{password}@127.0.0.1:{port}/",
     environment=("RABBITMQ_DEFAULT_USER={role}", "RABBITMQ_DEFAULT_PASS={password}"),

@@ -98,11 +98,12 @@ class LocalRabbitMQ:
         if broker:
             broker.kill()
 
-    def control(self, *words: str) -> str:
+    def control(self, *words: str, given: str = "") -> str:
         """Run `rabbitmqctl` against it while it runs; what that prints.
 
         Args:
             words: command and arguments, such as `list_connections`, `name`.
+            given: what it may read from standard input.
 
         Raises:
             StackError: it fails, or takes longer than a minute.
@@ -113,7 +114,14 @@ class LocalRabbitMQ:
         command = ["./rabbitmqctl", "--quiet", *words]
         try:
             done = subprocess.run(
-                command, cwd=self.binaries.sbin, env=environment, capture_output=True, text=True, timeout=60, check=True
+                command,
+                cwd=self.binaries.sbin,
+                env=environment,
+                input=given,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
             )
         except (subprocess.SubprocessError, OSError) as failure:
             told = getattr(failure, "stderr", None) or str(failure)

@@ -33,6 +33,7 @@ from libs.common.runtime.settings import parse_master_keys, parse_networks, pars
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import backlog, metrics, projecting, reclaim, transitions
 from services.dispatcher.attempts import Attempts
+from services.dispatcher.breaking import Breaking
 from services.dispatcher.cancelling import Cancelling
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
@@ -139,6 +140,7 @@ class Dispatcher:
                     for projection in (*projecting.PROJECTIONS, *projecting.OPERATIONAL)
                 ),
                 group.create_task(backlog.run(self._pool, self._ended)),
+                group.create_task(self._breaking.run(self._ended)),
             ]
             working = [
                 group.create_task(self._fan_outs.sweep()),
@@ -159,8 +161,13 @@ class Dispatcher:
         self._capacity = Capacity(settings.max_concurrency)
         metrics.IN_FLIGHT.set_function(lambda: self._capacity.in_flight)
         self._lease = Lease(pool, self._drop_attempts, self._capacity.shared_anew)
-        self._recorder = Recorder(pool, epoch, self._lease, self._note)
-        self._attempts = Attempts(self._sender, self._recorder, self._lease, self._capacity, self._policy)
+        self._breaking = Breaking(
+            pool=pool, lease=self._lease, snapshot=self._snapshot, policy=settings.breaker, waiting=self._note
+        )
+        self._recorder = Recorder(pool, epoch, self._lease, self._note, self._breaking)
+        self._attempts = Attempts(
+            self._sender, self._recorder, self._lease, self._capacity, self._policy, breaking=self._breaking
+        )
         self._claims = Claims(
             pool=pool,
             epoch=epoch,
@@ -168,6 +175,7 @@ class Dispatcher:
             snapshot=self._snapshot,
             capacity=self._capacity,
             attempts=self._attempts,
+            breaking=self._breaking,
         )
         self._skips = Skips(pool, epoch, self._lease, self._note)
         self._cancelling = Cancelling(pool=pool, epoch=epoch, lease=self._lease, snapshot=self._snapshot)
@@ -180,6 +188,7 @@ class Dispatcher:
             capacity=self._capacity,
             attempts=self._attempts,
             waiting=self._note,
+            breaking=self._breaking,
         )
         names = Names(settings.amqp_prefix)
         self._broker = Broker(
@@ -218,6 +227,7 @@ class Dispatcher:
         except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
             _LOG.warning("dispatcher.left_to_others", reason=str(error))
         self._ended.set()
+        self._breaking.wake()
 
     async def _look_for_broker(self) -> None:
         try:

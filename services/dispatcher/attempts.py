@@ -19,6 +19,7 @@ from libs.common.runtime.batcher import StoppedError
 from libs.common.runtime.expressions.evaluation import TransformationError
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
+from services.dispatcher.breaking import Breaking
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
@@ -41,15 +42,24 @@ class Attempts:
         lease: without which nothing is sent.
         capacity: given back as attempts end.
         policy: which URLs endpoints may have.
+        breaking: is told what attempts say of their receivers.
     """
 
     def __init__(
-        self, sender: Sender, recorder: Recorder, lease: Lease, capacity: Capacity, policy: AddressPolicy
+        self,
+        sender: Sender,
+        recorder: Recorder,
+        lease: Lease,
+        capacity: Capacity,
+        policy: AddressPolicy,
+        *,
+        breaking: Breaking,
     ) -> None:
         self._sender = sender
         self._recorder = recorder
         self._lease = lease
         self._capacity = capacity
+        self._breaking = breaking
         self._target = lru_cache(TARGETS_KEPT)(partial(parse_target, policy=policy, https_only=False))
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -98,7 +108,7 @@ class Attempts:
         except Exception:  # noqa: BLE001  a task's boundary: the attempt stays without an end and is declared unknown
             _LOG.exception("attempt.failed_here")
         finally:
-            self._capacity.give_back(flight.endpoint.id)
+            self._capacity.give_back(flight.endpoint.id, flight.endpoint.app)
 
     async def _end_of(self, flight: Flight) -> Ending:
         """Send, unless this process has lost its lease."""
@@ -135,6 +145,7 @@ class Attempts:
             return
         command = ending.command
         if isinstance(command, RecordAnswer):
+            self._breaking.note(ending.flight, command.answer, command.at)
             ATTEMPTS.labels(transition.after.status.value).inc()
             ATTEMPT_SECONDS.observe(command.timings.total.total_seconds())
             _LOG.info(

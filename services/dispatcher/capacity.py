@@ -1,7 +1,7 @@
-"""How much this process may have in flight: a limit for all, and for each endpoint its share over all replicas.
+"""How much this process may have in flight: a limit for all, and its share of what endpoints and applications may.
 
-First attempts and claimed ones come out of the same share, so that an endpoint has one account, though nobody asks the
-database before a first attempt.
+First attempts and claimed ones come out of the same shares, so that an endpoint has one account, and an application
+too, though nobody asks the database before a first attempt.
 """
 
 import asyncio
@@ -20,7 +20,8 @@ class Capacity:
 
     Attributes:
         freed: set when an attempt is over.
-        room: set when an endpoint that had its whole share in flight has room again. Who claims sleeps on it.
+        room: set when an endpoint or an application that had its whole share in flight has room again. Who claims
+            sleeps on it.
     """
 
     def __init__(self, most: int) -> None:
@@ -43,39 +44,49 @@ class Capacity:
 
     def room_for(self, endpoint: Endpoint, standing: Standing) -> int:
         """What is left of this replica's share of an endpoint's attempts in flight."""
-        left = share(endpoint.max_inflight, standing) - self._in_flight[endpoint.id]
-        if left > 0:
-            self._full.discard(endpoint.id)
-        else:
-            self._full.add(endpoint.id)
-        return max(0, left)
+        return self._left(endpoint.id, endpoint.max_inflight, standing)
+
+    def app_room_for(self, endpoint: Endpoint, standing: Standing) -> int | None:
+        """What is left of its share of those of the endpoint's application; None if that has no limit."""
+        most = endpoint.app_max_inflight
+        return None if most is None else self._left(endpoint.app, most, standing)
 
     def full(self) -> list[UUID]:
-        """Endpoints that were found without room, and of which nothing is over since."""
+        """Endpoints and applications that were found without room, and of which nothing is over since."""
         return list(self._full)
 
     def take_direct(self, endpoint: Endpoint, standing: Standing) -> bool:
         """Take a place for a first attempt, which touches no lane."""
-        if not self.free or not self.room_for(endpoint, standing):
+        if not self.free or not self.room_for(endpoint, standing) or self.app_room_for(endpoint, standing) == 0:
             return False
-        self.take(endpoint.id)
+        self.take(endpoint.id, endpoint.app)
         return True
 
-    def take(self, endpoint: UUID) -> None:
+    def take(self, endpoint: UUID, app: UUID) -> None:
         """Take a place for an attempt that a claim has begun: it asked for no more than there was room for."""
         self._in_flight[endpoint] += 1
+        self._in_flight[app] += 1
         self._total += 1
 
-    def give_back(self, endpoint: UUID) -> None:
+    def give_back(self, endpoint: UUID, app: UUID) -> None:
         """The attempt is over."""
         self._total -= 1
-        self._in_flight[endpoint] -= 1
-        if not self._in_flight[endpoint]:
-            del self._in_flight[endpoint]
+        for owner in (endpoint, app):
+            self._in_flight[owner] -= 1
+            if not self._in_flight[owner]:
+                del self._in_flight[owner]
+            if owner in self._full:
+                self._full.discard(owner)
+                self.room.set()
         self.freed.set()
-        if endpoint in self._full:
-            self._full.discard(endpoint)
-            self.room.set()
+
+    def _left(self, owner: UUID, most: int, standing: Standing) -> int:
+        left = share(most, standing) - self._in_flight[owner]
+        if left > 0:
+            self._full.discard(owner)
+        else:
+            self._full.add(owner)
+        return max(0, left)
 
     def shared_anew(self) -> None:
         """The number of replicas has changed, and with it every share."""

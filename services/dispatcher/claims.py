@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -20,8 +20,9 @@ from libs.common.runtime import clock
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
-from services.dispatcher import lanes, messages, projection, transitions, turns
+from services.dispatcher import breakers, lanes, messages, projection, transitions, turns
 from services.dispatcher.attempts import Attempts
+from services.dispatcher.breaking import Breaking
 from services.dispatcher.cancelling import ended, given_up
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.flight import Flight
@@ -50,6 +51,7 @@ class Claims:
         snapshot: RegistrySnapshot,
         capacity: Capacity,
         attempts: Attempts,
+        breaking: Breaking,
     ) -> None:
         self._pool = pool
         self._epoch = epoch
@@ -57,6 +59,7 @@ class Claims:
         self._snapshot = snapshot
         self._capacity = capacity
         self._attempts = attempts
+        self._breaking = breaking
         self._wake = capacity.room
         self._next_due: datetime | None = None
 
@@ -104,7 +107,7 @@ class Claims:
         flights: list[Flight] = []
         changed: list[Transition] = []
         committed = False
-        terms = ClaimTerms(self._snapshot, self._capacity, self._lease)
+        terms = ClaimTerms(self._snapshot, self._capacity, self._lease, with_breakers=self._breaking.on)
         try:
             async with transaction(self._pool) as connection:
                 now = await self._lease.fence(connection)
@@ -112,15 +115,16 @@ class Claims:
                     connection, now, most=most, owner=self._lease.process, terms=terms, epoch=self._epoch
                 )
                 if claim.deliveries:
-                    flights, changed = await self._start(connection, claim.deliveries, now)
+                    flights, changed = await self._start(connection, claim, now)
                 terms.hand_over(flights)
-                await lanes.refresh(connection, claim.served, now, served=True, parked=claim.parked)
-                await lanes.refresh_turns(connection, claim.idle, now, served=True, parked=claim.parked)
+                parked = _parked(claim, flights)
+                await lanes.refresh(connection, claim.served, now, served=True, parked=parked)
+                await lanes.refresh_turns(connection, claim.idle, now, served=True, parked=parked)
                 idle = claim.idle - claim.parked.keys()
                 self._next_due = await lanes.next_ready(connection, idle=idle, full=claim.full)
                 reach(Failpoint.CLAIM_IN_TRANSACTION)
             committed = True
-            _observe(flights, changed)
+            self._observe(flights, changed)
             if flights:
                 reach(Failpoint.CLAIM_COMMITTED)
         finally:
@@ -131,18 +135,22 @@ class Claims:
         return flights, len(claim.deliveries)
 
     async def _start(
-        self, connection: Connection, claimed: Sequence[turns.Claimed], now: datetime
+        self, connection: Connection, claim: turns.Claim, now: datetime
     ) -> tuple[list[Flight], list[Transition]]:
-        states = await projection.lock(connection, sorted(item.delivery for item in claimed))
+        states = await projection.lock(connection, sorted(item.delivery for item in claim.deliveries))
         bodies = await messages.read(connection, list({state.message for state in states.values()}))
         flights: list[Flight] = []
         changed: list[Transition] = []
         started: Counter[UUID] = Counter()
+        probes: dict[UUID, UUID] = {}
         put_back: list[tuple[UUID, datetime]] = []
-        for item in claimed:
+        for item in claim.deliveries:
             state = states.get(item.delivery)
             if state is None:  # a damaged row must not stop the others; rebuild brings it back
                 _LOG.error("claims.no_state", delivery=str(item.delivery))
+                continue
+            if state.endpoint in probes and state.next_at is not None:
+                put_back.append((item.delivery, state.next_at))
                 continue
             endpoint = self._snapshot.endpoint(state.endpoint)
             command = self._command(state, endpoint, bodies.get(state.message), now)
@@ -159,6 +167,8 @@ class Claims:
             match facts:
                 case [AttemptStarted() as begun] if endpoint is not None:
                     started[item.lane] += 1
+                    if probe := endpoint.id in claim.probes:
+                        probes[endpoint.id] = item.delivery
                     flights.append(
                         Flight(
                             delivery=item.delivery,
@@ -169,6 +179,7 @@ class Claims:
                             lane=item.lane,
                             counted=True,
                             lease=self._lease.epoch,
+                            probe=probe,
                         )
                     )
                 case _:
@@ -177,6 +188,7 @@ class Claims:
         await lanes.finish(connection, [change.delivery for change in changed if not change.after.open])
         await lanes.release(connection, put_back)
         await lanes.count(connection, started)
+        await breakers.begin(connection, probes, self._lease.process)
         return flights, changed
 
     def _command(
@@ -194,6 +206,17 @@ class Claims:
             return None if endpoint.retry.holds else LetGo(at=now)
         return attempt_command(endpoint, now, self._lease.process)
 
+    def _observe(self, flights: Sequence[Flight], changed: Sequence[Transition]) -> None:
+        """Count what a claim has committed."""
+        transitions.count_ended(changed)
+        before = {change.delivery: change.before for change in changed}
+        for flight in flights:
+            due_at = before[flight.delivery].next_at
+            assert due_at is not None, "what is claimed waits"
+            if flight.endpoint.unhindered and not self._breaking.kept_waiting(flight.endpoint.id, due_at):
+                # What waited longer did so for its rate, its order or its breaker.
+                LATENESS_SECONDS.observe(max(0.0, (flight.started.at - due_at).total_seconds()))
+
     async def _sleep(self) -> None:
         seconds = LONGEST_SLEEP_SECONDS
         if self._next_due is not None:
@@ -202,13 +225,12 @@ class Claims:
         await set_within(self._wake, seconds)
 
 
-def _observe(flights: Sequence[Flight], changed: Sequence[Transition]) -> None:
-    """Count what a claim has committed."""
-    transitions.count_ended(changed)
-    before = {change.delivery: change.before for change in changed}
-    for flight in flights:
-        if not flight.endpoint.unhindered:
-            continue  # its rate or its order made it wait
-        due_at = before[flight.delivery].next_at
-        assert due_at is not None, "what is claimed waits"
-        LATENESS_SECONDS.observe(max(0.0, (flight.started.at - due_at).total_seconds()))
+def _parked(claim: turns.Claim, flights: Sequence[Flight]) -> Mapping[UUID, datetime]:
+    """Lanes and applications that are not to be looked at before that time, those behind a probe included."""
+    parked = dict(claim.parked)
+    begun = {flight.endpoint.id for flight in flights if flight.probe}
+    for lane, change in claim.served.items():
+        if change.endpoint in begun:
+            look_at = claim.probes[change.endpoint]
+            parked[lane] = max(look_at, parked.get(lane, look_at))
+    return parked

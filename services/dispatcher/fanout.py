@@ -37,6 +37,7 @@ from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import at_once, lanes, messages, projection
 from services.dispatcher.attempts import Attempts
+from services.dispatcher.breaking import Breaking
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.lease import Lease, LeaseLostError
 from services.dispatcher.metrics import DELIVERIES, FANNED_OUT, LATENESS_SECONDS, UNMATCHED
@@ -67,6 +68,7 @@ class FanOuts:
         capacity: for first attempts.
         attempts: begins them.
         waiting: called with deliveries for which there was no place.
+        breaking: says to which endpoints nothing goes at once.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class FanOuts:
         capacity: Capacity,
         attempts: Attempts,
         waiting: Callable[[Sequence[Delivery]], None],
+        breaking: Breaking,
     ) -> None:
         self._pool = pool
         self._epoch = epoch
@@ -90,7 +93,7 @@ class FanOuts:
         self._in_hand: set[UUID] = set()
         self._set_aside: dict[UUID, float] = {}
         self._stopping = asyncio.Event()
-        self._planner = Planner(lease, capacity)
+        self._planner = Planner(lease, capacity, breaking)
         self.batcher: Final[Batcher[Message, None]] = Batcher(
             self._fan_out,
             is_content_fault=lambda error: isinstance(error, CONTENT_ERRORS),
@@ -188,8 +191,7 @@ class FanOuts:
         plan = Plan()
         at = max(clock.now(), *(message.accepted_at for message, _ in batch.values()))
         for message, match in batch.values():
-            if self._planner.all_direct(message, match.found, at):
-                self._planner.add(plan, message, match, at, FIRST)
+            self._planner.add_at_once(plan, message, match, at)
         if not plan.fanned_out:
             return ()
         with self._disowning(plan):
@@ -204,7 +206,7 @@ class FanOuts:
             )
         if len(taken) < len(plan.fanned_out):
             for flight in plan.keep(set(taken)):
-                self._capacity.give_back(flight.endpoint.id)
+                self._capacity.give_back(flight.endpoint.id, flight.endpoint.app)
         self._begin(plan)
         return taken
 

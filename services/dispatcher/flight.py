@@ -16,6 +16,7 @@ class Flight(Struct, frozen=True, kw_only=True):
     `state` is the delivery's since then, as far as this process knows.
     `lane` is where the delivery waits; `counted` says that the lane counts it, as it does all but first attempts that
     touched none.
+    `probe` says that it is the one that goes through its endpoint's breaker.
     `lease` is the epoch of the process's lease under which it was committed.
     """
 
@@ -27,3 +28,4 @@ class Flight(Struct, frozen=True, kw_only=True):
     lane: UUID
     counted: bool
     lease: int
+    probe: bool = False

@@ -38,6 +38,8 @@ class LaneChange(Struct, frozen=True, kw_only=True):
 # In the lane `l`. While the head of an ordered one is in flight, the others wait behind it and nothing is due.
 _SOMETHING_WAITS: Final = """(l.head_due IS NOT NULL OR l.lane <> l.endpoint AND EXISTS (
     SELECT FROM hookledger.queue q WHERE q.lane = l.lane AND q.owner IS NULL))"""
+LOOKED_AT_MOST: Final = 1_000
+"""Lanes that are told together from when on to look: an ordered endpoint may have very many. The others come later."""
 _NOT_PARKED: Final[Mapping[UUID, datetime]] = MappingProxyType({})
 
 
@@ -251,6 +253,29 @@ async def count(connection: Connection, started: Mapping[UUID, int]) -> None:
         )
 
 
+async def look_from(connection: Connection, app: UUID, endpoint: UUID, at: datetime) -> None:
+    """Have the lanes of an endpoint looked at from that time on, or from now on if that is past."""
+    rows = await connection.fetch(
+        """
+        SELECT lane FROM hookledger.lane WHERE app = $1 AND endpoint = $2 ORDER BY lane LIMIT $3 FOR UPDATE
+        """,
+        app,
+        endpoint,
+        LOOKED_AT_MOST,
+    )
+    now = await connection.fetchval("SELECT clock_timestamp()")
+    await connection.execute(
+        """
+        UPDATE hookledger.lane
+        SET not_before = $2, ready_at = CASE WHEN ready_at < 'infinity' THEN greatest(head_due, $2) ELSE ready_at END
+        WHERE lane = ANY($1)
+        """,
+        [row["lane"] for row in rows],
+        max(at, now),
+    )
+    await refresh_turns(connection, [app], now, served=False)
+
+
 async def next_ready(
     connection: Connection, *, idle: Collection[UUID] = (), full: Collection[UUID] = ()
 ) -> datetime | None:
@@ -259,7 +284,7 @@ async def next_ready(
     Args:
         connection: to read with.
         idle: applications of which this process can serve nothing now, but for their lanes that are ready later.
-        full: endpoints of which this process can have no more in flight: it hears when one is over.
+        full: endpoints and applications of which this process can have no more in flight: it hears when one is over.
     """
     ready: datetime | None = await connection.fetchval(
         """
@@ -268,7 +293,8 @@ async def next_ready(
              WHERE ready_at < 'infinity' AND app <> ALL($1) ORDER BY ready_at LIMIT 1),
             (SELECT min(l.ready_at) FROM unnest($1::uuid[]) AS u (app) CROSS JOIN LATERAL (
                 SELECT ready_at FROM hookledger.lane
-                WHERE app = u.app AND ready_at < 'infinity' AND endpoint <> ALL($2) ORDER BY ready_at LIMIT 1) l))
+                WHERE app = u.app AND ready_at < 'infinity' AND endpoint <> ALL($2) AND app <> ALL($2)
+                ORDER BY ready_at LIMIT 1) l))
         """,
         list(idle),
         list(full),

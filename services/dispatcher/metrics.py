@@ -36,6 +36,12 @@ OLDEST_DUE_SECONDS: Final = Gauge(
 OLDEST_UNFANNED_SECONDS: Final = Gauge(
     "hookledger_oldest_unfanned_seconds", "Age of the oldest accepted message that is not fanned out yet"
 )
+BREAKERS: Final = Counter(
+    "hookledger_breaker_changes", "Circuit breakers of endpoints that opened, opened again, or closed", ["change"]
+)
+BREAKERS_OPEN: Final = Gauge(
+    "hookledger_breakers_open", "Endpoints whose circuit breaker is not closed, over all dispatchers"
+)
 FOLLOWED: Final = Counter("hookledger_events_published", "CloudEvents published, by exchange", ["exchange"])
 COUNTED: Final = Counter(
     "hookledger_facts_counted", "Ledger events that projections and operational messages have taken in", ["projection"]

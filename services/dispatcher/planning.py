@@ -18,6 +18,7 @@ from libs.common.domain.message import Message
 from libs.common.postgres.ledger import Appended
 from libs.common.runtime import clock
 from services.dispatcher.at_once import FirstAttempt
+from services.dispatcher.breaking import Breaking
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.flight import Flight
 from services.dispatcher.lanes import LaneChange
@@ -86,27 +87,50 @@ class Planner:
     Args:
         lease: under which attempts begin.
         capacity: for them; each one that is planned has taken its place.
+        breaking: whose breakers keep attempts back.
     """
 
-    def __init__(self, lease: Lease, capacity: Capacity) -> None:
+    def __init__(self, lease: Lease, capacity: Capacity, breaking: Breaking) -> None:
         self._lease = lease
         self._capacity = capacity
+        self._breaking = breaking
 
-    def all_direct(self, message: Message, found: FanOut, now: datetime) -> bool:
-        """Whether all of a message's deliveries would begin at once, and there are no more to come."""
-        return (
-            found.continues_after is None
-            and (message.deliver_at is None or message.deliver_at <= now)
-            and not message.erased
-            and len(found.matches) <= self._capacity.free
-            and all(
-                endpoint.unhindered and self._capacity.room_for(endpoint, self._lease.standing)
-                for endpoint, _ in found.matches
-            )
-        )
+    def add_at_once(self, plan: Plan, message: Message, match: Match, at: datetime) -> bool:
+        """Add a message if all of its deliveries begin at once, and none are to come; whether they do."""
+        found = match.found
+        if found.continues_after is not None or not _due(message, at):
+            return False
+        taken: list[Endpoint] = []
+        for endpoint, _ in found.matches:
+            if not self._take(endpoint):
+                for other in taken:
+                    self._capacity.give_back(other.id, other.app)
+                return False
+            taken.append(endpoint)
+        self._note(plan, message, match, at, FIRST)
+        for endpoint, rule in found.matches:
+            self._begin(plan, message, endpoint, _scheduled(message, endpoint, rule, at))
+        return True
 
     def add(self, plan: Plan, message: Message, match: Match, at: datetime, version: int) -> None:
         """Add a message at version `version` of its stream."""
+        self._note(plan, message, match, at, version)
+        for endpoint, rule in match.found.matches:
+            fact = _scheduled(message, endpoint, rule, at)
+            if _due(message, at) and self._take(endpoint):
+                self._begin(plan, message, endpoint, fact)
+            else:
+                _line_up(plan, message, endpoint, fact)
+
+    def _take(self, endpoint: Endpoint) -> bool:
+        """Take a place for a first attempt that asks no lane."""
+        return (
+            endpoint.unhindered
+            and self._breaking.closed(endpoint)
+            and self._capacity.take_direct(endpoint, self._lease.standing)
+        )
+
+    def _note(self, plan: Plan, message: Message, match: Match, at: datetime, version: int) -> None:
         found = match.found
         fanned_out = MessageFannedOut(at=at, registry_version=match.registry_version, counts=found.counts)
         plan.fanned_out.append((message, version, fanned_out))
@@ -114,48 +138,54 @@ class Planner:
             plan.unfinished.append((message, found.continues_after))
         elif version == FIRST and not found.matches:
             plan.unmatched.add(message.id)
-        for endpoint, rule in found.matches:
-            self._add_delivery(plan, message, endpoint, rule, at)
 
-    def _add_delivery(self, plan: Plan, message: Message, endpoint: Endpoint, rule: Rule, at: datetime) -> None:
+    def _begin(self, plan: Plan, message: Message, endpoint: Endpoint, fact: DeliveryScheduled) -> None:
+        """Plan a first attempt whose place is taken."""
         delivery = delivery_id(message.id, endpoint.id)
-        due_at = at if message.deliver_at is None else max(at, message.deliver_at)
-        fact = DeliveryScheduled(
-            at=at,
-            app=message.app,
-            message=message.id,
-            endpoint=endpoint.id,
-            config_version=endpoint.version,
-            rule=rule,
-            due_at=due_at,
-        )
-        state = scheduled(fact)
-        direct = endpoint.unhindered and due_at == at and not message.erased
-        if direct and self._capacity.take_direct(endpoint, self._lease.standing):
-            started = start(state, attempt_command(endpoint, at, self._lease.process))
-            state = evolve(state, started)
-            plan.direct.append(FirstAttempt(delivery=delivery, state=state, scheduled=fact, started=started))
-            plan.flights.append(
-                Flight(
-                    delivery=delivery,
-                    state=state,
-                    started=started,
-                    message=message,
-                    endpoint=endpoint,
-                    lane=endpoint.id,
-                    counted=False,
-                    lease=self._lease.epoch,
-                )
+        waiting = scheduled(fact)
+        started = start(waiting, attempt_command(endpoint, fact.at, self._lease.process))
+        state = evolve(waiting, started)
+        plan.direct.append(FirstAttempt(delivery=delivery, state=state, scheduled=fact, started=started))
+        plan.flights.append(
+            Flight(
+                delivery=delivery,
+                state=state,
+                started=started,
+                message=message,
+                endpoint=endpoint,
+                lane=endpoint.id,
+                counted=False,
+                lease=self._lease.epoch,
             )
-            return
-        lane = endpoint.id
-        if endpoint.ordered:
-            lane = ordering_lane(endpoint.id, message.ordering_key)
-            plan.ordered.append((delivery, lane, due_at, message.id))
-        else:
-            plan.waiting.append((delivery, lane, due_at))
-        plan.lanes[lane] = LaneChange(app=message.app, endpoint=endpoint.id, max_inflight=endpoint.max_inflight)
-        plan.lined_up.append((delivery, state, fact))
+        )
+
+
+def _due(message: Message, at: datetime) -> bool:
+    return not message.erased and (message.deliver_at is None or message.deliver_at <= at)
+
+
+def _scheduled(message: Message, endpoint: Endpoint, rule: Rule, at: datetime) -> DeliveryScheduled:
+    return DeliveryScheduled(
+        at=at,
+        app=message.app,
+        message=message.id,
+        endpoint=endpoint.id,
+        config_version=endpoint.version,
+        rule=rule,
+        due_at=at if message.deliver_at is None else max(at, message.deliver_at),
+    )
+
+
+def _line_up(plan: Plan, message: Message, endpoint: Endpoint, fact: DeliveryScheduled) -> None:
+    """Plan a delivery that waits in its lane."""
+    delivery, lane = delivery_id(message.id, endpoint.id), endpoint.id
+    if endpoint.ordered:
+        lane = ordering_lane(endpoint.id, message.ordering_key)
+        plan.ordered.append((delivery, lane, fact.due_at, message.id))
+    else:
+        plan.waiting.append((delivery, lane, fact.due_at))
+    plan.lanes[lane] = LaneChange(app=message.app, endpoint=endpoint.id, max_inflight=endpoint.max_inflight)
+    plan.lined_up.append((delivery, scheduled(fact), fact))
 
 
 def attempt_command(endpoint: Endpoint, at: datetime, process: UUID) -> StartAttempt:

@@ -15,11 +15,13 @@ from msgspec.structs import replace
 from libs.common.domain.commands import AbandonAttempt, RecordAnswer
 from libs.common.domain.delivery import Delivery, StaleAttemptError, decide
 from libs.common.domain.facts import DeliveryFact
+from libs.common.domain.outcome import Answer
 from libs.common.postgres.pool import CONTENT_ERRORS, RETRYABLE_ERRORS, Connection, Pool, transaction
 from libs.common.runtime.batcher import Batcher
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from services.dispatcher import at_once, projection, transitions
+from services.dispatcher.breaking import Breaking
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease
 from services.dispatcher.transitions import Transition
@@ -50,13 +52,22 @@ class Recorder:
         epoch: of the ledger.
         lease: without which nothing is recorded.
         waiting: called with deliveries that wait again.
+        breaking: is told what probes have come to.
     """
 
-    def __init__(self, pool: Pool, epoch: int, lease: Lease, waiting: Callable[[Sequence[Delivery]], None]) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        epoch: int,
+        lease: Lease,
+        waiting: Callable[[Sequence[Delivery]], None],
+        breaking: Breaking,
+    ) -> None:
         self._pool = pool
         self._epoch = epoch
         self._lease = lease
         self._waiting = waiting
+        self._breaking = breaking
         self.batcher: Final[Batcher[Ending, Transition | None]] = Batcher(
             self._write,
             is_content_fault=lambda error: isinstance(error, CONTENT_ERRORS),
@@ -127,8 +138,10 @@ class Recorder:
         """Record whatever waits again, or is counted by a lane, or is no longer what it was: transitions by attempt."""
         async with transaction(self._pool) as connection:
             results = await self._record(connection, batch)
+            over = await self._breaking.settle(connection, _probes(batch, results))
             reach(Failpoint.RECORD_IN_TRANSACTION)
         reach(Failpoint.RECORD_COMMITTED)
+        self._breaking.tell(over)
         return dict(zip(map(_attempt, batch), results, strict=True))
 
     async def _record(self, connection: Connection, batch: Sequence[Ending]) -> list[Transition | None]:
@@ -169,6 +182,15 @@ def _transition(flight: Flight, before: Delivery, facts: Sequence[DeliveryFact])
         counted=flight.counted,
         max_inflight=flight.endpoint.max_inflight,
     )
+
+
+def _probes(batch: Sequence[Ending], results: Sequence[Transition | None]) -> Sequence[tuple[Flight, Answer | None]]:
+    """The attempts among these, as far as they were recorded, that went through a breaker, with their answers."""
+    return [
+        (ending.flight, ending.command.answer if isinstance(ending.command, RecordAnswer) else None)
+        for ending, result in zip(batch, results, strict=True)
+        if ending.flight.probe and result is not None
+    ]
 
 
 async def _keep_contents(connection: Connection, endings: Sequence[Ending]) -> None:

@@ -1,9 +1,11 @@
 """The dispatcher's settings."""
 
+from datetime import timedelta
 from typing import Annotated
 
 from msgspec import Meta
 
+from libs.common.domain.breaker import BreakerPolicy
 from libs.common.runtime.settings import CommonSettings
 from services.dispatcher.sender import SenderName
 
@@ -34,3 +36,28 @@ class DispatcherSettings(CommonSettings, kw_only=True, frozen=True):
         SenderName, Meta(description="HTTP client that delivers; through a proxy it is always aiohttp's")
     ] = "lean"
     max_concurrency: Annotated[int, Meta(ge=1, le=10_000, description="attempts under way at the same time")] = 1024
+    breaker_failures: Annotated[
+        int,
+        Meta(ge=0, le=1_000, description="failures in a row after which an endpoint's circuit breaker opens; 0: never"),
+    ] = 10
+    breaker_after_ms: Annotated[
+        int, Meta(ge=0, le=60_000, description="for how long these failures must have gone on")
+    ] = 3_000
+    breaker_wait_ms: Annotated[
+        int, Meta(ge=100, le=3_600_000, description="wait before the first probe; it doubles from one to the next")
+    ] = 10_000
+    breaker_longest_wait_ms: Annotated[
+        int, Meta(ge=100, le=3_600_000, description="longest wait between two probes")
+    ] = 300_000
+
+    @property
+    def breaker(self) -> BreakerPolicy | None:
+        """When breakers open, and for how long; None: there are none."""
+        if not self.breaker_failures:
+            return None
+        return BreakerPolicy(
+            failures=self.breaker_failures,
+            after=timedelta(milliseconds=self.breaker_after_ms),
+            wait=timedelta(milliseconds=self.breaker_wait_ms),
+            longest_wait=timedelta(milliseconds=self.breaker_longest_wait_ms),
+        )

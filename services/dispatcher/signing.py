@@ -31,6 +31,8 @@ class SignedRequest(Struct, frozen=True, kw_only=True):
 
     def beside(self, custom: Sequence[tuple[str, str]]) -> "SignedRequest":
         """This request with an endpoint's own headers, which may replace the content type and nothing else."""
+        if not custom:
+            return self
         names = {name.lower() for name, _ in custom}
         ours = {name: value for name, value in self.headers.items() if name.lower() not in names & {"content-type"}}
         return replace(self, headers={**dict(custom), **ours})

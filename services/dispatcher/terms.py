@@ -15,21 +15,26 @@ from services.dispatcher.turns import Bounds
 class ClaimTerms:
     """As they are at this moment, and the places that one claim has reserved."""
 
-    def __init__(self, snapshot: RegistrySnapshot, capacity: Capacity, lease: Lease) -> None:
+    def __init__(self, snapshot: RegistrySnapshot, capacity: Capacity, lease: Lease, *, with_breakers: bool) -> None:
         self._snapshot = snapshot
         self._capacity = capacity
         self._lease = lease
-        self._reserved: Counter[UUID] = Counter()
+        self._with_breakers = with_breakers
+        self._reserved: Counter[tuple[UUID, UUID]] = Counter()
 
     def bounds(self, endpoint: UUID) -> Bounds:
         """Of an endpoint; what waits for one that is not wanted is cancelled, which nothing limits."""
         known = self._wanted(endpoint)
         if known is None:
             return Bounds()
-        return Bounds(rate=known.throttle_rate, app_rate=known.app_throttle_rate)
+        return Bounds(
+            rate=known.throttle_rate,
+            app_rate=known.app_throttle_rate,
+            config_version=known.version if self._with_breakers else None,
+        )
 
     def full(self) -> Collection[UUID]:
-        """Endpoints with all that they may have in flight here."""
+        """Endpoints and applications with all that they may have in flight here."""
         return self._capacity.full()
 
     def room(self, endpoint: UUID) -> int | None:
@@ -37,20 +42,25 @@ class ClaimTerms:
         known = self._wanted(endpoint)
         return None if known is None else self._capacity.room_for(known, self._lease.standing)
 
-    def reserve(self, endpoint: UUID, places: int) -> None:
+    def app_room(self, endpoint: UUID) -> int | None:
+        """What is left of its share of the endpoint's application, where that has a limit."""
+        known = self._wanted(endpoint)
+        return None if known is None else self._capacity.app_room_for(known, self._lease.standing)
+
+    def reserve(self, endpoint: UUID, app: UUID, places: int) -> None:
         """Take places."""
         for _ in range(places):
-            self._capacity.take(endpoint)
-        self._reserved[endpoint] += places
+            self._capacity.take(endpoint, app)
+        self._reserved[endpoint, app] += places
 
     def hand_over(self, flights: Sequence[Flight]) -> None:
         """These attempts have begun in reserved places, and give them back themselves."""
-        self._reserved -= Counter(flight.endpoint.id for flight in flights)
+        self._reserved -= Counter((flight.endpoint.id, flight.endpoint.app) for flight in flights)
 
     def give_back(self) -> None:
         """What is left of the reserved places was not needed."""
-        for endpoint in self._reserved.elements():
-            self._capacity.give_back(endpoint)
+        for endpoint, app in self._reserved.elements():
+            self._capacity.give_back(endpoint, app)
         self._reserved.clear()
 
     def _wanted(self, endpoint: UUID) -> Endpoint | None:

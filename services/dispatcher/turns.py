@@ -14,10 +14,11 @@ import asyncpg
 import msgspec
 from msgspec import Struct
 
+from libs.common.domain.breaker import Gate
 from libs.common.domain.lanes import Allotment, Ready, allot, settling
 from libs.common.domain.throttle import Throttle
 from libs.common.postgres.pool import Connection
-from services.dispatcher import throttles
+from services.dispatcher import breakers, throttles
 from services.dispatcher.lanes import LaneChange, is_ordered
 
 TURNS_AT_ONCE: Final = 16
@@ -30,10 +31,12 @@ class Bounds(Struct, frozen=True, kw_only=True):
     Attributes:
         rate: its sends per second.
         app_rate: its application's.
+        config_version: of the endpoint, whose breaker may keep it from getting more than a probe.
     """
 
     rate: int | None = None
     app_rate: int | None = None
+    config_version: int | None = None
 
 
 class Terms(Protocol):
@@ -43,12 +46,15 @@ class Terms(Protocol):
         """Of this endpoint."""
 
     def full(self) -> Collection[UUID]:
-        """Endpoints that have no room in this process."""
+        """Endpoints and applications that have no room in this process."""
 
     def room(self, endpoint: UUID) -> int | None:
         """Places for attempts of this endpoint in this process; None for as many as one likes."""
 
-    def reserve(self, endpoint: UUID, places: int) -> None:
+    def app_room(self, endpoint: UUID) -> int | None:
+        """The same for all endpoints of its application together."""
+
+    def reserve(self, endpoint: UUID, app: UUID, places: int) -> None:
         """Take places before anything is claimed, so that first attempts do not take them meanwhile."""
 
 
@@ -67,7 +73,8 @@ class Claim(Struct, frozen=True, kw_only=True):
         served: lanes that go to the back of the line, those among them that turned out to be full.
         idle: applications whose turn came although none of their lanes can be served now.
         parked: lanes and applications that are not to be looked at before that time.
-        full: endpoints that have no room in this process, so that their lanes were left out.
+        full: endpoints and applications that have no room in this process, so that their lanes were left out.
+        probes: endpoints to which one attempt may go, a probe; and when to look at their lanes once it has begun.
     """
 
     deliveries: tuple[Claimed, ...] = ()
@@ -75,6 +82,7 @@ class Claim(Struct, frozen=True, kw_only=True):
     idle: frozenset[UUID] = frozenset()
     parked: Mapping[UUID, datetime] = msgspec.field(default_factory=dict)
     full: Collection[UUID] = ()
+    probes: Mapping[UUID, datetime] = msgspec.field(default_factory=dict)
 
 
 async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID, terms: Terms, epoch: int) -> Claim:
@@ -101,10 +109,12 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
         return Claim(full=full)
     rows = await connection.fetch(
         """
-        SELECT l.lane, l.app, l.endpoint, l.max_inflight - l.inflight AS free
+        SELECT l.lane, l.app, l.endpoint, l.max_inflight - l.inflight AS free,
+            EXISTS (SELECT FROM hookledger.breaker b WHERE b.endpoint = l.endpoint) AS broken
         FROM unnest($1::uuid[]) AS u (app)
         CROSS JOIN LATERAL (
-            SELECT * FROM hookledger.lane WHERE app = u.app AND ready_at <= $2 AND endpoint <> ALL($4)
+            SELECT * FROM hookledger.lane
+            WHERE app = u.app AND ready_at <= $2 AND endpoint <> ALL($4) AND app <> ALL($4)
             ORDER BY ready_at LIMIT $3 FOR UPDATE SKIP LOCKED
         ) l
         """,
@@ -114,19 +124,23 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
         list(full),
     )
     bounds = {row["endpoint"]: terms.bounds(row["endpoint"]) for row in rows}
+    gates = await _gates(connection, rows, bounds, now)
     accounts = await throttles.lock(connection, _rates(rows, bounds), now)
+    available = {identity: account.available(now) for identity, account in accounts.items()}
+    available |= {endpoint: min(gate.heads, available.get(endpoint, gate.heads)) for endpoint, gate in gates.items()}
     allotted = allot(
         [Ready(lane=row["lane"], app=row["app"], endpoint=row["endpoint"], free=row["free"]) for row in rows],
         most=most,
-        rooms={endpoint: room for endpoint in bounds if (room := terms.room(endpoint)) is not None},
-        available={identity: account.available(now) for identity, account in accounts.items()},
+        rooms=_rooms(rows, terms),
+        available=available,
     )
-    endpoint_of = {row["lane"]: row["endpoint"] for row in rows}
+    of_lane = {row["lane"]: row for row in rows}
     for lane, limit in allotted.limits.items():
-        terms.reserve(endpoint_of[lane], limit)
+        terms.reserve(of_lane[lane]["endpoint"], of_lane[lane]["app"], limit)
     taken = _Taking(rows, bounds, allotted, now)
     await taken.take(connection, owner, epoch)
     taken.settle(accounts)
+    taken.park(gates)
     await throttles.save(connection, accounts)
     return Claim(
         deliveries=tuple(taken.claimed),
@@ -134,7 +148,29 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
         idle=frozenset(row["app"] for row in turns) - {row["app"] for row in rows} | allotted.spent,
         parked=taken.parked,
         full=full,
+        probes={endpoint: gate.look_at for endpoint, gate in gates.items() if gate.heads},
     )
+
+
+def _rooms(rows: Iterable[asyncpg.Record], terms: Terms) -> dict[UUID, int]:
+    """What is left in this process, by endpoint and application; who is not named has no bound."""
+    owners = {(row["endpoint"], row["app"]) for row in rows}
+    rooms = {endpoint: terms.room(endpoint) for endpoint, _ in owners}
+    rooms |= {app: room for endpoint, app in owners if (room := terms.app_room(endpoint)) is not None}
+    return {owner: room for owner, room in rooms.items() if room is not None}
+
+
+async def _gates(
+    connection: Connection, rows: Sequence[asyncpg.Record], bounds: Mapping[UUID, Bounds], now: datetime
+) -> dict[UUID, Gate]:
+    """What may go through the breakers of these lanes' endpoints, by endpoint; a closed one stops nothing."""
+    versions = {
+        row["endpoint"]: version
+        for row in rows
+        if row["broken"] and (version := bounds[row["endpoint"]].config_version) is not None
+    }
+    found = await breakers.lock(connection, versions)
+    return {endpoint: it.gate(now) for endpoint, it in found.items() if it.concerns(versions[endpoint])}
 
 
 def _rates(rows: Iterable[asyncpg.Record], bounds: Mapping[UUID, Bounds]) -> dict[UUID, int]:
@@ -252,6 +288,13 @@ class _Taking:
         for app in {row["app"] for row in self._lanes.values()} & accounts.keys():
             if not accounts[app].available(self._now):
                 self.parked[app] = accounts[app].next_at()
+
+    def park(self, gates: Mapping[UUID, Gate]) -> None:
+        """Park the lanes of endpoints whose breaker lets nothing through."""
+        for lane in self._allotted.throttled:
+            gate = gates.get(self._lanes[lane]["endpoint"])
+            if gate is not None and not gate.heads:
+                self.parked[lane] = max(gate.look_at, self.parked.get(lane, gate.look_at))
 
     def served(self) -> dict[UUID, LaneChange]:
         """The lanes that go to the back of the line."""

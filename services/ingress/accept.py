@@ -10,6 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Final
 
 import asyncpg
@@ -167,6 +168,8 @@ class Acceptor:
         self, group: Sequence[Candidate], acceptances: list[Acceptance]
     ) -> list[Acceptance]:
         """A key is judged before the content: under one that was used, the first answer is given again."""
+        if not any(isinstance(acceptance, Violating) for acceptance in acceptances):
+            return acceptances
         keyed = [
             (place, claim)
             for place, (candidate, acceptance) in enumerate(zip(group, acceptances, strict=True))
@@ -270,10 +273,13 @@ def _weight(group: Sequence[Candidate]) -> int:
     return sum(len(candidate.body) for candidate in group) + (len(group) - 1) * _FURTHER_MESSAGE_BYTES
 
 
+_accepted: Final = cache(metrics.ACCEPTED.labels)
+
+
 def _count(candidate: Candidate, acceptance: Acceptance) -> None:
     match acceptance:
         case Accepted():
-            metrics.ACCEPTED.labels(str(candidate.origin)).inc()
+            _accepted(candidate.origin).inc()
         case Duplicate(kind=kind):
             metrics.DUPLICATES.labels(str(kind)).inc()
         case Forbidden() | Violating():

@@ -5,7 +5,7 @@ from typing import Final, cast
 from msgspec import UNSET, UnsetType
 
 from libs.common.contracts.operations import Time
-from libs.common.contracts.registry import ApplicationDocument, Kind, RegistryObject
+from libs.common.contracts.registry import ApplicationDocument, Kind, MaxAppInflight, RegistryObject
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
 from libs.common.postgres.registry import Changes
@@ -29,6 +29,7 @@ class ApplicationIn(In, frozen=True):
     metadata: Metadata | None = None
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
+    max_inflight: MaxAppInflight | None = None
     accept_rate: Rate | None = None
     publish_accepted: bool = False
 
@@ -41,6 +42,7 @@ class ApplicationPatch(In, frozen=True):
     metadata: Metadata | UnsetType | None = UNSET
     throttle_rate: Rate | UnsetType | None = UNSET
     rate_limit: Rate | UnsetType | None = UNSET
+    max_inflight: MaxAppInflight | UnsetType | None = UNSET
     accept_rate: Rate | UnsetType | None = UNSET
     publish_accepted: bool | UnsetType = UNSET
 
@@ -54,6 +56,7 @@ class ApplicationOut(Out):
     metadata: dict[str, str]
     rate_limit: int | None
     throttle_rate: int | None
+    max_inflight: int | None
     accept_rate: int | None
     publish_accepted: bool
     created_at: Time
@@ -112,6 +115,7 @@ async def patch(call: Call, changes: Changes) -> Answer:
         name=given(body.name, old.name),
         metadata=checked_metadata(given(body.metadata, old.metadata)),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), old.throttle_rate),
+        max_inflight=given(body.max_inflight, old.max_inflight),
         accept_rate=given(body.accept_rate, old.accept_rate),
         publish_accepted=given(body.publish_accepted, old.publish_accepted),
     )
@@ -137,6 +141,7 @@ def document_of(body: ApplicationIn) -> ApplicationDocument:
         name=body.name,
         metadata=checked_metadata(body.metadata),
         throttle_rate=given(either(body.throttle_rate, body.rate_limit), None),
+        max_inflight=body.max_inflight,
         accept_rate=body.accept_rate,
         publish_accepted=body.publish_accepted,
     )
@@ -151,6 +156,7 @@ def _out(item: RegistryObject) -> ApplicationOut:
         metadata=document.metadata,
         rate_limit=document.throttle_rate,
         throttle_rate=document.throttle_rate,
+        max_inflight=document.max_inflight,
         accept_rate=document.accept_rate,
         publish_accepted=document.publish_accepted,
         created_at=item.created_at,

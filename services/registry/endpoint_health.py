@@ -6,6 +6,7 @@ from typing import Final, cast
 
 from libs.common.contracts.configuration import config_version
 from libs.common.contracts.registry import EndpointDocument, RegistryObject
+from libs.common.domain.breaker import Circuit, circuit
 from libs.common.domain.health import Health, merged, of_configuration, quantile
 from libs.common.postgres import health
 from libs.common.postgres.pool import Connection
@@ -33,6 +34,14 @@ class LatencyOut(Out):
     p95_ms: float | None
 
 
+class CircuitOut(Out):
+    """Of the circuit breaker: since when it is not closed, and from when on the next probe may go."""
+
+    state: Circuit
+    since: datetime | None
+    next_probe: datetime | None
+
+
 class EndpointHealthOut(Out):
     """Failures are those in a row that the present configuration met with."""
 
@@ -42,6 +51,7 @@ class EndpointHealthOut(Out):
     last_success: datetime | None
     last_failure: datetime | None
     latency: LatencyOut
+    circuit: CircuitOut
 
 
 async def get(call: Call) -> Answer:
@@ -65,7 +75,23 @@ async def of_endpoint(connection: Connection, endpoint: RegistryObject) -> Endpo
             p50_ms=_milliseconds(quantile(counts, 0.5)),
             p95_ms=_milliseconds(quantile(counts, 0.95)),
         ),
+        circuit=await _circuit(connection, endpoint),
     )
+
+
+async def _circuit(connection: Connection, endpoint: RegistryObject) -> CircuitOut:
+    row = await connection.fetchrow(
+        """
+        SELECT opened_at, open_until, clock_timestamp() AS now FROM hookledger.breaker
+        WHERE endpoint = $1 AND config_version >= $2
+        """,
+        endpoint.id,
+        config_version(endpoint),
+    )
+    if row is None:
+        return CircuitOut(state=Circuit.CLOSED, since=None, next_probe=None)
+    state = circuit(row["open_until"], row["now"])
+    return CircuitOut(state=state, since=row["opened_at"], next_probe=row["open_until"])
 
 
 def _state(document: EndpointDocument) -> State:

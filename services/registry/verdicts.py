@@ -8,17 +8,20 @@ from datetime import datetime, timedelta
 from typing import Final, assert_never, cast
 from uuid import UUID
 
+import asyncpg
+import msgspec
 from msgspec.structs import replace
 
 from libs.common.contracts.configuration import config_version
 from libs.common.contracts.registry import EndpointDocument, FailingDocument, RegistryObject
 from libs.common.domain.health import Health, Limits, Verdict, judge
 from libs.common.postgres import health
-from libs.common.postgres.pool import Connection, Pool
+from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool
 from libs.common.postgres.registry import SYSTEM, Changes, Verb, changing
 from libs.common.postgres.snapshot import object_of
 from libs.common.runtime.logs import logger
 from services.registry.announcing import Announcer
+from services.registry.metrics import UNJUDGED
 
 _LOG: Final = logger("verdicts")
 LOOK_BACK: Final = timedelta(minutes=5)
@@ -55,9 +58,13 @@ class Verdicts:
         self._announcer = announcer
         self._limits = limits
         self._seen_until = _LONG_AGO
+        self._unjudged: frozenset[UUID] = frozenset()
 
     async def sweep(self) -> None:
-        """Judge the endpoints of whom there is news; the first time, all that fail."""
+        """Judge the endpoints of whom there is news; the first time, all that fail.
+
+        One that cannot be judged keeps none of the others from it, and is judged again the next time.
+        """
         now: datetime = await self._pool.fetchval("SELECT clock_timestamp()")
         if not await health.current(self._pool):
             return
@@ -67,8 +74,19 @@ class Verdicts:
             self._seen_until,
             shortest,
         )
-        for row in rows:
-            await self._judge(row["endpoint"])
+        unjudged: set[UUID] = set()
+        for endpoint in {*self._unjudged, *(row["endpoint"] for row in rows)}:
+            try:
+                await self._judge(endpoint)
+            except CONNECTION_ERRORS:
+                raise  # nobody can be judged
+            except (asyncpg.PostgresError, msgspec.MsgspecError) as error:
+                # It lost against another change, or its rows are such as this version neither reads nor may write.
+                UNJUDGED.inc()
+                unjudged.add(endpoint)
+                if endpoint not in self._unjudged:
+                    _LOG.error("endpoint.unjudged", endpoint=str(endpoint), reason=str(error) or type(error).__name__)
+        self._unjudged = frozenset(unjudged)
         self._seen_until = now - LOOK_BACK
 
     async def _judge(self, endpoint: UUID) -> None:

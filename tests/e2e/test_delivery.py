@@ -97,6 +97,25 @@ async def test_an_endpoint_gets_its_event_types_and_channels_only(client: Client
     assert receiver.got("/disabled") == []
 
 
+async def test_messages_with_an_ordering_key_reach_an_ordered_endpoint_in_order_whatever_it_answers(
+    client: Client, receiver: Receiver
+) -> None:
+    app = await client.create_application()
+    url = receiver.script("/ordered", *[500, 200, 500, 500, 200] * 6)
+    await client.create_endpoint(app, url, ordered=True, retrySchedule=[0.05] * 20)
+    for number in range(12):
+        for key in ("a", "b", "c"):
+            await client.send(app, "order.completed", {"n": number, "key": key}, orderingKey=key)
+    await client.settled(app, 36)
+    taken = [orjson.loads(request.body) for request in receiver.requests if request.status == 200]
+    for key in ("a", "b", "c"):
+        assert [body["n"] for body in taken if body["key"] == key] == list(range(12))
+    tried = [orjson.loads(request.body) for request in receiver.requests]
+    for key in ("a", "b", "c"):
+        numbers = [body["n"] for body in tried if body["key"] == key]
+        assert numbers == sorted(numbers), "nothing is even tried before what came in before it"
+
+
 async def test_an_endpoint_created_before_a_message_always_gets_it(client: Client, receiver: Receiver) -> None:
     app = await client.create_application()
     for number in range(10):

@@ -2,11 +2,13 @@
 
 import asyncio
 import base64
-import json
+import re
 import secrets
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -14,13 +16,13 @@ import orjson
 import pytest
 from yarl import URL
 
-from deploy import broker_users
 from deploy.stack.isolation import Isolation, create_database, drop_database
+from deploy.stack.places import CHECKOUT
 from deploy.stack.rabbitmq import LocalRabbitMQ
 from deploy.stack.servers import Servers
 from libs.common.rabbitmq.topology import Names
 from tests.conftest import Amqp
-from tests.support.broker import cloud_event, producing
+from tests.support.broker import cloud_event, give_users, producing
 from tests.support.client import Client, connected
 from tests.support.installed import Environment, Running, install, running
 from tests.support.patience import eventually
@@ -39,6 +41,7 @@ class Deployed:
     services: dict[str, Running]
     settings: dict[str, dict[str, str]]
     producer: Isolation
+    operator_url: str
     secrets: dict[str, str]
     key: str
 
@@ -55,10 +58,7 @@ async def deployed(servers: Servers, amqp: Amqp, tmp_path_factory: pytest.TempPa
         pytest.skip("this needs a RabbitMQ of its own: users are the whole server's")
     folder = tmp_path_factory.mktemp("deployed")
     environment = await asyncio.to_thread(install, folder)
-    passwords = {name: secrets.token_hex(16) for name in broker_users.users(Names(amqp.prefix))}
-    definitions = folder / "definitions.json"
-    definitions.write_text(json.dumps(broker_users.definitions(Names(amqp.prefix), passwords)))
-    await asyncio.to_thread(broker.control, "import_definitions", str(definitions))
+    passwords = await asyncio.to_thread(give_users, broker, Names(amqp.prefix), folder)
 
     def broker_url(user: str) -> str:
         return str(URL(amqp.url).with_user(user).with_password(passwords[user]))
@@ -95,6 +95,7 @@ async def deployed(servers: Servers, amqp: Amqp, tmp_path_factory: pytest.TempPa
             producer=Isolation(
                 database_url=prepared.admin, amqp_url=broker_url("hookledger-producer"), amqp_prefix=amqp.prefix
             ),
+            operator_url=broker_url("hookledger-operator"),
             secrets={"the master key": master_key, "an API key": key}
             | {f"the broker's password of {user}": password for user, password in passwords.items()}
             | {f"the database's password of {role}": URL(url).password or "" for role, url in prepared.urls.items()},
@@ -175,6 +176,79 @@ async def test_no_secret_and_no_content_is_in_any_log_at_any_level(
     hidden |= {"an endpoint's secret": endpoint.secret, "another's": dead.secret}
     text = deployed.logs()
     assert [name for name, value in hidden.items() if value.removeprefix("whsec_") in text] == []
+
+
+REGISTRYS_POD = """\
+#!/bin/sh
+# `kubectl`, as far as docs/kubernetes.md asks it: reads a Secret, and runs a command in a pod of the registry's.
+case "$*" in
+"-n hookledger get secret hookledger-operator "*amqp-url*) cat operator-url ;;
+"-n hookledger exec -i deploy/registry -- "*)
+    while [ "$1" != -- ]; do shift; done
+    shift
+    exec env -i PATH={path} HOOKLEDGER_AMQP_URL_FILE=registry-url HOOKLEDGER_AMQP_PREFIX={prefix} "$@" ;;
+*) echo "kubectl $*?" >&2; exit 64 ;;
+esac
+"""
+
+
+def scripts(page: str, section: str) -> list[str]:
+    """The shell commands of a section of `docs`."""
+    text = (CHECKOUT / "docs" / page).read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+async def test_dead_letters_are_read_sent_again_and_thrown_away_from_a_registrys_pod_as_the_pages_say(
+    deployed: Deployed, door: Client, tmp_path: Path
+) -> None:
+    """By the operator's user, which no pod has; the registry's own may look, and no more."""
+    kubectl = tmp_path / "kubectl"
+    programs = f"{deployed.environment.folder / 'bin'}:/usr/bin:/bin"
+    kubectl.write_text(REGISTRYS_POD.format(path=programs, prefix=deployed.producer.amqp_prefix))
+    kubectl.chmod(0o755)
+    (tmp_path / "operator-url").write_text(deployed.operator_url)
+    (tmp_path / "registry-url").write_text(deployed.settings["registry"]["AMQP_URL"] + "\n")
+    [in_kubernetes] = scripts("kubernetes.md", "Dead letters")
+    as_the_page_has_it, _, first_look = in_kubernetes.rstrip().rpartition("\n")
+    looking, again, away = scripts("operations.md", "Dead letters")
+
+    async def do(script: str, letter: str = "") -> str:
+        shell = f'set -euo pipefail\n{as_the_page_has_it}\nhookledger() {{ shift; dead_letter "$@"; }}\n{script}'
+        done = await asyncio.to_thread(
+            subprocess.run, ["bash", "-c", shell], cwd=tmp_path, capture_output=True, text=True, check=False,
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin", "id": letter},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return str(done.stdout)
+
+    async with producing(deployed.producer) as producer:
+        await producer.publish_event(cloud_event("not-yet", "order.completed", {"n": 1}, id="dead-1"))
+        listed = await eventually(lambda: do(first_look), lambda text: "hookledgerapp" in text)
+    letter = next(line.split()[0] for line in listed.splitlines() if "hookledgerapp" in line)
+    shown = await do(looking, letter)
+    assert "user: hookledger-producer" in shown
+    assert '"hookledgerapp":"not-yet"' in shown
+
+    as_the_registry = f"kubectl -n hookledger exec -i deploy/registry -- hookledger dead-letter redrive {letter}"
+    refused = await asyncio.to_thread(
+        subprocess.run, ["sh", "-c", as_the_registry], cwd=tmp_path, env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "ACCESS_REFUSED" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+    app = await door.create_application(uid="not-yet")
+    assert f"{letter} sent again" in await do(again, letter)
+    page = await eventually(lambda: door.get(f"/app/{app}/msg"), lambda page: len(page["data"]) == 1)
+    assert page["data"][0]["payload"] == {"n": 1}
+
+    async with producing(deployed.producer) as producer:
+        await producer.publish_event(cloud_event("never", "order.completed", {"n": 2}, id="dead-2"))
+        listed = await eventually(lambda: do(first_look), lambda text: "hookledgerapp" in text)
+    letter = next(line.split()[0] for line in listed.splitlines() if "hookledgerapp" in line)
+    assert await do(away, letter) == f"{letter} dropped\n"
+    assert letter not in await do(first_look)
 
 
 def _parked(deployed: Deployed) -> Any:

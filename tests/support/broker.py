@@ -1,9 +1,12 @@
 """The broker from a producer's and a consumer's side."""
 
 import asyncio
+import json
+import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import aio_pika
@@ -11,11 +14,23 @@ import orjson
 from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
 from yarl import URL
 
+from deploy import broker_users
 from deploy.stack.isolation import Isolation
+from deploy.stack.rabbitmq import LocalRabbitMQ
 from libs.common.rabbitmq.topology import Names
 from tests.support.patience import PATIENCE_SECONDS
 
 CLOUD_EVENT = "application/cloudevents+json"
+
+
+def give_users(broker: LocalRabbitMQ, names: Names, folder: Path) -> dict[str, str]:
+    """Make the users of deploy/rabbitmq/permissions.json, which may do what it says under these names; passwords."""
+    passwords = {name: secrets.token_hex(16) for name in broker_users.users(names)}
+    users = [{"name": name, "tags": [], "password": password} for name, password in passwords.items()]
+    file = folder / "definitions.json"
+    file.write_text(json.dumps({"users": users} | broker_users.permissions(names)))
+    broker.control("import_definitions", str(file))
+    return passwords
 
 
 def cloud_event(app: str, event_type: str, data: Any, *, id: str, source: str = "/tests") -> dict[str, Any]:  # noqa: A002

@@ -6,16 +6,14 @@ variables are read from the code, never repeated here.
 
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import kubernetes_validate
 
 from deploy.configuration import SERVICES
-from libs.common.domain import addresses
-from libs.common.runtime.settings import PREFIX, SettingsError, load
-from services.admin.commands import AdminSettings
+from libs.common.runtime.settings import PREFIX, SettingsError
+from tests.support.manifest_networks import networks, servers, ways
 from tests.support.manifests import (
     CHECKOUT,
     DOCKERFILE,
@@ -25,7 +23,6 @@ from tests.support.manifests import (
     containers,
     dependencies,
     documented_secrets,
-    environment,
     health_paths,
     is_ours,
     labels,
@@ -34,6 +31,7 @@ from tests.support.manifests import (
     of_kind,
     pods,
     service_of,
+    started,
 )
 
 VERSION: Final[str] = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["version"]
@@ -41,6 +39,8 @@ KUBERNETES: Final = ("1.30", "1.37")
 """The oldest and the newest version that the manifests are for."""
 CLOSING_SECONDS: Final = 10
 WRITABLE: Final = {"rabbitmq"}
+STAYS: Final = re.compile(r"v?\d+\.\d+")
+"""Tags of a minor version at least: others come to name what is not compatible."""
 Check = Callable[[list[Resource]], Iterator[str]]
 
 
@@ -60,7 +60,7 @@ def images(resources: list[Resource]) -> Iterator[str]:
         if "@sha256:" in container["image"]:
             continue
         tag = container["image"].rpartition("/")[2].partition(":")[2]
-        if not tag or tag == "latest":
+        if not STAYS.match(tag):
             yield f"{name}: image {container['image']} has no tag that stays"
         if is_ours(container):
             if tag != VERSION:
@@ -137,37 +137,6 @@ def references(resources: list[Resource]) -> Iterator[str]:
         for mount in container.get("volumeMounts", []):
             if mount["name"] not in volumes:
                 yield f"{name}: there is no volume {mount['name']}"
-
-
-def role_of(container: Resource) -> str:
-    """The role of deploy/roles.sql that the container logs in as."""
-    return "owner" if container.get("args") == ["migrate"] else service_of(container)
-
-
-def started(resources: list[Resource]) -> Iterator[tuple[str, Resource, Resource, Any]]:
-    """Each container of ours with the settings that its program would read, or with the refusal."""
-    secret = {"database-url": "postgresql://u:p@h/d", "amqp-url": "amqp://u:p@h/", "master-key": "A" * 43 + "="}
-    for name, spec, container in containers(resources):
-        if not is_ours(container):
-            continue
-        files = mounted(spec, container)
-        environ = {}
-        refusal = None
-        for variable, value in environment(resources, container).items():
-            plain = variable.removesuffix("_FILE")
-            key = plain.removeprefix(PREFIX).lower().replace("_", "-")
-            wanted = f"{key}-{role_of(container)}" if key == "database-url" else key
-            if plain == variable:
-                environ[variable] = value
-            elif key in secret and files.get(value, ("", ""))[1] == wanted:
-                environ[plain] = secret[key]
-            else:
-                refusal = SettingsError(f"{variable}: {value} is no file of a Secret's key {wanted}")
-        kind = AdminSettings if container.get("command") == ["hookledger"] else SERVICES[service_of(container)]
-        try:
-            yield name, spec, container, refusal or load(kind, environ)
-        except SettingsError as error:
-            yield name, spec, container, error
 
 
 def variables(resources: list[Resource]) -> Iterator[str]:
@@ -284,54 +253,9 @@ def budgets(resources: list[Resource]) -> Iterator[str]:
             yield f"{service}: is not spread over nodes"
 
 
-def networks(resources: list[Resource]) -> Iterator[str]:
-    policies = of_kind(resources, "NetworkPolicy")
-    closed = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    if closed not in [policy["spec"] for policy in policies]:
-        yield "no policy denies by default"
-    found = named(resources, "NetworkPolicy", "dispatcher")
-    blocks = [peer["ipBlock"] for rule in found["spec"]["egress"] for peer in rule["to"]] if found else []
-    refused = {
-        "0.0.0.0/0": {str(network) for network in addresses._BLOCKED_IPV4},
-        str(addresses._GLOBAL_UNICAST): {str(network) for network in addresses._BLOCKED_IPV6},
-    }
-    if {block["cidr"]: set(block.get("except", [])) for block in blocks} != refused:
-        yield "dispatcher: its networks are not those that the code allows"
-    if found and "ingress" in found["spec"]:
-        yield "dispatcher: lets somebody in"
-    for policy in policies:
-        development = any("HOOKLEDGER_DEV" in one["data"] for one in of_kind(resources, "ConfigMap"))
-        if {} in policy["spec"].get("egress", []) and not development:
-            yield f"NetworkPolicy {policy['metadata']['name']}: lets out to everywhere"
-
-
-def selected(selector: Resource, pod: Mapping[str, str]) -> bool:
-    """Whether a policy's selector takes a pod with these labels."""
-    listed = selector.get("matchExpressions", [])
-    return selector.get("matchLabels", {}).items() <= pod.items() and all(
-        one["operator"] == "In" and pod.get(one["key"]) in one["values"] for one in listed
-    )
-
-
-def ways(resources: list[Resource]) -> Iterator[str]:
-    """Each pod is let out to the ports that its settings name, and to no more."""
-    policies = [policy["spec"] for policy in of_kind(resources, "NetworkPolicy")]
-    for name, _, _, settings in started(resources):
-        if isinstance(settings, SettingsError):
-            continue
-        needed = {53, 5432}
-        needed |= {5672} if hasattr(settings, "amqp_url") else set()
-        needed |= {urlsplit(settings.registry_url).port or 80} if hasattr(settings, "registry_url") else set()
-        rules = [rule for spec in policies if selected(spec["podSelector"], {NAME: name})
-                 for rule in spec.get("egress", [])]  # fmt: skip
-        out = {entry["port"] for rule in rules for entry in rule.get("ports", []) if "endPort" not in entry}
-        yield from (f"{name}: is not let out to port {port}" for port in sorted(needed - out))
-        yield from (f"{name}: is let out to port {port}" for port in sorted(out - needed - {5671}))
-
-
 CHECKS: Final[tuple[Check, ...]] = (
     images, limits, restricted, accounts, references, variables, ports, probes, stopping, selectors, public, budgets,
-    networks, ways, schema,
+    networks, ways, servers, schema,
 )  # fmt: skip
 
 

@@ -11,7 +11,10 @@ import pytest
 from aiohttp import web
 
 from deploy import manifests
+from deploy.configuration import SERVICES
 from libs.common.runtime.http import add_health
+from libs.common.runtime.settings import PREFIX, SettingsError, load
+from services.admin.commands import AdminSettings
 
 CHECKOUT: Final = Path(__file__).parents[2]
 DOCKERFILE: Final = (CHECKOUT / "deploy" / "Dockerfile").read_text()
@@ -116,3 +119,34 @@ def dependencies(service: str) -> set[str]:
             assert isinstance(checks, ast.Dict)
             return {str(key.value) for key in checks.keys if isinstance(key, ast.Constant)}
     raise AssertionError(service)
+
+
+def role_of(container: Resource) -> str:
+    """The role of deploy/roles.sql, and the user of the broker's, that the container logs in as."""
+    return "owner" if container.get("args") == ["migrate"] else service_of(container)
+
+
+def started(resources: list[Resource]) -> Iterator[tuple[str, Resource, Resource, Any]]:
+    """Each container of ours with the settings that its program would read, or with the refusal."""
+    secret = {"database-url": "postgresql://u:p@h/d", "amqp-url": "amqp://u:p@h/", "master-key": "A" * 43 + "="}
+    for name, spec, container in containers(resources):
+        if not is_ours(container):
+            continue
+        files = mounted(spec, container)
+        environ = {}
+        refusal = None
+        for variable, value in environment(resources, container).items():
+            plain = variable.removesuffix("_FILE")
+            key = plain.removeprefix(PREFIX).lower().replace("_", "-")
+            wanted = f"{key}-{role_of(container)}" if key in {"database-url", "amqp-url"} else key
+            if plain == variable:
+                environ[variable] = value
+            elif key in secret and files.get(value, ("", ""))[1] == wanted:
+                environ[plain] = secret[key]
+            else:
+                refusal = SettingsError(f"{variable}: {value} is no file of a Secret's key {wanted}")
+        kind = AdminSettings if container.get("command") == ["hookledger"] else SERVICES[service_of(container)]
+        try:
+            yield name, spec, container, refusal or load(kind, environ)
+        except SettingsError as error:
+            yield name, spec, container, error

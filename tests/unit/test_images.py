@@ -68,6 +68,7 @@ def test_a_target_is_labelled_runs_as_a_numbered_user_and_starts_its_service(ser
     for name in ("title", "description", "source", "licenses", "version", "revision"):
         assert f"org.opencontainers.image.{name}=" in labels
     assert f"ARG VERSION={PROJECT['version']} " in TEXT
+    assert "example.com" not in labels
 
 
 @pytest.mark.parametrize("service", PORTS)

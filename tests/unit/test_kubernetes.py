@@ -1,8 +1,10 @@
 """The manifests for Kubernetes: valid, restricted, and in agreement with the code and the page."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -15,7 +17,7 @@ from services.dispatcher import app as dispatcher
 from services.ingress import app as ingress
 from services.registry import app as registry
 from tests.support.manifest_checks import amiss
-from tests.support.manifests import PAGE, WITH_KUSTOMIZE, Resource, named, of_kind, rendered, the
+from tests.support.manifests import CHECKOUT, PAGE, WITH_KUSTOMIZE, Resource, named, of_kind, rendered, the
 
 COMPONENTS = manifests.TREE / "components"
 
@@ -70,15 +72,19 @@ def test_the_committed_rendering_is_what_kustomize_makes_now(overlay: str) -> No
     assert manifests.documents(manifests.render(manifests.TREE / "overlays" / overlay, words)) == rendered(overlay)
 
 
-def test_a_changed_tree_has_another_digest(tmp_path: Path) -> None:
-    (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "ingress.yaml").write_text("port: 8080\n")
-    before = manifests.digest(tmp_path)
-    (tmp_path / "rendered").mkdir()
-    (tmp_path / "rendered" / "dev.yaml").write_text("no part of it\n")
-    assert manifests.digest(tmp_path) == before
-    (tmp_path / "base" / "ingress.yaml").write_text("port: 8090\n")
-    assert manifests.digest(tmp_path) != before
+def test_a_changed_tree_has_another_digest_and_what_starts_the_broker_is_part_of_it(tmp_path: Path) -> None:
+    tree = tmp_path / "kubernetes"
+    for folder in (tree / "base", tree / "rendered", tmp_path / "rabbitmq"):
+        folder.mkdir(parents=True)
+    (tree / "base" / "ingress.yaml").write_text("port: 8080\n")
+    before = manifests.digest(tree)
+    (tree / "rendered" / "dev.yaml").write_text("no part of it\n")
+    assert manifests.digest(tree) == before
+    (tree / "base" / "ingress.yaml").write_text("port: 8090\n")
+    changed = manifests.digest(tree)
+    assert changed != before
+    (tmp_path / "rabbitmq" / "start.sh").write_text("exec rabbitmq-server\n")
+    assert manifests.digest(tree) != changed
 
 
 def test_a_tree_that_cannot_be_rendered_is_refused_with_what_to_install(
@@ -96,17 +102,42 @@ def test_a_tree_that_cannot_be_rendered_is_refused_with_what_to_install(
 # Components
 
 
+def with_components(folder: Path) -> Path:
+    """A copy of the overlay for production that takes both components."""
+    tree = folder / "kubernetes"
+    shutil.copytree(manifests.TREE, tree)
+    path = tree / "overlays" / "production" / "kustomization.yaml"
+    text = path.read_text()
+    uncommented = re.sub(r"^# (components:|  - \.\./\.\./components/\S+)", r"\1", text, flags=re.MULTILINE)
+    assert uncommented != text
+    path.write_text(uncommented)
+    return path.parent
+
+
 @WITH_KUSTOMIZE
 def test_production_takes_both_components(tmp_path: Path) -> None:
     words = manifests.kustomize()
     assert words
-    subprocess.run(["cp", "-r", str(manifests.TREE), str(tmp_path / "tree")], check=True)
-    path = tmp_path / "tree" / "overlays" / "production" / "kustomization.yaml"
-    text = path.read_text()
-    uncommented = re.sub(r"^# (components:|  - \.\./\.\./components/\S+)", r"\1", text, flags=re.MULTILINE)
-    path.write_text(uncommented)
-    found = {resource["kind"] for resource in manifests.documents(manifests.render(path.parent, words))}
-    assert {"HTTPRoute", "PodMonitor", "PrometheusRule"} <= found
+    resources = manifests.documents(manifests.render(with_components(tmp_path), words))
+    assert {"HTTPRoute", "PodMonitor", "PrometheusRule"} <= {resource["kind"] for resource in resources}
+    assert len(of_kind(resources, "ConfigMap")) == 1, "the address of the runbooks is no object of the cluster"
+
+
+@WITH_KUSTOMIZE
+def test_the_address_of_the_runbooks_is_changed_in_one_place(tmp_path: Path) -> None:
+    words = manifests.kustomize()
+    assert words
+    overlay = with_components(tmp_path)
+    component = overlay.parents[1] / "components" / "monitoring" / "kustomization.yaml"
+    changed = component.read_text().replace("address=.", "address=https://git.example.com/team/hookledger/blob/main")
+    component.write_text(changed)
+    [rules] = of_kind(manifests.documents(manifests.render(overlay, words)), "PrometheusRule")
+    alerts = [rule for group in rules["spec"]["groups"] for rule in group["rules"]]
+    assert alerts
+    for rule in alerts:
+        address, _, page = rule["annotations"]["runbook_url"].partition("/docs/runbooks/")
+        assert address == "https://git.example.com/team/hookledger/blob/main"
+        assert (CHECKOUT / "docs" / "runbooks" / page).is_file()
 
 
 def test_the_route_leads_where_the_ingress_does() -> None:
@@ -141,6 +172,31 @@ def test_the_pages_commands_are_complete_lines_of_shell(script: str) -> None:
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     for program in re.findall(r"python -uc '(.*?)'", script, flags=re.DOTALL):
         compile(program, "receiver", "exec")
+
+
+def test_the_pages_secrets_agree_with_each_other_and_each_pod_has_a_password_of_its_own(tmp_path: Path) -> None:
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    kubectl.chmod(0o755)
+    [script] = [script for script in SCRIPTS if "create secret generic hookledger-servers" in script]
+    done = subprocess.run(
+        ["bash", "-c", f"set -eu\n{script}"],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    made = dict(re.findall(r"^--from-literal=([a-z-]+)=(.+)$", done.stdout, flags=re.MULTILINE))
+    urls = {key: urlsplit(value) for key, value in made.items() if "://" in value}
+    for name in ("ingress", "dispatcher", "registry"):
+        assert (urls[f"amqp-url-{name}"].username, urls[f"amqp-url-{name}"].password) == (
+            f"hookledger-{name}",
+            made[f"broker-{name}"],
+        )
+    assert (urls["amqp-url"].username, urls["amqp-url"].password) == ("hookledger-operator", made["broker-operator"])
+    passwords = [url.password for url in urls.values()] + [made["database-password"], made["broker-producer"]]
+    assert len(set(passwords)) == len(passwords)
+    assert all(passwords)
 
 
 def test_the_page_calls_the_command_as_it_is() -> None:

@@ -24,6 +24,10 @@ def container(resources: list[Resource], name: str) -> Any:
     return pod(resources, name)["containers"][0]
 
 
+def server(resources: list[Resource], name: str) -> Any:
+    return the(resources, "StatefulSet", name)["template"]["spec"]["containers"][0]
+
+
 def variable(resources: list[Resource], name: str, wanted: str) -> Any:
     return next(entry for entry in container(resources, name)["env"] if entry["name"] == wanted)
 
@@ -55,7 +59,7 @@ FAULTS: dict[str, tuple[Callable[[list[Resource]], object], str]] = {
     ),
     "misspelt variable": (
         lambda all_: variable(all_, "dispatcher", "HOOKLEDGER_AMQP_URL_FILE").update(name="HOOKLEDGER_AMPQ_URL_FILE"),
-        "dispatcher: HOOKLEDGER_AMPQ_URL_FILE: /run/secrets/hookledger/amqp-url is no file of a Secret's key ampq-url",
+        "dispatcher: HOOKLEDGER_AMPQ_URL_FILE: /run/secrets/hookledger/amqp-url is no file",
     ),
     "misspelt setting": (
         lambda all_: settings(all_).update(HOOKLEDGER_LOGLEVEL="info"),
@@ -82,6 +86,10 @@ FAULTS: dict[str, tuple[Callable[[list[Resource]], object], str]] = {
     "another's role in the database": (
         lambda all_: pod(all_, "dispatcher")["volumes"][0]["secret"]["items"][0].update(key="database-url-owner"),
         "dispatcher: HOOKLEDGER_DATABASE_URL_FILE: /run/secrets/hookledger/database-url is no file of a Secret's key",
+    ),
+    "another's user of the broker": (
+        lambda all_: pod(all_, "registry")["volumes"][0]["secret"]["items"][1].update(key="amqp-url-ingress"),
+        "registry: HOOKLEDGER_AMQP_URL_FILE: /run/secrets/hookledger/amqp-url is no file of a Secret's key",
     ),
     "links that lead elsewhere": (
         lambda all_: settings(all_).update(HOOKLEDGER_PUBLIC_URL="https://example.com"),
@@ -124,6 +132,10 @@ FAULTS: dict[str, tuple[Callable[[list[Resource]], object], str]] = {
     "latest": (
         lambda all_: container(all_, "ingress").update(image="registry.example.com/hookledger-ingress:latest"),
         "ingress: image registry.example.com/hookledger-ingress:latest has no tag that stays",
+    ),
+    "a tag that only names the major version": (
+        lambda all_: container(all_, "ingress").update(image="registry.example.com/hookledger-ingress:1"),
+        "ingress: image registry.example.com/hookledger-ingress:1 has no tag that stays",
     ),
     "no tag, and a registry with a port": (
         lambda all_: container(all_, "ingress").update(image="registry.example.com:5000/hookledger-ingress"),
@@ -245,6 +257,42 @@ def test_each_fault_is_found(fault: str) -> None:
     assert any(line.startswith(told) for line in amiss(resources)), list(amiss(resources))
 
 
+SERVERS: dict[str, tuple[Callable[[list[Resource]], object], str]] = {
+    "port of a server": (
+        lambda all_: server(all_, "rabbitmq")["ports"][0].update(containerPort=5671),
+        "rabbitmq: its Service has another port than 5671",
+    ),
+    "port of a server's policy": (
+        lambda all_: the(all_, "NetworkPolicy", "postgres")["ingress"][0]["ports"][0].update(port=5433),
+        "postgres: its policy lets in on another port than 5432",
+    ),
+    "probe of a server": (
+        lambda all_: server(all_, "postgres")["livenessProbe"]["tcpSocket"].update(port="sql"),
+        "postgres: livenessProbe asks on no port of its own",
+    ),
+    "password that nobody makes": (
+        lambda all_: server(all_, "rabbitmq")["env"][0]["valueFrom"]["secretKeyRef"].update(key="broker-password"),
+        "rabbitmq: kubernetes.md creates no key broker-password in a Secret hookledger-servers",
+    ),
+    "volume that there is not": (
+        lambda all_: server(all_, "rabbitmq")["volumeMounts"][1].update(name="scripts"),
+        "rabbitmq: there is no volume scripts",
+    ),
+    "tag that moves": (
+        lambda all_: server(all_, "rabbitmq").update(image="rabbitmq:4"),
+        "rabbitmq: image rabbitmq:4 has no tag that stays",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SERVERS)
+def test_each_fault_of_developments_servers_is_found(fault: str) -> None:
+    spoil, told = SERVERS[fault]
+    resources = copy.deepcopy(rendered("dev"))
+    spoil(resources)
+    assert any(line.startswith(told) for line in amiss(resources)), list(amiss(resources))
+
+
 def test_an_image_by_its_digest_is_no_fault() -> None:
     resources = copy.deepcopy(rendered("production"))
     container(resources, "ingress").update(image=f"registry.example.com/hookledger-ingress@sha256:{'0' * 64}")
@@ -266,8 +314,9 @@ def test_an_image_by_its_digest_is_no_fault() -> None:
 def test_a_fault_in_a_file_is_found_in_both_overlays(tmp_path: Path, right: str, wrong: str, told: str) -> None:
     words = manifests.kustomize()
     assert words
-    tree = tmp_path / "tree"
+    tree = tmp_path / "kubernetes"
     shutil.copytree(manifests.TREE, tree)
+    shutil.copytree(manifests.TREE.parent / "rabbitmq", tmp_path / "rabbitmq")
     path = tree / "base" / "ingress.yaml"
     assert right in path.read_text()
     path.write_text(path.read_text().replace(right, wrong))

@@ -58,6 +58,6 @@ def test_a_metric_has_a_unit_a_meaning_and_no_label_that_grows(metric: metrics.M
     assert metric.meaning
     assert metric.kind != "histogram" or metric.name.endswith(("_seconds", "_messages", "_bytes"))
     assert set(metric.labels) <= {
-        *("exchange", "kind", "lane", "origin", "path", "projection", "provider", "reason", "result"),
+        *("change", "exchange", "kind", "lane", "origin", "path", "projection", "provider", "reason", "result"),
         *("service", "status", "version"),
     }

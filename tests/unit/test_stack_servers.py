@@ -179,7 +179,7 @@ def test_a_daemon_that_answers_runs_a_container_on_loopback(tmp_path: Path, dock
     run = next(line for line in calls.read_text().splitlines() if line.startswith("run "))
     assert found.owned
     assert f"--publish {found.url.split('@')[1].split('/')[0]}:5432" in run
-    assert run.endswith("postgres:17-alpine")
+    assert run.endswith("postgres:17.6-alpine3.22")
 
     url = found.url
     found.stop()
@@ -194,7 +194,7 @@ def test_a_daemon_that_refuses_to_run_is_passed_over(tmp_path: Path, docker_clie
     found = servers.find_postgres(tmp_path / "state", said.append)
     found.stop()
     assert isinstance(found, EmbeddedPostgres)
-    assert "docker run postgres:17-alpine failed: no such image; going on without Docker" in said
+    assert "docker run postgres:17.6-alpine3.22 failed: no such image; going on without Docker" in said
 
 
 def test_a_docker_daemon_of_another_machine_is_none(

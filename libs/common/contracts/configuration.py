@@ -116,6 +116,7 @@ def endpoint(
         retry=_retry_policy(document, organisation),
         timeout=timedelta(milliseconds=timeout_ms) if timeout_ms else DEFAULT_TIMEOUT,
         max_inflight=document.max_inflight or DEFAULT_MAX_INFLIGHT,
+        app_max_inflight=application.max_inflight,
         ordered=document.ordered,
         throttle_rate=document.throttle_rate,
         app_throttle_rate=application.throttle_rate,

@@ -109,6 +109,7 @@ Schedule = tuple[Seconds, ...] | Preset | Exponential
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 TimeoutMs = Annotated[int, msgspec.Meta(ge=1000, le=30_000)]
 MaxInflight = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+MaxAppInflight = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 MaxAge = Annotated[float, msgspec.Meta(ge=60, le=30 * 24 * 3600)]
 
 
@@ -135,6 +136,7 @@ class ApplicationDocument(Document, frozen=True):
     name: str
     metadata: dict[str, str] = {}
     throttle_rate: int | None = None
+    max_inflight: MaxAppInflight | None = None
     accept_rate: int | None = None
     publish_accepted: bool = False
 

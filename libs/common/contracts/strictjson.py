@@ -30,13 +30,16 @@ def parse(data: bytes) -> Any:
         raise BadJsonError(f"nested deeper than {MAX_NESTING}")
     if data.count(b'"') >= 4:  # noqa: PLR2004  two keys take four quotes at least
         # orjson keeps the last of two equal keys without a word; only a second reading sees the first.
-        json.loads(data, object_pairs_hook=_unique)
+        _SECOND_READING.decode(data.decode())
     return document
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> None:
     if len({key for key, _ in pairs}) != len(pairs):
         raise BadJsonError("an object has the same key twice")
+
+
+_SECOND_READING: Final = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _nesting(document: Any) -> int:

@@ -53,6 +53,7 @@ class Endpoint:
         filter: an expression over the payload, which messages come.
         transformation: an expression over the payload, what is sent instead.
         max_inflight: attempts under way at the same time, over all dispatchers.
+        app_max_inflight: the same for all endpoints of its application together; None: no limit.
         ordered: what waits goes out in the order of acceptance, by ordering key, one at a time.
         throttle_rate: attempts that begin per second, over all dispatchers.
         app_throttle_rate: the same for all endpoints of its application together.
@@ -73,6 +74,7 @@ class Endpoint:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout: timedelta = DEFAULT_TIMEOUT
     max_inflight: int = DEFAULT_MAX_INFLIGHT
+    app_max_inflight: int | None = None
     ordered: bool = False
     throttle_rate: int | None = None
     app_throttle_rate: int | None = None

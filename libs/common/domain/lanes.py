@@ -71,7 +71,7 @@ def allot(ready: Iterable[Ready], *, most: int, rooms: Mapping[UUID, int], avail
     Args:
         ready: the lanes, those that have waited longest first.
         most: places in this replica.
-        rooms: what is left of this replica's share, by endpoint; one that is not named has no bound.
+        rooms: what is left of this replica's shares, by endpoint and application; who is not named has no bound.
         available: what throttles give now, by endpoint and application; who is not named has none.
     """
     allotted = Allotment()
@@ -87,13 +87,20 @@ def allot(ready: Iterable[Ready], *, most: int, rooms: Mapping[UUID, int], avail
             allotted.throttled.append(lane.lane)
             continue
         limit = min(QUANTUM, lane.free, most)
-        for bounds, owner in ((rooms, lane.endpoint), (available, lane.endpoint), (available, lane.app)):
+        for bounds, owner in _bounds(lane, rooms, available):
             limit = min(limit, bounds.get(owner, limit))
         if limit <= 0:
             continue
         allotted.limits[lane.lane] = limit
         most -= limit
-        for bounds, owner in ((rooms, lane.endpoint), (available, lane.endpoint), (available, lane.app)):
+        for bounds, owner in _bounds(lane, rooms, available):
             if owner in bounds:
                 bounds[owner] -= limit
     return allotted
+
+
+def _bounds(
+    lane: Ready, rooms: dict[UUID, int], available: dict[UUID, int]
+) -> tuple[tuple[dict[UUID, int], UUID], ...]:
+    """What bounds a lane, and under which name it stands there."""
+    return tuple((bounds, owner) for bounds in (rooms, available) for owner in (lane.endpoint, lane.app))

@@ -17,13 +17,7 @@ from libs.common.runtime.clock import random_bytes
 
 _SALT_BYTES: Final = 16
 _NONE: Final[Mapping[UUID, str]] = MappingProxyType({})
-_VERSION: Final = 18
-"""Which of the parameters is the registry's version."""
-
-
-def _rows(source: str) -> str:
-    """The statements that write messages, from `source`, which gives all rows of an `unnest` behind it, or none."""
-    return f"""
+_ROWS: Final = """
     message AS (
         INSERT INTO hookledger.message (id, org, app, event_type, channels, tags, event_id, origin, source,
             content_type, body_hash, body_bytes, publish, ordering_key, deliver_at, registry_version, accepted_at,
@@ -31,7 +25,7 @@ def _rows(source: str) -> str:
         SELECT u.id, u.org, u.app, u.event_type, string_to_array(u.channels, ','), string_to_array(u.tags, ','),
             u.event_id, u.origin, u.source, u.content_type, u.body_hash, u.body_bytes, u.publish, u.ordering_key,
             u.deliver_at, $18, $19, u.schema_violations::jsonb
-        FROM {source} unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
+        FROM /*if*/ unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
             $8::uuid[], $9::text[], $10::bytea[], $11::int[], $12::bool[], $21::text[], $22::text[],
             $23::timestamptz[], $24::text[])
             AS u (id, org, app, event_type, channels, event_id, origin, source, content_type, body_hash, body_bytes,
@@ -39,31 +33,27 @@ def _rows(source: str) -> str:
     ), body AS (
         INSERT INTO hookledger.message_body (message, salt, body)
         SELECT u.id, u.salt, u.body
-        FROM {source} unnest($1::uuid[], $13::bytea[], $14::bytea[]) AS u (id, salt, body)
+        FROM /*if*/ unnest($1::uuid[], $13::bytea[], $14::bytea[]) AS u (id, salt, body)
     ), fact AS (
         INSERT INTO hookledger.fact (stream, version, epoch, app, kind, schema, at, data)
         SELECT u.id, 1, $20, u.app, u.kind, u.schema, $19, u.data
-        FROM {source} unnest($1::uuid[], $3::uuid[], $15::text[], $16::smallint[], $17::bytea[])
+        FROM /*if*/ unnest($1::uuid[], $3::uuid[], $15::text[], $16::smallint[], $17::bytea[])
             AS u (id, app, kind, schema, data)
     )
-    """  # noqa: S608  constants
-
-
-def _outbox(source: str) -> str:
-    return f"""
-    INSERT INTO hookledger.outbox (message, app, accepted_at)
-    SELECT u.id, u.app, $19 FROM {source} unnest($1::uuid[], $3::uuid[]) AS u (id, app)
-    """  # noqa: S608  constants
-
-
-_INSERT: Final = f"WITH {_rows('')} {_outbox('')}"
-_INSERT_UNSENT: Final = f"WITH {_rows('')} SELECT"
+"""
+_OUTBOX: Final = """
+    , outbox AS (
+        INSERT INTO hookledger.outbox (message, app, accepted_at)
+        SELECT u.id, u.app, $19 FROM /*if*/ unnest($1::uuid[], $3::uuid[]) AS u (id, app)
+    )
+"""
+_INSERT: Final = f"WITH {_ROWS} {_OUTBOX} SELECT"
+_INSERT_UNSENT: Final = f"WITH {_ROWS} SELECT"
 _INSERT_IF_CURRENT: Final = f"""
-    WITH registry AS MATERIALIZED (
-        SELECT version FROM hookledger.registry_version WHERE version = ${_VERSION}
-    ), {_rows("registry,")}, outbox AS ({_outbox("registry,")})
+    WITH registry AS MATERIALIZED (SELECT version FROM hookledger.registry_version WHERE version = $18),
+        {_ROWS} {_OUTBOX}
     SELECT count(*) FROM registry
-"""  # noqa: S608  constants
+""".replace("/*if*/", "registry,")  # noqa: S608  constants: rows are written if it is there, and not if it is not
 
 
 async def insert(

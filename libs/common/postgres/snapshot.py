@@ -47,6 +47,8 @@ class RegistrySnapshot:
         self._master_keys = master_keys
         self._lock = asyncio.Lock()
         self._endpoints: dict[UUID, dict[UUID, Endpoint]] = {}
+        self._applications_of: dict[UUID, set[UUID]] = {}
+        self._endpoints_of: dict[UUID, set[UUID]] = {}
         self._objects: dict[UUID, RegistryObject] = {}
         self._named: dict[tuple[Kind, UUID, UUID | None, str], UUID] = {}
         self._keys: dict[str, UUID] = {}
@@ -167,6 +169,10 @@ class RegistrySnapshot:
         if old is not None and old.uid is not None:
             self._named.pop((old.kind, old.org, old.app, old.uid), None)
         self._objects[item.id] = item
+        if item.kind is Kind.APPLICATION:
+            self._applications_of.setdefault(item.org, set()).add(item.id)
+        elif item.kind is Kind.ENDPOINT and item.app is not None:
+            self._endpoints_of.setdefault(item.app, set()).add(item.id)
         live = item.deleted_at is None
         if item.uid is not None and live:
             self._named[item.kind, item.org, item.app, item.uid] = item.id
@@ -183,15 +189,13 @@ class RegistrySnapshot:
         apps = {item.id for item in changed if item.kind is Kind.APPLICATION}
         orgs = {item.id for item in changed if item.kind is Kind.ORGANISATION}
         touched = [item for item in changed if item.kind is Kind.ENDPOINT]
-        if apps or orgs:
-            own = {item.id for item in touched}
-            touched = [
-                item
-                for item in self._objects.values()
-                if item.kind is Kind.ENDPOINT and (item.app in apps or item.org in orgs or item.id in own)
-            ]
+        apps.update(*(self._applications_of.get(org, ()) for org in orgs))
+        within = set[UUID]().union(*(self._endpoints_of.get(app, ()) for app in apps))
         for item in touched:
-            self._place_endpoint(item)
+            if item.id not in within:
+                self._place_endpoint(item)
+        for identity in within:
+            self._place_endpoint(self._objects[identity])
 
     def _place_endpoint(self, item: RegistryObject) -> None:
         assert item.app is not None

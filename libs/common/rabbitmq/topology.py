@@ -81,7 +81,7 @@ class Names:
 async def declare(channel: AbstractChannel, names: Names, service: Service | None = None) -> None:
     """Declare what a service publishes to and consumes from, or everything.
 
-    What two services use, both declare, the same way: none has to wait for the other. deploy/rabbitmq/definitions.json
+    What two services use, both declare, the same way: none has to wait for the other. deploy/rabbitmq/permissions.json
     allows each user this and no more.
     """
     await _declare_dead(channel, names)

@@ -114,6 +114,12 @@ MUTANTS = (
                 "            WHERE id = $1 AND epoch = $2 AND alive_until > clock_timestamp() FOR KEY SHARE\n",
                 new="            SELECT clock_timestamp() WHERE $1::uuid IS NOT NULL AND $2::int IS NOT NULL\n",
             ),
+            Edit(
+                file="services/dispatcher/at_once.py",
+                old="        SELECT id FROM hookledger.process\n"
+                "        WHERE id = $1 AND epoch = $2 AND alive_until > clock_timestamp() FOR KEY SHARE\n",
+                new="        SELECT $1::uuid AS id WHERE $2::int IS NOT NULL\n",
+            ),
         ),
         faults=(
             _at(Kind.FREEZE, "dispatcher-1", lasts=6.5),
@@ -134,10 +140,17 @@ MUTANTS = (
             ),
             Edit(
                 file="services/dispatcher/fanout.py",
-                old="        reach(Failpoint.FAN_OUT_COMMITTED)\n"
-                "        for flight in plan.flights:\n"
-                "            self._attempts.begin(flight)\n",
-                new="        reach(Failpoint.FAN_OUT_COMMITTED)\n",
+                old="            reach(Failpoint.FAN_OUT_IN_TRANSACTION)\n            taken = await at_once.begin(\n",
+                new="            for flight in plan.flights:\n"
+                "                self._attempts.begin(flight)\n"
+                "            await asyncio.sleep(0.05)\n"
+                "            reach(Failpoint.FAN_OUT_IN_TRANSACTION)\n"
+                "            taken = await at_once.begin(\n",
+            ),
+            Edit(
+                file="services/dispatcher/fanout.py",
+                old="            self._attempts.begin(flight)\n        DELIVERIES.inc(",
+                new="        DELIVERIES.inc(",
             ),
         ),
         faults=(
@@ -156,20 +169,21 @@ MUTANTS = (
             ),
             Edit(
                 file="services/dispatcher/recorder.py",
-                old="                reach(Failpoint.RECORD_COMMITTED)\n",
-                new="                reach(Failpoint.RECORD_COMMITTED)\n"
-                "                due = [(r.delivery, r.after.due_at) for r in results if r is not None and r.after.due_at]\n"
-                "                async with transaction(self._pool) as connection:\n"
-                "                    await transitions.lanes.release(connection, due)\n"
-                "                    changes = {\n"
-                "                        r.before.endpoint: transitions.lanes.LaneChange(\n"
-                "                            app=r.before.app, endpoint=r.before.endpoint, max_inflight=r.max_inflight\n"
-                "                        )\n"
-                "                        for r in results if r is not None and r.after.due_at\n"
-                "                    }\n"
-                "                    await transitions.lanes.lock(connection, changes)\n"
-                "                    now = await self._lease.fence(connection)\n"
-                "                    await transitions.lanes.refresh(connection, changes, now, served=False)\n",
+                old="        reach(Failpoint.RECORD_COMMITTED)\n        self._breaking.tell(over)\n",
+                new="        reach(Failpoint.RECORD_COMMITTED)\n"
+                "        self._breaking.tell(over)\n"
+                "        due = [(r.delivery, r.after.due_at) for r in results if r is not None and r.after.due_at]\n"
+                "        async with transaction(self._pool) as connection:\n"
+                "            await transitions.lanes.release(connection, due)\n"
+                "            changes = {\n"
+                "                r.before.endpoint: transitions.lanes.LaneChange(\n"
+                "                    app=r.before.app, endpoint=r.before.endpoint, max_inflight=r.max_inflight\n"
+                "                )\n"
+                "                for r in results if r is not None and r.after.due_at\n"
+                "            }\n"
+                "            await transitions.lanes.lock(connection, changes)\n"
+                "            now = await self._lease.fence(connection)\n"
+                "            await transitions.lanes.refresh(connection, changes, now, served=False)\n",
             ),
         ),
         faults=(
@@ -190,6 +204,11 @@ MUTANTS = (
                 "    await connection.execute('COMMIT')\n"
                 "    await connection.execute('BEGIN')\n"
                 "    await append(connection, epoch, [fact for transition in transitions for fact in _appended(transition)])\n",
+            ),
+            Edit(
+                file="services/dispatcher/recorder.py",
+                old="        reach(Failpoint.RECORD_IN_TRANSACTION)\n        done = await at_once.end(\n",
+                new="        done = await at_once.end(\n",
             ),
         ),
         faults=(

@@ -23,7 +23,11 @@ class Unlimited:
         """As much as one likes."""
         return None
 
-    def reserve(self, endpoint: UUID, places: int) -> None:
+    def app_room(self, _endpoint: UUID) -> int | None:
+        """As much as one likes."""
+        return None
+
+    def reserve(self, endpoint: UUID, app: UUID, places: int) -> None:
         """Nobody else takes any."""
 
 

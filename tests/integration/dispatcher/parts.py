@@ -6,10 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from libs.common.domain.addresses import AddressPolicy
+from libs.common.domain.breaker import BreakerPolicy
 from libs.common.domain.delivery import Delivery
 from libs.common.postgres.pool import Pool, open_pool
 from libs.common.postgres.snapshot import RegistrySnapshot
 from services.dispatcher.attempts import Attempts
+from services.dispatcher.breaking import Breaking
 from services.dispatcher.cancelling import Cancelling
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
@@ -22,6 +24,7 @@ from services.dispatcher.skips import Skips
 from tests.integration.dispatcher.world import World
 
 POLICY = AddressPolicy(development=True)
+DEFAULT = BreakerPolicy()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +39,7 @@ class Parts:
     recorder: Recorder
     attempts: Attempts
     claims: Claims
+    breaking: Breaking
     cancelling: Cancelling
     fan_outs: FanOuts
     skips: Skips
@@ -47,6 +51,7 @@ class Parts:
         """Claim waiting deliveries from now on, and cancel those of endpoints that are taken away."""
         self.tasks.create_task(self.claims.run(self.stopping))
         self.tasks.create_task(self.cancelling.run(self.stopping))
+        self.tasks.create_task(self.breaking.run(self.stopping))
 
     def start_jobs(self) -> None:
         """Work through jobs from now on."""
@@ -62,7 +67,9 @@ class Parts:
 
 
 @asynccontextmanager
-async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -> AsyncIterator[Parts]:
+async def dispatching(
+    world: World, *, most: int = 256, renewing: bool = True, breaker: BreakerPolicy | None = DEFAULT
+) -> AsyncIterator[Parts]:
     """A dispatcher without a broker, whose loops the test starts."""
     pool = await open_pool(world.url, "dispatcher", size=6)
     async with pool, LeanSender(POLICY) as sender:
@@ -78,10 +85,17 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
             cancelling.note(waiting)
 
         lease = Lease(pool, lost, capacity.shared_anew)
-        recorder = Recorder(pool, world.epoch, lease, note)
-        attempts = Attempts(sender, recorder, lease, capacity, POLICY)
+        breaking = Breaking(pool=pool, lease=lease, snapshot=snapshot, policy=breaker, waiting=note)
+        recorder = Recorder(pool, world.epoch, lease, note, breaking)
+        attempts = Attempts(sender, recorder, lease, capacity, POLICY, breaking=breaking)
         claims = Claims(
-            pool=pool, epoch=world.epoch, lease=lease, snapshot=snapshot, capacity=capacity, attempts=attempts
+            pool=pool,
+            epoch=world.epoch,
+            lease=lease,
+            snapshot=snapshot,
+            capacity=capacity,
+            attempts=attempts,
+            breaking=breaking,
         )
         cancelling = Cancelling(pool=pool, epoch=world.epoch, lease=lease, snapshot=snapshot)
         fan_outs = FanOuts(
@@ -92,6 +106,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
             capacity=capacity,
             attempts=attempts,
             waiting=note,
+            breaking=breaking,
         )
         jobs = Jobs(pool=pool, epoch=world.epoch, lease=lease, snapshot=snapshot, requested=note)
         await lease.begin()
@@ -108,6 +123,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
                 recorder=recorder,
                 attempts=attempts,
                 claims=claims,
+                breaking=breaking,
                 cancelling=cancelling,
                 fan_outs=fan_outs,
                 skips=Skips(pool, world.epoch, lease, note),
@@ -124,6 +140,7 @@ async def dispatching(world: World, *, most: int = 256, renewing: bool = True) -
                 fan_outs.stop()
                 claims.note([])
                 cancelling.wake()
+                breaking.wake()
                 jobs.wake()
                 await attempts.drain(5)
                 recorder.batcher.stop()

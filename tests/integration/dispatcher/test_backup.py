@@ -21,7 +21,7 @@ from libs.common.domain.ids import delivery_id
 from libs.common.postgres.pool import DatabaseUnavailableError, open_pool
 from services.dispatcher import reclaim
 from tests.integration.dispatcher.parts import dispatching
-from tests.integration.dispatcher.world import World, world_in
+from tests.integration.dispatcher.world import World, until, world_in
 from tests.support.receiver import Receiver, Reply
 from tests.support.roles import OWNER, Prepared, prepare
 
@@ -101,8 +101,11 @@ async def test_a_dump_that_was_taken_under_load_is_restored_and_everything_goes_
         receiver.script("/hanging")
         assert await after.owner.fetchval("SELECT count(*) FROM hookledger.fact") == facts
         async with dispatching(after) as parts:
-            while await reclaim.reclaim_one(parts.pool, after.epoch, parts.snapshot.holds):
-                pass
+
+            async def reclaimed() -> bool:
+                return await reclaim.reclaim_one(parts.pool, after.epoch, parts.snapshot.holds)
+
+            await until(reclaimed, "the lease passes that the dispatcher had when it was dumped")
             parts.start_claiming()
             parts.start_sweeping()
             counted = await after.until_over(app, 3 + 2 + 2)

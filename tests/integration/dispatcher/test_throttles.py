@@ -1,11 +1,13 @@
 """Throttles: so many attempts per second over all dispatchers, first ones included, and nobody else waits for it."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
+from uuid import UUID
 
 from libs.common.domain.ids import delivery_id
 from libs.common.domain.throttle import BURST
-from tests.integration.dispatcher.parts import dispatching
+from tests.integration.dispatcher.parts import Parts, dispatching
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, raw_receiver
 from tests.integration.dispatcher.world import World, until
 from tests.support.receiver import Receiver
@@ -74,38 +76,82 @@ async def test_raising_nothing_but_the_rate_is_enough_to_go_faster(world: World,
 
 async def test_first_and_claimed_attempts_have_one_limit_in_flight_over_two_dispatchers(world: World) -> None:
     app = await world.application()
-    now = most = 0
-    release = asyncio.Event()
+    counted = InFlight()
+    async with (
+        raw_receiver(_counting(counted)) as receiver,
+        dispatching(world) as one,
+        dispatching(world) as two,
+    ):
+        await one.lease._renew_or_begin_again()
+        endpoint = await world.endpoint(app, receiver.url())
+        await world.waiting(app, endpoint, 60)
+        await _send(world, one, two, app)
+        await counted.reaches(32)
+        assert await world.until_over(app, 100) == {"succeeded": 100}
+    assert counted.most == 32
 
+
+async def test_all_endpoints_of_an_application_have_one_limit_in_flight_over_two_dispatchers(
+    world: World, receiver: Receiver
+) -> None:
+    app, other = await world.application(max_inflight=7), await world.application()
+    await world.endpoint(other, receiver.url("/other"))
+    counted = InFlight()
+    async with (
+        raw_receiver(_counting(counted)) as slow,
+        dispatching(world) as one,
+        dispatching(world) as two,
+    ):
+        await one.lease._renew_or_begin_again()
+        for endpoint in await world.endpoints(app, [slow.url(), slow.url(), slow.url()]):
+            await world.waiting(app, endpoint, 20)
+        await _send(world, one, two, app)
+        await one.fan_outs.take(await world.accept(other, 40), path="envelope")
+        assert await world.until_over(other, 40) == {"succeeded": 40}, "another application waits for nobody's limit"
+        await counted.reaches(7)
+        assert await world.until_over(app, 180) == {"succeeded": 180}
+    assert counted.most == 7
+
+
+class InFlight:
+    """How many requests are under way at a receiver that answers none until it is let go."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self.release = asyncio.Event()
+
+    async def reaches(self, count: int) -> None:
+        """Let all be answered once `count` are under way, and no more come."""
+
+        async def all_taken() -> bool:
+            return self.now == count
+
+        await until(all_taken, f"{count} in flight")
+        await asyncio.sleep(0.2)  # nobody may begin one more
+        assert self.most == count
+        self.release.set()
+
+
+def _counting(counted: InFlight) -> Callable[[RawReceiver], Conversation]:
     def converse(receiver: RawReceiver) -> Conversation:
         async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
-            nonlocal most, now
             while True:
                 await receiver.read_request(reader)
-                now += 1
-                most = max(most, now)
-                await release.wait()
-                now -= 1
+                counted.now += 1
+                counted.most = max(counted.most, counted.now)
+                await counted.release.wait()
+                counted.now -= 1
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
         return conversation
 
-    async with raw_receiver(converse) as receiver, dispatching(world) as one, dispatching(world) as two:
-        await one.lease._renew_or_begin_again()
-        endpoint = await world.endpoint(app, receiver.url())
-        await world.waiting(app, endpoint, 60)
-        one.start_claiming()
-        two.start_claiming()
-        messages = await world.accept(app, 40)
-        await one.fan_outs.take(messages[:20], path="envelope")
-        await two.fan_outs.take(messages[20:], path="envelope")
+    return converse
 
-        async def all_taken() -> bool:
-            return now == 32
 
-        await until(all_taken, "32 in flight")
-        await asyncio.sleep(0.2)  # nobody may begin one more
-        assert most == 32
-        release.set()
-        assert await world.until_over(app, 100) == {"succeeded": 100}
-    assert most == 32
+async def _send(world: World, one: Parts, two: Parts, app: UUID) -> None:
+    """Let two dispatchers claim what waits, and fan out 40 messages beside."""
+    one.start_claiming()
+    two.start_claiming()
+    messages = await world.accept(app, 40)
+    await one.fan_outs.take(messages[:20], path="envelope")
+    await two.fan_outs.take(messages[20:], path="envelope")

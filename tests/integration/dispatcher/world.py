@@ -260,7 +260,7 @@ class World:
         """Forget everything that waits or runs, so that the next test finds nothing of this one."""
         await self.owner.execute("""
             TRUNCATE hookledger.queue, hookledger.lane, hookledger.app_turn, hookledger.process, hookledger.outbox,
-                hookledger.checkpoint, hookledger.throttle, hookledger.skip_request, projection_1.endpoint_hour,
+                hookledger.checkpoint, hookledger.throttle, hookledger.skip_request, hookledger.breaker, projection_1.endpoint_hour,
                 projection_1.endpoint_health
         """)
 

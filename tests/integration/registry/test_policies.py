@@ -108,6 +108,17 @@ async def test_policies_are_written_read_back_and_patched(api: Client) -> None:
     assert (await api.get(path))["retrySchedule"] == "quick"
 
 
+async def test_an_applications_limits_are_written_read_back_and_patched(api: Client) -> None:
+    said = {"throttleRate": 50, "maxInflight": 200}
+    made = await api.post("/app", {"name": "limited", **said})
+    path = f"/app/{made['id']}"
+    assert {name: made[name] for name in said} == said
+    assert {name: (await api.patch(path, {"name": "renamed"}))[name] for name in said} == said
+    assert (await api.patch(path, {"maxInflight": None}))["maxInflight"] is None
+    refused = await api.request("PATCH", f"/api/v1{path}", json={"maxInflight": 0})
+    assert refused.status == 422
+
+
 async def test_an_organisations_policies_are_written_and_read_back(api: Client) -> None:
     said = {"retrySchedule": GROWING, "retryJitter": 0.5, "timeoutMs": 2000, "maxAge": 86400}
     changed = await api.patch("/settings", said)

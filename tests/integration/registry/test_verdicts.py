@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 
 from libs.common.contracts.registry import ApplicationDocument, EndpointDocument, Kind, OrganisationDocument
 from libs.common.domain import ids
@@ -168,6 +169,7 @@ async def test_health_is_read_of_the_present_configuration(
         "lastSuccess": None,
         "lastFailure": None,
         "latency": {"answers": 0, "p50Ms": None, "p95Ms": None},
+        "circuit": {"state": "closed", "since": None, "nextProbe": None},
     }
     place = Place.of(registry.organisation, app)
     delivery = await attempt(sql, place, ids.decode(Prefix.ENDPOINT, text), [500, 500], database)
@@ -182,6 +184,55 @@ async def test_health_is_read_of_the_present_configuration(
     await api.patch(path, {"disabled": False})
     kinds = [kind for kind, _ in await history(sql, ids.decode(Prefix.ENDPOINT, text))]
     assert kinds == ["EndpointCreated", "EndpointDisabled", "EndpointEnabled"]
+
+
+async def test_an_endpoint_that_cannot_be_judged_keeps_nobody_else_from_it(
+    pool: Pool, place: Place, database: str, sql: Sql
+) -> None:
+    endpoints = [await create(pool, place) for _ in range(3)]
+    for endpoint in endpoints:
+        await attempt(sql, place, endpoint, [500, 500], database)
+    await sql.execute(
+        "UPDATE hookledger.registry_object SET data = data || '{\"url\": 7}' WHERE id = $1", endpoints[1]
+    )  # such as no version writes
+    limits = Limits(failing_after=timedelta(microseconds=1), disabled_after=None)
+    verdicts = Verdicts(pool, Announcer(), limits)
+    before = REGISTRY.get_sample_value("hookledger_endpoints_unjudged_total") or 0
+    await verdicts.sweep()
+    kinds = [[kind for kind, _ in await history(sql, endpoint)] for endpoint in endpoints]
+    assert kinds == [
+        ["EndpointCreated", "EndpointFailing"],
+        ["EndpointCreated"],
+        ["EndpointCreated", "EndpointFailing"],
+    ]
+    assert REGISTRY.get_sample_value("hookledger_endpoints_unjudged_total") == before + 1
+    await sql.execute(
+        'UPDATE hookledger.registry_object SET data = data || \'{"url": "https://a.example/"}\' WHERE id = $1',
+        endpoints[1],
+    )
+    await verdicts.sweep()
+    assert (await history(sql, endpoints[1]))[-1][0] == "EndpointFailing", "it is judged as soon as it can be"
+
+
+async def test_health_says_what_the_circuit_breaker_is(api: Client, sql: Sql) -> None:
+    app = await api.create_application()
+    text = (await api.post(f"/app/{app}/endpoint", {"url": "http://localhost"}))["id"]
+    path, endpoint = f"/app/{app}/endpoint/{text}", ids.decode(Prefix.ENDPOINT, text)
+    await sql.execute(
+        """
+        INSERT INTO hookledger.breaker (endpoint, app, config_version, openings, opened_at, open_until)
+        VALUES ($1, $2, 1, 3, now() - interval '1 minute', now() + interval '1 minute')
+        """,
+        endpoint,
+        ids.decode(Prefix.APPLICATION, app),
+    )
+    circuit = (await api.get(f"{path}/health"))["circuit"]
+    assert circuit["state"] == "open"
+    assert circuit["since"] < circuit["nextProbe"]
+    await sql.execute("UPDATE hookledger.breaker SET open_until = now() WHERE endpoint = $1", endpoint)
+    assert (await api.get(f"{path}/health"))["circuit"]["state"] == "half_open"
+    await api.patch(path, {"description": "mended"})
+    assert (await api.get(f"{path}/health"))["circuit"]["state"] == "closed", "a new configuration is tried afresh"
 
 
 async def create(pool: Pool, place: Place) -> UUID:

@@ -33,11 +33,11 @@ async def test_where_a_daemon_answers_the_servers_are_containers_that_outlive_a_
 ) -> None:
     folder = tmp_path / "state"
     found = await asyncio.to_thread(Servers.start, folder, engine=Testcontainers())
-    assert found.postgres.title.startswith("postgres (docker, postgres:17-alpine) on 127.0.0.1:")
-    assert found.broker.title.startswith("rabbitmq (docker, rabbitmq:4) on 127.0.0.1:")
+    assert found.postgres.title.startswith("postgres (docker, postgres:17.6-alpine3.22) on 127.0.0.1:")
+    assert found.broker.title.startswith("rabbitmq (docker, rabbitmq:4.1) on 127.0.0.1:")
     assert found.owned_postgres
     assert found.owned_broker
-    assert engine.pulled == {"postgres:17-alpine", "rabbitmq:4"}
+    assert engine.pulled == {"postgres:17.6-alpine3.22", "rabbitmq:4.1"}
 
     # What is kept outlives a kill, on the same URLs.
     urls = found.database_url, found.amqp_url
@@ -52,7 +52,7 @@ async def test_where_a_daemon_answers_the_servers_are_containers_that_outlive_a_
     # A wipe leaves the URL alone.
     await asyncio.to_thread(found.postgres.stop)
     await asyncio.to_thread(found.postgres.wipe)
-    assert [contained.spec["Image"] for contained in engine.containers.values()] == ["rabbitmq:4"]
+    assert [contained.spec["Image"] for contained in engine.containers.values()] == ["rabbitmq:4.1"]
     await asyncio.to_thread(found.postgres.start)
     assert (found.database_url, found.amqp_url) == urls
     assert await kept(found) == (None, 1)

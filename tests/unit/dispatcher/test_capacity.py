@@ -1,4 +1,6 @@
-"""How much a process may have in flight: a limit for all, and for each endpoint its share over all replicas."""
+"""How much a process may have in flight: a limit for all, and its share of what endpoints and applications may."""
+
+from dataclasses import replace
 
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.ids import time_ordered
@@ -22,7 +24,7 @@ def test_first_attempts_take_this_replicas_share_of_the_endpoint() -> None:
 def test_first_and_claimed_attempts_come_out_of_the_same_share() -> None:
     capacity = Capacity(100)
     for _ in range(3):
-        capacity.take(ENDPOINT.id)
+        capacity.take(ENDPOINT.id, APP)
     assert capacity.room_for(ENDPOINT, ONE_OF_TWO) == 1
     assert capacity.take_direct(ENDPOINT, ONE_OF_TWO)
     assert capacity.room_for(ENDPOINT, ONE_OF_TWO) == 0
@@ -31,8 +33,8 @@ def test_first_and_claimed_attempts_come_out_of_the_same_share() -> None:
 
 def test_the_limit_for_all_holds_for_first_and_claimed_attempts_together() -> None:
     capacity = Capacity(3)
-    capacity.take(OTHER.id)
-    capacity.take(OTHER.id)
+    capacity.take(OTHER.id, APP)
+    capacity.take(OTHER.id, APP)
     assert capacity.take_direct(ENDPOINT, ALONE)
     assert not capacity.take_direct(OTHER, ALONE)
     assert capacity.free == 0
@@ -41,7 +43,7 @@ def test_the_limit_for_all_holds_for_first_and_claimed_attempts_together() -> No
 def test_what_is_given_back_can_be_taken_again_and_wakes_who_waits() -> None:
     capacity = Capacity(1)
     assert capacity.take_direct(ENDPOINT, ALONE)
-    capacity.give_back(ENDPOINT.id)
+    capacity.give_back(ENDPOINT.id, APP)
     assert capacity.freed.is_set()
     assert not capacity.room.is_set(), "nobody found the endpoint full"
     assert capacity.take_direct(OTHER, ALONE)
@@ -51,9 +53,23 @@ def test_an_endpoint_that_was_found_full_says_when_it_has_room_again() -> None:
     capacity = Capacity(100)
     while capacity.take_direct(ENDPOINT, ONE_OF_TWO):
         pass
-    capacity.give_back(ENDPOINT.id)
+    capacity.give_back(ENDPOINT.id, APP)
     assert capacity.room.is_set()
     assert capacity.full() == []
+
+
+def test_the_endpoints_of_an_application_share_what_it_may_have_in_flight() -> None:
+    one, other = (replace(endpoint, app_max_inflight=6) for endpoint in (ENDPOINT, OTHER))
+    capacity = Capacity(100)
+    assert [capacity.take_direct(one, ONE_OF_TWO) for _ in range(2)] == [True, True]
+    assert capacity.app_room_for(other, ONE_OF_TWO) == 1
+    assert capacity.take_direct(other, ONE_OF_TWO)
+    assert not capacity.take_direct(other, ONE_OF_TWO)
+    assert capacity.full() == [APP]
+    capacity.give_back(one.id, APP)
+    assert capacity.room.is_set()
+    assert capacity.take_direct(other, ONE_OF_TWO)
+    assert capacity.app_room_for(ENDPOINT, ONE_OF_TWO) is None, "without a limit there is none"
 
 
 def test_when_another_replica_goes_what_was_its_share_is_ours() -> None:
