@@ -84,7 +84,7 @@ class AiohttpSender(Sender):
     async def _once(self, url: str, headers: dict[str, str], body: bytes, stopwatch: Stopwatch, sends: int) -> Report:
         token = STOPWATCH.set(stopwatch)
         target = URL(url, encoded=True)
-        host = target.host or ""
+        host = target.raw_host or ""  # as it is written, and as the proxy is told
         stopwatch.proxied = self._egress.proxied(host)
         try:
             if stopwatch.proxied:

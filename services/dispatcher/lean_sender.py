@@ -127,7 +127,7 @@ class LeanSender(Sender):
     def _parse(self, url: str) -> _Target:
         """Raises ValueError."""
         parts = URL(url, encoded=True)
-        host, port = parts.host, parts.port
+        host, port = parts.raw_host, parts.port  # as it is written: decoded, it could become another name
         if not host or not port or parts.scheme not in {"http", "https"}:
             raise ValueError("not an absolute HTTP URL")
         return _Target(

@@ -50,6 +50,22 @@ def test_a_name_is_asked_for_once_in_ten_seconds(on_loop: OnLoop, sender: Sender
     on_loop(scenario())
 
 
+def test_an_international_name_is_asked_for_as_it_is_written(
+    on_loop: OnLoop, sender: SenderOf, names: NameServer
+) -> None:
+    """Decoded and encoded again, `xn--strae-oqa` (straße) would become `strasse`, which is somebody else's."""
+
+    async def scenario() -> None:
+        host = "xn--strae-oqa.example"
+        async with raw_receiver(answering(OK)) as receiver, sender() as client:
+            report = await send(client, receiver.url(host=host))
+            assert report.answer == Answer(status=200)
+            assert f"\r\nHost: {host}:{receiver.port}\r\n".encode() in receiver.requests[0]
+        assert names.asked == [host]
+
+    on_loop(scenario())
+
+
 def test_many_who_ask_at_once_share_one_question(on_loop: OnLoop, sender: SenderOf, names: NameServer) -> None:
     async def scenario() -> None:
         async with raw_receiver(once(CLOSING)) as receiver, sender() as client:

@@ -140,6 +140,25 @@ def test_a_name_that_only_the_proxy_knows_is_the_proxys_to_judge(
     on_loop(scenario())
 
 
+def test_an_international_name_is_judged_under_the_name_that_the_proxy_is_told(
+    on_loop: OnLoop, sender: SenderOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def answers(host: object, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
+
+    async def scenario() -> None:
+        async with proxying(None) as proxy, sender(PRODUCTION, egress=proxy.egress()) as client:
+            report = await send(client, "https://xn--strae-oqa.example/hook")
+        assert report.answer == Answer(failure=Failure.ADDRESS_REFUSED)
+        assert asked == ["xn--strae-oqa.example"]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
+    on_loop(scenario())
+
+
 def test_a_proxy_that_refuses_is_a_failed_connection_not_the_receivers_answer(
     on_loop: OnLoop, sender: SenderOf
 ) -> None:
