@@ -4,7 +4,9 @@ Where they differ on purpose, the lean one is the stricter, and a test below say
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +14,7 @@ from services.dispatcher.connections import trusted
 from services.dispatcher.sender import Report
 from tests.integration.dispatcher.conftest import OnLoop
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, raw_receiver
-from tests.integration.dispatcher.sending import SenderOf, send
+from tests.integration.dispatcher.sending import SenderOf, send, server_tls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 TRUST = trusted()  # reading all certificates anew for each sender takes longer than the rest
@@ -79,21 +81,30 @@ def saying(answer: bytes, *, keeps: bool) -> Callable[[RawReceiver], Conversatio
     return converse
 
 
-async def what_becomes_of(name: str, answer: bytes, *, keeps: bool) -> tuple[list[Report], int]:
+async def what_becomes_of(
+    name: str, answer: bytes, *, keeps: bool, tls: ssl.SSLContext | None = None, trust: ssl.SSLContext = TRUST
+) -> tuple[list[Report], int]:
     """Of two sends, and on how many connections they went."""
     sender = SenderOf("lean" if name == "lean" else "aiohttp")
-    async with raw_receiver(saying(answer, keeps=keeps)) as receiver, sender(trust=TRUST) as client:
-        reports = [await send(client, receiver.url(), seconds=0.5 if keeps else 5.0)]
+    async with raw_receiver(saying(answer, keeps=keeps), tls=tls) as receiver, sender(trust=trust) as client:
+        url = receiver.url(scheme="https" if tls else "http")
+        reports = [await send(client, url, seconds=1.0 if keeps else 5.0)]
         await asyncio.sleep(0.002)
-        reports.append(await send(client, receiver.url()))
+        reports.append(await send(client, url))
         return reports, receiver.connections
 
 
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("keeps", [True, False], ids=["kept-open", "closed"])
-def test_an_answer_comes_to_the_same_with_both(on_loop: OnLoop, keeps: bool) -> None:
+def test_an_answer_comes_to_the_same_with_both(
+    on_loop: OnLoop, keeps: bool, encrypted: bool, certificate: Path
+) -> None:
+    tls = server_tls(certificate) if encrypted else None
+    trust = trusted(str(certificate)) if encrypted else TRUST
+
     async def compare(answer: bytes) -> str | None:
         (theirs, there), (ours, here) = await asyncio.gather(
-            what_becomes_of("aiohttp", answer, keeps=keeps), what_becomes_of("lean", answer, keeps=keeps)
+            *(what_becomes_of(name, answer, keeps=keeps, tls=tls, trust=trust) for name in ("aiohttp", "lean"))
         )
         same = here == there and all(
             (a.answer, a.response, a.sends) == (b.answer, b.response, b.sends)
@@ -102,7 +113,7 @@ def test_an_answer_comes_to_the_same_with_both(on_loop: OnLoop, keeps: bool) -> 
         return None if same else f"{answer[:100]!r}: {theirs[0].answer} {there}, {ours[0].answer} {here}"
 
     async def scenario() -> None:
-        together = 8
+        together = 16
         for start in range(0, len(ANSWERS), together):
             found = await asyncio.gather(*map(compare, ANSWERS[start : start + together]))
             assert not [difference for difference in found if difference]

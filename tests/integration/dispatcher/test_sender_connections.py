@@ -1,6 +1,7 @@
 """Kept connections: used again while they are clean, and never trusted beyond that."""
 
 import asyncio
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -208,6 +209,45 @@ def test_an_answer_that_has_begun_is_not_asked_for_again(
             report = await send(client, receiver.url())
         assert (report.answer, report.sends) == (Answer(failure=failure), 1)
         assert len(receiver.requests) == 2
+
+    on_loop(scenario())
+
+
+def test_whatever_receivers_do_to_their_connections_each_send_gets_its_own_answer_or_none(
+    on_loop: OnLoop, sender: SenderOf
+) -> None:
+    async def scenario() -> None:
+        chance = random.Random(17)
+
+        def converse(receiver: RawReceiver) -> Conversation:
+            async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
+                while True:
+                    asked = (await receiver.read_request(reader)).partition(b"\r\n\r\n")[2]
+                    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(asked), asked)
+                    manner = chance.choice(["keeps", "keeps", "keeps", "slow", "closes", "silent", "half", "adds"])
+                    if manner in {"slow", "adds"}:
+                        await asyncio.sleep(0.001)
+                    if manner != "silent":
+                        writer.write(answer[:-2] if manner == "half" else answer)
+                    if manner == "adds":
+                        writer.write(GONE)
+                    if manner in {"closes", "silent", "half"}:
+                        return
+
+            return conversation
+
+        async with raw_receiver(converse) as receiver, sender() as client:
+
+            async def one_after_another(worker: int) -> None:
+                for n in range(30):
+                    body = b'{"n":%d.%d}' % (worker, n)
+                    report = await send(client, receiver.url(), body=body)
+                    if report.answer.failure is None:
+                        assert (report.answer.status, report.response) == (200, body)
+                    else:
+                        assert report.answer.failure is Failure.RESET
+
+            await asyncio.gather(*map(one_after_another, range(20)))
 
     on_loop(scenario())
 
