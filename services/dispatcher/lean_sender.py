@@ -116,6 +116,8 @@ class LeanSender(Sender):
                 return _failed(Failure.PROTOCOL, began, sends=sends, opening=opening, connection=connection)
             except BaseException:
                 connection.abort()
+                if answer.done() and not answer.cancelled():
+                    answer.exception()  # it came in the same moment, and nobody is left to be told
                 raise
             else:
                 report = _answered(connection, began, sends, opening)
