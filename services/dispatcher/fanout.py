@@ -100,6 +100,7 @@ class FanOuts:
             max_items=BATCH_MESSAGES,
             max_weight=BATCH_ENDPOINTS,
             weight=lambda message: len(self._snapshot.endpoints(message.app)),
+            linger=0.0,  # messages come in envelopes
             writers=2,
         )
 

@@ -50,6 +50,14 @@ async def body_chunks(request: web.Request, *, most: int, seconds: float) -> Asy
     declared = request.content_length
     if declared is not None and declared > most:
         raise BodyError(413, f"the body is larger than {most} bytes", size=declared)
+    if request.content.is_eof() and request.content.exception() is None:
+        # It came in with its head, as short ones do: nothing is to be waited for.
+        whole = request.content.read_nowait(-1)
+        if len(whole) > most:
+            raise BodyError(413, f"the body is larger than {most} bytes", size=len(whole))
+        if whole:
+            yield whole
+        return
     deadline = asyncio.get_running_loop().time() + seconds
     size = 0
     while not request.content.at_eof():

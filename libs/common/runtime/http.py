@@ -1,6 +1,7 @@
 """What the services' HTTP sides share: errors in the API's form, request ids, and health."""
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
 from typing import Any, Final
@@ -96,12 +97,13 @@ def middlewares(unavailable_on: tuple[type[BaseException], ...] = ()) -> list[An
         unavailable_on: exceptions that mean that a server behind this one does not answer: 503.
     """
     seconds_of = cache(HTTP_SECONDS.labels)
+    process, numbers = new_id().hex, itertools.count(1)
 
     @web.middleware
     async def request_ids(request: web.Request, handler: Handler) -> web.StreamResponse:
         given = request.headers.get(REQUEST_ID, "")
         usable = 0 < len(given) <= _LONGEST_REQUEST_ID and given.isascii() and given.isprintable()
-        request_id = given if usable else str(new_id())
+        request_id = given if usable else f"{process}-{next(numbers)}"
         request[REQUEST_ID_KEY] = request_id
         began = monotonic()
         # Nothing else runs in a connection's task, and its next request says another id.
