@@ -126,6 +126,8 @@ async def test_an_exchange_leaves_nothing_behind_for_the_next() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
+        b"HTTP/1.1 000 No\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 099 No\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 3000,
         b"HTTP/1.1 200 OK\r\nX: " + b"a" * 100 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 11 + b"\r\n",
@@ -134,9 +136,19 @@ async def test_an_exchange_leaves_nothing_behind_for_the_next() -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"T: 1\r\n" * 10 + b"\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nT: " + b"x" * 20_000,
     ],
-    ids=["endless-head", "field", "fields", "reason", "extension", "trailers", "endless-trailer"],
+    ids=[
+        "status-0",
+        "status-99",
+        "endless-head",
+        "field",
+        "fields",
+        "reason",
+        "extension",
+        "trailers",
+        "endless-trailer",
+    ],
 )
-async def test_every_part_of_an_answer_is_bounded(answer: bytes) -> None:
+async def test_every_part_of_an_answer_has_its_bounds(answer: bytes) -> None:
     async with connected() as (connection, theirs):
         answered = connection.ask(b"?")
         theirs.sendall(answer)

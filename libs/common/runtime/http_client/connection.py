@@ -217,9 +217,9 @@ class Connection(asyncio.Protocol):
         for name, value in fields:
             if self._too_long(name, value) or b"\0" in value:
                 raise MalformedAnswerError("a field is too long, or holds a NUL")
-        if _INTERIM <= status < _FINAL:
-            if status == SWITCHING_PROTOCOLS:
-                raise MalformedAnswerError("nobody asked for another protocol")
+        if status < _FINAL:
+            if status < _INTERIM or status == SWITCHING_PROTOCOLS:
+                raise MalformedAnswerError("no status, or another protocol that nobody asked for")
             self.fields, self._raw, self._reason = [], 0, 0
             return
         self.status = status
