@@ -4,7 +4,7 @@ Those that end their deliveries, as most do, take one statement; what waits agai
 transaction of several.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -82,35 +82,34 @@ class Recorder:
         Raises:
             LeaseLostError: this process may record nothing.
         """
-        settled: dict[UUID, Transition | None] = {}
+        settled: dict[int, Transition | None] = {}
         for _ in range(_TRIES):
             try:
-                settled |= await self._record_at_once([e for e in batch if _attempt(e) not in settled])
-                left = [ending for ending in batch if _attempt(ending) not in settled]
-                if left:
+                settled |= await self._record_at_once(_but(batch, settled))
+                if left := _but(batch, settled):
                     settled |= await self._record_at_length(left)
                 break
             except RETRYABLE_ERRORS as error:
                 _LOG.info("recorder.again", reason=str(error))
         else:
             raise asyncpg.DeadlockDetectedError("the transaction lost too often")
-        results = [settled[_attempt(ending)] for ending in batch]
+        results = [settled[place] for place in range(len(batch))]
         transitions.count_ended(results)
         waiting = [result.after for result in results if result is not None and result.after.open]
         if waiting or any(ending.flight.counted for ending in batch):
             self._waiting(waiting)
         return results
 
-    async def _record_at_once(self, batch: Sequence[Ending]) -> dict[UUID, Transition | None]:
-        """Record what ends its delivery, where nothing has changed that meanwhile: transitions by attempt."""
-        over: dict[UUID, tuple[Ending, Transition]] = {}
-        for ending in batch:
+    async def _record_at_once(self, batch: Mapping[int, Ending]) -> dict[int, Transition | None]:
+        """Record what ends its delivery, where nothing has changed that meanwhile; by place in the batch."""
+        over: dict[UUID, tuple[int, Transition]] = {}
+        for place, ending in batch.items():
             flight, command = ending.flight, ending.command
             if flight.counted or flight.delivery in over or not isinstance(command, RecordAnswer):
                 continue
             transition = _transition(flight, flight.state, decide(flight.state, command))
             if not transition.after.open and transition.after.status.terminal:
-                over[flight.delivery] = ending, transition
+                over[flight.delivery] = place, transition
         if not over:
             return {}
         reach(Failpoint.RECORD_IN_TRANSACTION)
@@ -124,25 +123,26 @@ class Recorder:
                     before=transition.before,
                     facts=transition.facts,
                     after=transition.after,
-                    started=ending.flight.started,
-                    response=ending.response,
-                    url_query=ending.url_query,
+                    started=batch[place].flight.started,
+                    response=batch[place].response,
+                    url_query=batch[place].url_query,
                 )
-                for delivery, (ending, transition) in over.items()
+                for delivery, (place, transition) in over.items()
             ],
         )
         reach(Failpoint.RECORD_COMMITTED)
-        return {_attempt(ending): transition for ending, transition in map(over.__getitem__, done)}
+        return dict(over[delivery] for delivery in done)
 
-    async def _record_at_length(self, batch: Sequence[Ending]) -> dict[UUID, Transition | None]:
-        """Record whatever waits again, or is counted by a lane, or is no longer what it was: transitions by attempt."""
+    async def _record_at_length(self, batch: Mapping[int, Ending]) -> dict[int, Transition | None]:
+        """Record whatever waits again, or is counted by a lane, or is no longer what it was."""
+        endings = list(batch.values())
         async with transaction(self._pool) as connection:
-            results = await self._record(connection, batch)
-            over = await self._breaking.settle(connection, _probes(batch, results))
+            results = await self._record(connection, endings)
+            over = await self._breaking.settle(connection, _probes(endings, results))
             reach(Failpoint.RECORD_IN_TRANSACTION)
         reach(Failpoint.RECORD_COMMITTED)
         self._breaking.tell(over)
-        return dict(zip(map(_attempt, batch), results, strict=True))
+        return dict(zip(batch, results, strict=True))
 
     async def _record(self, connection: Connection, batch: Sequence[Ending]) -> list[Transition | None]:
         now = await self._lease.fence(connection)
@@ -168,8 +168,9 @@ class Recorder:
         return results
 
 
-def _attempt(ending: Ending) -> UUID:
-    return ending.flight.started.attempt
+def _but(batch: Sequence[Ending], settled: Mapping[int, object]) -> Mapping[int, Ending]:
+    """What is left of a batch, by place."""
+    return {place: ending for place, ending in enumerate(batch) if place not in settled}
 
 
 def _transition(flight: Flight, before: Delivery, facts: Sequence[DeliveryFact]) -> Transition:

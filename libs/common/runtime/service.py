@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -60,6 +61,7 @@ def run(
             "failpoints", folder=settings.failpoints, means="this process can be killed there"
         )
     _collect_less()
+    _open_more()
     try:
         uvloop.run(_until_signalled(settings, serve))
     except (StartError, SettingsError) as error:
@@ -90,6 +92,12 @@ def _collect_less() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
+
+
+def _open_more() -> None:
+    """Have as many files open as the operator lets us: each send takes one, and shells begin with a thousand."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _refuse(name: str, reason: str) -> NoReturn:

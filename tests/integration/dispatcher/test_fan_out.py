@@ -7,7 +7,7 @@ from libs.common.domain.ids import delivery_id
 from libs.common.domain.message import Message
 from libs.common.runtime.clock import new_id
 from services.dispatcher.fanout import MOST_MATCHES
-from tests.integration.dispatcher.parts import dispatching
+from tests.integration.dispatcher.parts import Parts, dispatching
 from tests.integration.dispatcher.world import BODY, World, until
 from tests.support.receiver import Receiver, Reply
 
@@ -32,6 +32,29 @@ async def test_a_message_taken_twice_by_two_dispatchers_is_delivered_once(world:
         facts = await world.facts(delivery_id(batch[0].id, endpoint))
         assert facts == ["DeliveryScheduled", "AttemptStarted", "AttemptEnded"]
     assert await world.facts(batch[0].id) == ["MessageAccepted", "MessageFannedOut"]
+
+
+async def test_what_comes_again_beside_what_is_new_takes_no_place(world: World, receiver: Receiver) -> None:
+    app = await world.application()
+    endpoint = await world.endpoint(app, receiver.url())
+    async with dispatching(world) as parts:
+        first, second = await world.accept(app, 2)
+        assert await parts.fan_outs.take([first], path="envelope")
+        assert await parts.fan_outs.take([first, second], path="envelope")
+        assert await world.until_over(app, 2) == {"succeeded": 2}
+        await until(lambda: _nothing_in_flight(parts), "every place is given back")
+    assert len(receiver.got("/")) == 2
+    for message in (first, second):
+        assert await world.facts(delivery_id(message.id, endpoint)) == [
+            "DeliveryScheduled",
+            "AttemptStarted",
+            "AttemptEnded",
+        ]
+    await world.assert_verified()
+
+
+async def _nothing_in_flight(parts: Parts) -> bool:
+    return parts.capacity.in_flight == 0
 
 
 async def test_what_was_sent_is_the_accepted_bytes_under_the_messages_id(world: World, receiver: Receiver) -> None:

@@ -86,6 +86,18 @@ async def test_a_process_whose_lease_has_passed_records_nothing_and_begins_again
     assert len(receiver.requests) == 2
 
 
+async def test_nothing_is_fanned_out_at_once_under_a_lease_that_has_passed(world: World) -> None:
+    app = await world.application()
+    await world.endpoint(app, "http://127.0.0.1:9/")
+    async with dispatching(world, renewing=False) as sleeper:
+        await _pass(world, sleeper)
+        [message] = await world.accept(app)
+        with pytest.raises(LeaseLostError):
+            await sleeper.fan_outs.batcher.submit(message)
+    assert await world.facts(message.id) == ["MessageAccepted"]
+    assert await world.statuses(app) == {}
+
+
 async def test_a_process_does_not_begin_again_before_its_work_has_moved(world: World) -> None:
     async with dispatching(world, renewing=False) as sleeper:
         await _pass(world, sleeper)

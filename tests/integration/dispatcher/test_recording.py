@@ -5,13 +5,15 @@ from datetime import timedelta
 
 import pytest
 
-from libs.common.domain.commands import RecordAnswer
+from libs.common.domain.commands import RecordAnswer, RequestResend
+from libs.common.domain.delivery import decide
 from libs.common.domain.facts import Timings
 from libs.common.domain.outcome import Answer, Failure
 from libs.common.runtime import clock
-from services.dispatcher import reclaim
+from services.dispatcher import projection, reclaim, transitions
 from services.dispatcher.flight import Flight
 from services.dispatcher.recorder import Ending
+from services.dispatcher.transitions import Transition
 from tests.integration.dispatcher.parts import Parts, dispatching
 from tests.integration.dispatcher.world import World
 from tests.support.receiver import Receiver, Reply
@@ -20,9 +22,9 @@ OK = Answer(status=200)
 BUSY = Answer(status=503, retry_after=timedelta(minutes=2))
 
 
-async def test_each_outcome_of_a_batch_is_recorded_with_its_decision(world: World) -> None:
+async def test_each_outcome_of_a_batch_is_recorded_with_its_decision(world: World, begun: str) -> None:
     async with dispatching(world) as parts:
-        flights = await _flights(world, parts, 4)
+        flights = await _flights(world, parts, 4, begun)
         answers = [OK, BUSY, Answer(status=404), Answer(status=410)]
         await asyncio.gather(
             *(parts.recorder.batcher.submit(_ending(f, a)) for f, a in zip(flights, answers, strict=True))
@@ -38,9 +40,11 @@ async def test_each_outcome_of_a_batch_is_recorded_with_its_decision(world: Worl
     ]
 
 
-async def test_a_stale_outcome_is_settled_alone_and_the_others_of_its_batch_are_recorded(world: World) -> None:
+async def test_a_stale_outcome_is_settled_alone_and_the_others_of_its_batch_are_recorded(
+    world: World, begun: str
+) -> None:
     async with dispatching(world) as parts:
-        flights = await _flights(world, parts, 3)
+        flights = await _flights(world, parts, 3, begun)
         await parts.recorder.batcher.submit(_ending(flights[1], BUSY))
         results = await asyncio.gather(*(parts.recorder.batcher.submit(_ending(f, OK)) for f in flights))
         assert [result is None for result in results] == [False, True, False]
@@ -48,18 +52,35 @@ async def test_a_stale_outcome_is_settled_alone_and_the_others_of_its_batch_are_
     assert statuses == ["succeeded", "waiting", "succeeded"]
 
 
-async def test_the_same_outcome_twice_in_one_batch_is_recorded_once(world: World) -> None:
+async def test_an_outcome_of_a_delivery_that_has_changed_meanwhile_is_judged_by_what_it_is_now(world: World) -> None:
     async with dispatching(world) as parts:
-        flights = await _flights(world, parts, 3)
+        flights = await _flights(world, parts, 2, "at once")
+        changed = flights[0].delivery
+        async with parts.pool.acquire() as connection, connection.transaction():
+            states = await projection.lock(connection, [changed])
+            asked = decide(states[changed], RequestResend(at=clock.now(), job=clock.new_id()))
+            change = Transition.of(delivery=changed, before=states[changed], facts=asked)
+            await transitions.write_facts(connection, world.epoch, [change])
+        await asyncio.gather(*(parts.recorder.batcher.submit(_ending(flight, OK)) for flight in flights))
+        ended = [await world.state(flight.delivery) for flight in flights]
+    assert [state["status"] for state in ended] == ["succeeded", "succeeded"]
+    assert [state["resend_at"] is not None for state in ended] == [True, False]
+    assert await world.facts(changed) == ["DeliveryScheduled", "AttemptStarted", "ResendRequested", "AttemptEnded"]
+    await world.assert_verified()
+
+
+async def test_the_same_outcome_twice_in_one_batch_is_recorded_once(world: World, begun: str) -> None:
+    async with dispatching(world) as parts:
+        flights = await _flights(world, parts, 3, begun)
         endings = [_ending(flight, OK) for flight in [*flights, flights[0]]]
         results = await asyncio.gather(*(parts.recorder.batcher.submit(ending) for ending in endings))
         assert [result is not None for result in results].count(True) == 3
         assert await world.statuses(world.apps[-1]) == {"succeeded": 3}
 
 
-async def test_an_outcome_that_cannot_be_written_fails_alone(world: World) -> None:
+async def test_an_outcome_that_cannot_be_written_fails_alone(world: World, begun: str) -> None:
     async with dispatching(world) as parts:
-        flights = await _flights(world, parts, 5)
+        flights = await _flights(world, parts, 5, begun)
         endings = [_ending(flight, OK) for flight in flights]
         bad = endings[2] = _ending(flights[2], OK, url="http://nul.example/\0")
         results = await asyncio.gather(
@@ -135,10 +156,26 @@ async def test_the_retry_that_was_decided_is_the_one_that_waits_in_the_lane(worl
     assert (lane["head_due"], lane["inflight"]) == (due_at, 0)
 
 
-async def _flights(world: World, parts: Parts, count: int, url: str = "http://127.0.0.1:9/") -> list[Flight]:
+@pytest.fixture(params=["at once", "claimed"])
+def begun(request: pytest.FixtureRequest) -> str:
+    """How attempts begin: with their fan-out, or from a lane, which counts them."""
+    way: str = request.param
+    return way
+
+
+async def _flights(
+    world: World, parts: Parts, count: int, begun: str = "claimed", url: str = "http://127.0.0.1:9/"
+) -> list[Flight]:
     """Attempts whose start is committed and that nobody carries out."""
     app = await world.application()
     endpoint = await world.endpoint(app, url, schedule=(60.0,))
+    if begun == "at once":
+        flights: list[Flight] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parts.attempts, "begin", flights.append)
+            assert await parts.fan_outs.take(await world.accept(app, count), path="envelope")
+        assert [flight.counted for flight in flights] == [False] * count
+        return flights
     await world.waiting(app, endpoint, count)
     await parts.snapshot.catch_up()
     flights, _ = await parts.claims._claim(count)

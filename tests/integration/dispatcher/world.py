@@ -307,7 +307,7 @@ class World:
         rows = await self.owner.fetch(
             """
             SELECT delivery FROM projection_1.delivery_state
-            WHERE status IN ('waiting', 'sending', 'held') AND app <> ALL($1)
+            WHERE (status IN ('waiting', 'sending', 'held') OR resend_at IS NOT NULL) AND app <> ALL($1)
             """,
             self.apps,
         )
