@@ -44,6 +44,7 @@ from services.dispatcher.jobs import Jobs
 from services.dispatcher.lease import Lease
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.sender import Sender
+from services.dispatcher.senders import SENDERS
 from services.dispatcher.settings import DispatcherSettings
 from services.dispatcher.skips import Skips
 
@@ -81,7 +82,7 @@ async def serve(settings: DispatcherSettings, stopping: asyncio.Event) -> None:
     except DatabaseUnavailableError as error:
         raise StartError(str(error)) from error
     try:
-        async with Sender(policy, egress=egress, trust=trust) as sender:
+        async with SENDERS[settings.sender](policy, egress=egress, trust=trust) as sender:
             snapshot = RegistrySnapshot(pool, master_keys)
             await Dispatcher(settings, pool, snapshot, sender, policy).run(stopping)
     finally:

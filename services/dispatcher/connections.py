@@ -8,7 +8,6 @@ import asyncio
 import select
 import socket
 import ssl
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,18 +22,13 @@ from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
-from libs.common.domain.addresses import AddressPolicy, refusal, vet_all
+from libs.common.domain.addresses import AddressPolicy, refusal
 from libs.common.domain.facts import Timings
 from libs.common.runtime import clock
+from services.dispatcher.resolving import DNS_CACHE_SECONDS, AddressRefusedError, Resolver
+from services.dispatcher.sender import KEEPALIVE_SECONDS
 
-KEEPALIVE_SECONDS: Final = 30.0
-DNS_CACHE_SECONDS: Final = 10
-LOOKUPS_AT_ONCE: Final = 64
 VET_SECONDS: Final = 1.0
-
-
-class AddressRefusedError(OSError):
-    """An address that endpoints may not have."""
 
 
 class MalformedAnswerError(aiohttp.ClientError):
@@ -180,7 +174,9 @@ class _TimedContext(ssl.SSLContext):
     """Tells the stopwatch when TLS begins: the loop wraps the connection then."""
 
     def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
-        STOPWATCH.get().tls_began = clock.monotonic()
+        stopwatch = STOPWATCH.get(None)
+        if stopwatch is not None:
+            stopwatch.tls_began = clock.monotonic()
         return super().wrap_bio(*args, **kwargs)
 
 
@@ -199,18 +195,17 @@ def trusted(ca_file: str = "") -> ssl.SSLContext:
 
 
 class _VettedResolver(AbstractResolver):
-    """The system's resolver, in threads of its own: uvloop's has four of them, which four dead names would block."""
+    """What aiohttp asks; it keeps the answers itself."""
 
     def __init__(self, policy: AddressPolicy) -> None:
-        self._policy = policy
-        self._threads = ThreadPoolExecutor(LOOKUPS_AT_ONCE, thread_name_prefix="resolver")
+        self._resolver = Resolver(policy)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         stopwatch = STOPWATCH.get()
         stopwatch.dns = clock.monotonic()
-        found = await self.look_up(host, port, family, vetted=not stopwatch.proxied)
+        found = await self._resolver.look_up(host, port, family, vetted=not stopwatch.proxied)
         stopwatch.resolved = clock.monotonic()
         return [
             ResolveResult(
@@ -224,26 +219,17 @@ class _VettedResolver(AbstractResolver):
             for family, _, protocol, _, address in found
         ]
 
-    async def look_up(
-        self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC, *, vetted: bool = True
-    ) -> list[tuple[Any, ...]]:
-        """What the system says of a name.
+    async def look_up(self, host: str, port: int) -> None:
+        """Judge a name.
 
         Raises:
             OSError: it does not resolve.
             AddressRefusedError: of its addresses one is not allowed.
         """
-        ask = partial(
-            socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-        )
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, ask)
-        refused = vet_all([ip_address(address[0]) for *_, address in found], self._policy) if vetted else None
-        if refused is not None:
-            raise AddressRefusedError(refused.detail)
-        return list(found)
+        await self._resolver.look_up(host, port)
 
     async def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._resolver.close()
 
 
 def _open_socket(policy: AddressPolicy, info: tuple[Any, ...]) -> socket.socket:

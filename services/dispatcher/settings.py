@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from libs.common.domain.breaker import BreakerPolicy
 from libs.common.runtime.settings import CommonSettings
+from services.dispatcher.sender import SenderName
 
 
 class DispatcherSettings(CommonSettings, kw_only=True, frozen=True):
@@ -31,6 +32,9 @@ class DispatcherSettings(CommonSettings, kw_only=True, frozen=True):
     ca_file: Annotated[
         str, Meta(description="file of further certificates (PEM) that receivers' certificates may be issued by")
     ] = ""
+    sender: Annotated[
+        SenderName, Meta(description="HTTP client that delivers; through a proxy it is always aiohttp's")
+    ] = "lean"
     max_concurrency: Annotated[int, Meta(ge=1, le=10_000, description="attempts under way at the same time")] = 1024
     breaker_failures: Annotated[
         int,

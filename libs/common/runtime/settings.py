@@ -25,7 +25,7 @@ PLATFORM_NAMES: Final = frozenset({
     "DATABASE_URL", "DEV", "DISPATCHER_URL", "EGRESS_PROXY", "EGRESS_PROXY_EXCEPT", "ENDPOINT_DISABLED_SECONDS",
     "ENDPOINT_FAILING_SECONDS", "FAILPOINTS", "FRONT_DOOR_TIMEOUT_MS", "HOST", "IDEMPOTENCY_HOURS", "INGRESS_URL",
     "KEY_MESSAGES_PER_SECOND", "LOG_LEVEL", "MASTER_KEY", "MAX_CONCURRENCY", "PORT", "PUBLIC_URL", "REGISTRY_URL",
-    "REQUEST_TIMEOUT_MS", "STOP_GRACE_MS", "URL",
+    "REQUEST_TIMEOUT_MS", "SENDER", "STOP_GRACE_MS", "URL",
 })  # fmt: skip
 """Every name that some part of the platform knows. One environment may serve all of them, so a service passes over
 what is another's; a name outside this list is a mistake."""

@@ -14,6 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from services.dispatcher.senders import SENDERS
+from tests.integration.dispatcher.sending import SenderOf
 from tests.integration.dispatcher.world import World, world_in
 
 OnLoop = Callable[[Coroutine[Any, Any, None]], None]
@@ -29,6 +31,12 @@ def on_loop(request: pytest.FixtureRequest) -> OnLoop:
             runner.run(scenario)
 
     return run
+
+
+@pytest.fixture(params=sorted(SENDERS))
+def sender(request: pytest.FixtureRequest) -> SenderOf:
+    """Makes the sender that a scenario is run with: each of them has to pass."""
+    return SenderOf(request.param)
 
 
 @pytest.fixture

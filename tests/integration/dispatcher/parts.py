@@ -17,9 +17,9 @@ from services.dispatcher.capacity import Capacity
 from services.dispatcher.claims import Claims
 from services.dispatcher.fanout import FanOuts
 from services.dispatcher.jobs import Jobs
+from services.dispatcher.lean_sender import LeanSender
 from services.dispatcher.lease import Lease
 from services.dispatcher.recorder import Recorder
-from services.dispatcher.sender import Sender
 from services.dispatcher.skips import Skips
 from tests.integration.dispatcher.world import World
 
@@ -72,7 +72,7 @@ async def dispatching(
 ) -> AsyncIterator[Parts]:
     """A dispatcher without a broker, whose loops the test starts."""
     pool = await open_pool(world.url, "dispatcher", size=6)
-    async with pool, Sender(POLICY) as sender:
+    async with pool, LeanSender(POLICY) as sender:
         snapshot = RegistrySnapshot(pool, world.keys)
         await snapshot.catch_up()
         capacity = Capacity(most)

@@ -13,14 +13,14 @@ from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.outcome import Answer, Failure
 from tests.integration.dispatcher.conftest import OnLoop
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, answering, raw_receiver
-from tests.integration.dispatcher.sending import send, sender, server_tls
+from tests.integration.dispatcher.sending import SenderOf, send, server_tls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PRODUCTION = AddressPolicy()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"], ids=["literal", "name", "mapped"])
-def test_in_production_nothing_of_our_own_is_connected_to(on_loop: OnLoop, host: str) -> None:
+def test_in_production_nothing_of_our_own_is_connected_to(on_loop: OnLoop, sender: SenderOf, host: str) -> None:
     async def scenario() -> None:
         async with raw_receiver(answering(OK)) as receiver, sender(PRODUCTION) as client:
             report = await send(client, receiver.url(host=host))
@@ -31,7 +31,7 @@ def test_in_production_nothing_of_our_own_is_connected_to(on_loop: OnLoop, host:
     on_loop(scenario())
 
 
-def test_a_network_that_the_operator_allows_is_connected_to(on_loop: OnLoop) -> None:
+def test_a_network_that_the_operator_allows_is_connected_to(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         allowed = AddressPolicy(allowed_networks=(ip_network("127.0.0.1/32"),))
         async with raw_receiver(answering(OK)) as receiver, sender(allowed) as client:
@@ -42,7 +42,7 @@ def test_a_network_that_the_operator_allows_is_connected_to(on_loop: OnLoop) -> 
 
 
 def test_one_bad_address_refuses_the_name_although_another_would_do(
-    on_loop: OnLoop, monkeypatch: pytest.MonkeyPatch
+    on_loop: OnLoop, sender: SenderOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another party's server is replaced, its name server: no test asks a real one."""
 
@@ -60,7 +60,9 @@ def test_one_bad_address_refuses_the_name_although_another_would_do(
     on_loop(scenario())
 
 
-def test_a_name_that_does_not_resolve_is_a_dns_failure(on_loop: OnLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_does_not_resolve_is_a_dns_failure(
+    on_loop: OnLoop, sender: SenderOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(*_: object, **__: object) -> list[tuple[object, ...]]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -74,7 +76,7 @@ def test_a_name_that_does_not_resolve_is_a_dns_failure(on_loop: OnLoop, monkeypa
     on_loop(scenario())
 
 
-def test_a_port_where_nobody_listens_is_a_failed_connection(on_loop: OnLoop) -> None:
+def test_a_port_where_nobody_listens_is_a_failed_connection(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         with socket.socket() as unheard:
             unheard.bind(("127.0.0.1", 0))
@@ -86,7 +88,7 @@ def test_a_port_where_nobody_listens_is_a_failed_connection(on_loop: OnLoop) -> 
     on_loop(scenario())
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(on_loop: OnLoop, certificate: Path) -> None:
+def test_a_certificate_that_nobody_vouches_for_is_refused(on_loop: OnLoop, sender: SenderOf, certificate: Path) -> None:
     async def scenario() -> None:
         async with raw_receiver(answering(OK), tls=server_tls(certificate)) as receiver, sender() as client:
             report = await send(client, receiver.url(scheme="https"))
@@ -97,7 +99,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(on_loop: OnLoop, certi
     on_loop(scenario())
 
 
-def test_what_is_not_tls_at_all_is_a_tls_failure(on_loop: OnLoop) -> None:
+def test_what_is_not_tls_at_all_is_a_tls_failure(on_loop: OnLoop, sender: SenderOf) -> None:
     def converse(_receiver: RawReceiver) -> Conversation:
         async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
             await reader.read(10)
@@ -115,7 +117,9 @@ def test_what_is_not_tls_at_all_is_a_tls_failure(on_loop: OnLoop) -> None:
     on_loop(scenario())
 
 
-def test_tls_below_1_2_is_refused(on_loop: OnLoop, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls_below_1_2_is_refused(
+    on_loop: OnLoop, sender: SenderOf, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scenario() -> None:
         old = server_tls(certificate)
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
@@ -129,7 +133,7 @@ def test_tls_below_1_2_is_refused(on_loop: OnLoop, certificate: Path, monkeypatc
 
 
 def test_a_certificate_that_is_trusted_is_spoken_with_and_timed(
-    on_loop: OnLoop, certificate: Path, monkeypatch: pytest.MonkeyPatch
+    on_loop: OnLoop, sender: SenderOf, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
         async with raw_receiver(answering(OK), tls=server_tls(certificate)) as receiver, sender() as client:

@@ -9,12 +9,12 @@ from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.outcome import Answer, Outcome, classify
 from tests.integration.dispatcher.conftest import OnLoop
 from tests.integration.dispatcher.raw_receiver import answering, once, raw_receiver
-from tests.integration.dispatcher.sending import BODY, send, sender
+from tests.integration.dispatcher.sending import BODY, SenderOf, send
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
-def test_the_exact_bytes_and_the_given_content_type_arrive(on_loop: OnLoop) -> None:
+def test_the_exact_bytes_and_the_given_content_type_arrive(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         async with raw_receiver(answering(OK)) as receiver, sender() as client:
             report = await send(client, receiver.url("/hook?token=1%2B2"))
@@ -44,7 +44,9 @@ def test_the_exact_bytes_and_the_given_content_type_arrive(on_loop: OnLoop) -> N
     ],
     ids=["empty", "204", "304", "closing", "chunked", "until-closed", "after-1xx"],
 )
-def test_every_legal_form_of_answer_is_read_and_its_peer_recorded(on_loop: OnLoop, answer: bytes, kept: bytes) -> None:
+def test_every_legal_form_of_answer_is_read_and_its_peer_recorded(
+    on_loop: OnLoop, sender: SenderOf, answer: bytes, kept: bytes
+) -> None:
     async def scenario() -> None:
         async with raw_receiver(once(answer)) as receiver, sender() as client:
             report = await send(client, receiver.url())
@@ -55,7 +57,7 @@ def test_every_legal_form_of_answer_is_read_and_its_peer_recorded(on_loop: OnLoo
     on_loop(scenario())
 
 
-def test_a_redirect_is_an_answer_and_is_never_followed(on_loop: OnLoop) -> None:
+def test_a_redirect_is_an_answer_and_is_never_followed(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         async with raw_receiver(answering(OK)) as elsewhere:
             moved = b"HTTP/1.1 307 Moved\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % elsewhere.url().encode()
@@ -68,7 +70,7 @@ def test_a_redirect_is_an_answer_and_is_never_followed(on_loop: OnLoop) -> None:
     on_loop(scenario())
 
 
-def test_cookies_are_not_kept(on_loop: OnLoop) -> None:
+def test_cookies_are_not_kept(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         given = b"HTTP/1.1 200 OK\r\nSet-Cookie: session=1; Path=/\r\nContent-Length: 0\r\n\r\n"
         async with raw_receiver(answering(given)) as receiver, sender() as client:
@@ -89,7 +91,7 @@ def test_cookies_are_not_kept(on_loop: OnLoop) -> None:
     ],
 )
 def test_retry_after_is_read_where_the_status_may_ask(
-    on_loop: OnLoop, status: str, value: str, wait: timedelta | None
+    on_loop: OnLoop, sender: SenderOf, status: str, value: str, wait: timedelta | None
 ) -> None:
     async def scenario() -> None:
         answer = f"HTTP/1.1 {status}\r\nRetry-After: {value}\r\nContent-Length: 0\r\n\r\n".encode()
@@ -101,7 +103,7 @@ def test_retry_after_is_read_where_the_status_may_ask(
     on_loop(scenario())
 
 
-def test_a_connection_is_used_again_and_the_timings_say_so(on_loop: OnLoop) -> None:
+def test_a_connection_is_used_again_and_the_timings_say_so(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         async with raw_receiver(answering(OK)) as receiver, sender() as client:
             first = (await send(client, receiver.url())).timings
@@ -117,7 +119,7 @@ def test_a_connection_is_used_again_and_the_timings_say_so(on_loop: OnLoop) -> N
     on_loop(scenario())
 
 
-def test_a_name_takes_time_to_resolve_before_it_takes_time_to_connect(on_loop: OnLoop) -> None:
+def test_a_name_takes_time_to_resolve_before_it_takes_time_to_connect(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         async with raw_receiver(answering(OK)) as receiver, sender(AddressPolicy(development=True)) as client:
             timings = (await send(client, receiver.url(host="localhost"))).timings
@@ -129,7 +131,7 @@ def test_a_name_takes_time_to_resolve_before_it_takes_time_to_connect(on_loop: O
     on_loop(scenario())
 
 
-def test_a_hundred_sends_at_once_share_nothing(on_loop: OnLoop) -> None:
+def test_a_hundred_sends_at_once_share_nothing(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         async with raw_receiver(answering(OK)) as receiver, sender() as client:
             reports = await asyncio.gather(

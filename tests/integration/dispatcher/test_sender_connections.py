@@ -1,6 +1,7 @@
 """Kept connections: used again while they are clean, and never trusted beyond that."""
 
 import asyncio
+import random
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import pytest
 from libs.common.domain.outcome import Answer, Failure
 from tests.integration.dispatcher.conftest import OnLoop
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, raw_receiver
-from tests.integration.dispatcher.sending import send, sender
+from tests.integration.dispatcher.sending import SenderOf, send
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GONE = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"
@@ -44,7 +45,7 @@ def answers_once_then_closes(*, also_fresh: bool = False, saying: bytes = b"") -
     ids=["answer", "two", "half-a-head", "half-a-body", "garbage", "empty-line", "one-byte"],
 )
 def test_bytes_that_come_unasked_on_an_idle_connection_are_never_the_next_answer(
-    on_loop: OnLoop, unasked: bytes
+    on_loop: OnLoop, sender: SenderOf, unasked: bytes
 ) -> None:
     async def scenario() -> None:
         idle, said = asyncio.Event(), asyncio.Event()
@@ -77,7 +78,9 @@ def test_bytes_that_come_unasked_on_an_idle_connection_are_never_the_next_answer
     on_loop(scenario())
 
 
-def test_bytes_that_came_unasked_and_were_not_read_yet_are_not_the_next_answer_either(on_loop: OnLoop) -> None:
+def test_bytes_that_came_unasked_and_were_not_read_yet_are_not_the_next_answer_either(
+    on_loop: OnLoop, sender: SenderOf
+) -> None:
     async def scenario() -> None:
         with blocking_receiver() as (port, accepted):
             async with sender() as client:
@@ -91,7 +94,7 @@ def test_bytes_that_came_unasked_and_were_not_read_yet_are_not_the_next_answer_e
     on_loop(scenario())
 
 
-def test_an_answer_that_has_company_is_taken_and_its_connection_dropped(on_loop: OnLoop) -> None:
+def test_an_answer_that_has_company_is_taken_and_its_connection_dropped(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         def converse(receiver: RawReceiver) -> Conversation:
             async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
@@ -109,7 +112,7 @@ def test_an_answer_that_has_company_is_taken_and_its_connection_dropped(on_loop:
     on_loop(scenario())
 
 
-def test_a_connection_closed_while_idle_costs_no_send(on_loop: OnLoop) -> None:
+def test_a_connection_closed_while_idle_costs_no_send(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         with blocking_receiver() as (port, accepted):
             async with sender() as client:
@@ -123,7 +126,9 @@ def test_a_connection_closed_while_idle_costs_no_send(on_loop: OnLoop) -> None:
     on_loop(scenario())
 
 
-def test_a_kept_connection_that_closes_under_the_request_is_followed_by_one_more_send(on_loop: OnLoop) -> None:
+def test_a_kept_connection_that_closes_under_the_request_is_followed_by_one_more_send(
+    on_loop: OnLoop, sender: SenderOf
+) -> None:
     async def scenario() -> None:
         async with raw_receiver(answers_once_then_closes()) as receiver, sender() as client:
             await send(client, receiver.url())
@@ -135,7 +140,7 @@ def test_a_kept_connection_that_closes_under_the_request_is_followed_by_one_more
     on_loop(scenario())
 
 
-def test_the_second_send_goes_on_a_fresh_connection_though_others_are_idle(on_loop: OnLoop) -> None:
+def test_the_second_send_goes_on_a_fresh_connection_though_others_are_idle(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         together = asyncio.Barrier(3)
 
@@ -159,7 +164,7 @@ def test_the_second_send_goes_on_a_fresh_connection_though_others_are_idle(on_lo
     on_loop(scenario())
 
 
-def test_there_are_never_more_than_two_sends(on_loop: OnLoop) -> None:
+def test_there_are_never_more_than_two_sends(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         async with raw_receiver(answers_once_then_closes(also_fresh=True)) as receiver, sender() as client:
             await send(client, receiver.url())
@@ -170,7 +175,7 @@ def test_there_are_never_more_than_two_sends(on_loop: OnLoop) -> None:
     on_loop(scenario())
 
 
-def test_a_fresh_connection_that_closes_without_an_answer_is_not_tried_again(on_loop: OnLoop) -> None:
+def test_a_fresh_connection_that_closes_without_an_answer_is_not_tried_again(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         def converse(receiver: RawReceiver) -> Conversation:
             async def conversation(reader: asyncio.StreamReader, _: asyncio.StreamWriter, _number: int) -> None:
@@ -195,7 +200,9 @@ def test_a_fresh_connection_that_closes_without_an_answer_is_not_tried_again(on_
     ],
     ids=["in-the-head", "in-the-body", "in-a-chunk"],
 )
-def test_an_answer_that_has_begun_is_not_asked_for_again(on_loop: OnLoop, beginning: bytes, failure: Failure) -> None:
+def test_an_answer_that_has_begun_is_not_asked_for_again(
+    on_loop: OnLoop, sender: SenderOf, beginning: bytes, failure: Failure
+) -> None:
     async def scenario() -> None:
         async with raw_receiver(answers_once_then_closes(saying=beginning)) as receiver, sender() as client:
             await send(client, receiver.url())
@@ -206,7 +213,46 @@ def test_an_answer_that_has_begun_is_not_asked_for_again(on_loop: OnLoop, beginn
     on_loop(scenario())
 
 
-def test_a_connection_that_is_dropped_is_not_left_open(on_loop: OnLoop) -> None:
+def test_whatever_receivers_do_to_their_connections_each_send_gets_its_own_answer_or_none(
+    on_loop: OnLoop, sender: SenderOf
+) -> None:
+    async def scenario() -> None:
+        chance = random.Random(17)
+
+        def converse(receiver: RawReceiver) -> Conversation:
+            async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
+                while True:
+                    asked = (await receiver.read_request(reader)).partition(b"\r\n\r\n")[2]
+                    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(asked), asked)
+                    manner = chance.choice(["keeps", "keeps", "keeps", "slow", "closes", "silent", "half", "adds"])
+                    if manner in {"slow", "adds"}:
+                        await asyncio.sleep(0.001)
+                    if manner != "silent":
+                        writer.write(answer[:-2] if manner == "half" else answer)
+                    if manner == "adds":
+                        writer.write(GONE)
+                    if manner in {"closes", "silent", "half"}:
+                        return
+
+            return conversation
+
+        async with raw_receiver(converse) as receiver, sender() as client:
+
+            async def one_after_another(worker: int) -> None:
+                for n in range(30):
+                    body = b'{"n":%d.%d}' % (worker, n)
+                    report = await send(client, receiver.url(), body=body)
+                    if report.answer.failure is None:
+                        assert (report.answer.status, report.response) == (200, body)
+                    else:
+                        assert report.answer.failure is Failure.RESET
+
+            await asyncio.gather(*map(one_after_another, range(20)))
+
+    on_loop(scenario())
+
+
+def test_a_connection_that_is_dropped_is_not_left_open(on_loop: OnLoop, sender: SenderOf) -> None:
     """A receiver that keeps its side open must not cost us a descriptor."""
 
     async def scenario() -> None:

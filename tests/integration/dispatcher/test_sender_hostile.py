@@ -12,7 +12,7 @@ from libs.common.domain.outcome import Answer, Failure
 from services.dispatcher.sender import KEPT_BYTES
 from tests.integration.dispatcher.conftest import OnLoop
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, dripping, once, raw_receiver
-from tests.integration.dispatcher.sending import send, sender
+from tests.integration.dispatcher.sending import SenderOf, send
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,9 @@ from tests.integration.dispatcher.sending import send, sender
     ],
     ids=["headers", "body", "chunks", "endless-100", "flood-of-102"],
 )
-def test_a_receiver_that_drips_is_left_at_the_total_deadline(on_loop: OnLoop, beginning: bytes, drop: bytes) -> None:
+def test_a_receiver_that_drips_is_left_at_the_total_deadline(
+    on_loop: OnLoop, sender: SenderOf, beginning: bytes, drop: bytes
+) -> None:
     async def scenario() -> None:
         async with raw_receiver(dripping(beginning, drop, every=0.02)) as receiver, sender() as client:
             began = monotonic()
@@ -39,7 +41,7 @@ def test_a_receiver_that_drips_is_left_at_the_total_deadline(on_loop: OnLoop, be
     on_loop(scenario())
 
 
-def test_a_receiver_that_never_answers_is_left_at_the_total_deadline(on_loop: OnLoop) -> None:
+def test_a_receiver_that_never_answers_is_left_at_the_total_deadline(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         async with raw_receiver(dripping(b"", b"", every=0.05)) as receiver, sender() as client:
             report = await send(client, receiver.url(), seconds=0.3)
@@ -58,7 +60,7 @@ def test_a_receiver_that_never_answers_is_left_at_the_total_deadline(on_loop: On
     ids=["until-closed", "declared", "chunked"],
 )
 def test_of_an_endless_body_the_first_16_kib_are_kept_and_the_connection_is_closed(
-    on_loop: OnLoop, beginning: bytes
+    on_loop: OnLoop, sender: SenderOf, beginning: bytes
 ) -> None:
     async def scenario() -> None:
         pushed, hung_up = 0, asyncio.Event()
@@ -89,7 +91,7 @@ def test_of_an_endless_body_the_first_16_kib_are_kept_and_the_connection_is_clos
     on_loop(scenario())
 
 
-def test_a_gzip_bomb_is_never_decompressed(on_loop: OnLoop) -> None:
+def test_a_gzip_bomb_is_never_decompressed(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         bomb = gzip.compress(bytes(10_000_000))
         answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb
@@ -125,7 +127,9 @@ def test_a_gzip_bomb_is_never_decompressed(on_loop: OnLoop) -> None:
         "upgrade-unasked",
     ],
 )  # fmt: skip
-def test_an_answer_that_is_not_http_is_a_protocol_error_and_never_a_status(on_loop: OnLoop, answer: bytes) -> None:
+def test_an_answer_that_is_not_http_is_a_protocol_error_and_never_a_status(
+    on_loop: OnLoop, sender: SenderOf, answer: bytes
+) -> None:
     async def scenario() -> None:
         async with raw_receiver(once(answer)) as receiver, sender() as client:
             report = await send(client, receiver.url())
@@ -147,7 +151,7 @@ def test_an_answer_that_is_not_http_is_a_protocol_error_and_never_a_status(on_lo
 )
 @pytest.mark.parametrize("reset", [True, False], ids=["reset", "closed-early"])
 def test_a_connection_that_ends_early_is_a_reset_and_never_a_status(
-    on_loop: OnLoop, beginning: bytes, reset: bool
+    on_loop: OnLoop, sender: SenderOf, beginning: bytes, reset: bool
 ) -> None:
     async def scenario() -> None:
         def converse(receiver: RawReceiver) -> Conversation:
@@ -170,7 +174,7 @@ def test_a_connection_that_ends_early_is_a_reset_and_never_a_status(
     on_loop(scenario())
 
 
-def test_a_receiver_that_answers_before_it_has_read_the_body_is_believed(on_loop: OnLoop) -> None:
+def test_a_receiver_that_answers_before_it_has_read_the_body_is_believed(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         def converse(_receiver: RawReceiver) -> Conversation:
             async def conversation(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _number: int) -> None:
@@ -188,7 +192,7 @@ def test_a_receiver_that_answers_before_it_has_read_the_body_is_believed(on_loop
     on_loop(scenario())
 
 
-def test_a_receiver_that_stops_reading_is_left_at_the_total_deadline(on_loop: OnLoop) -> None:
+def test_a_receiver_that_stops_reading_is_left_at_the_total_deadline(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         def converse(_receiver: RawReceiver) -> Conversation:
             async def conversation(reader: asyncio.StreamReader, _: asyncio.StreamWriter, _number: int) -> None:

@@ -16,7 +16,7 @@ from services.dispatcher.connections import trusted
 from services.dispatcher.sender import USER_AGENT
 from tests.integration.dispatcher.conftest import OnLoop
 from tests.integration.dispatcher.raw_receiver import RawReceiver, answering, raw_receiver
-from tests.integration.dispatcher.sending import LOOPBACK, send, sender, server_tls
+from tests.integration.dispatcher.sending import LOOPBACK, SenderOf, send, server_tls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PRODUCTION = AddressPolicy()
@@ -68,7 +68,9 @@ async def proxying(receiver: RawReceiver | None) -> AsyncIterator[Proxy]:
         server.close()
 
 
-def test_tls_goes_end_to_end_through_a_tunnel_and_is_used_again(on_loop: OnLoop, certificate: Path) -> None:
+def test_tls_goes_end_to_end_through_a_tunnel_and_is_used_again(
+    on_loop: OnLoop, sender: SenderOf, certificate: Path
+) -> None:
     async def scenario() -> None:
         async with (
             raw_receiver(answering(OK), tls=server_tls(certificate)) as receiver,
@@ -87,7 +89,7 @@ def test_tls_goes_end_to_end_through_a_tunnel_and_is_used_again(on_loop: OnLoop,
     on_loop(scenario())
 
 
-def test_plain_http_is_asked_of_the_proxy(on_loop: OnLoop) -> None:
+def test_plain_http_is_asked_of_the_proxy(on_loop: OnLoop, sender: SenderOf) -> None:
     async def scenario() -> None:
         async with (
             raw_receiver(answering(OK)) as receiver,
@@ -103,7 +105,7 @@ def test_plain_http_is_asked_of_the_proxy(on_loop: OnLoop) -> None:
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "[::1]", "inside.example"], ids=["literal", "six", "name"])
 def test_a_receiver_that_may_not_be_connected_to_is_not_asked_of_the_proxy_either(
-    on_loop: OnLoop, host: str, monkeypatch: pytest.MonkeyPatch
+    on_loop: OnLoop, sender: SenderOf, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answers(_host: object, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
@@ -120,7 +122,7 @@ def test_a_receiver_that_may_not_be_connected_to_is_not_asked_of_the_proxy_eithe
 
 
 def test_a_name_that_only_the_proxy_knows_is_the_proxys_to_judge(
-    on_loop: OnLoop, monkeypatch: pytest.MonkeyPatch
+    on_loop: OnLoop, sender: SenderOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object, **__: object) -> list[tuple[object, ...]]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -138,7 +140,28 @@ def test_a_name_that_only_the_proxy_knows_is_the_proxys_to_judge(
     on_loop(scenario())
 
 
-def test_a_proxy_that_refuses_is_a_failed_connection_not_the_receivers_answer(on_loop: OnLoop) -> None:
+def test_an_international_name_is_judged_under_the_name_that_the_proxy_is_told(
+    on_loop: OnLoop, sender: SenderOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def answers(host: object, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
+
+    async def scenario() -> None:
+        async with proxying(None) as proxy, sender(PRODUCTION, egress=proxy.egress()) as client:
+            report = await send(client, "https://xn--strae-oqa.example/hook")
+        assert report.answer == Answer(failure=Failure.ADDRESS_REFUSED)
+        assert asked == ["xn--strae-oqa.example"]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
+    on_loop(scenario())
+
+
+def test_a_proxy_that_refuses_is_a_failed_connection_not_the_receivers_answer(
+    on_loop: OnLoop, sender: SenderOf
+) -> None:
     async def scenario() -> None:
         async with proxying(None) as proxy, sender(LOOPBACK, egress=proxy.egress()) as client:
             report = await send(client, "https://127.0.0.1:8443/hook")
@@ -148,7 +171,9 @@ def test_a_proxy_that_refuses_is_a_failed_connection_not_the_receivers_answer(on
     on_loop(scenario())
 
 
-def test_exceptions_go_past_the_proxy_and_are_vetted_where_they_are_connected_to(on_loop: OnLoop) -> None:
+def test_exceptions_go_past_the_proxy_and_are_vetted_where_they_are_connected_to(
+    on_loop: OnLoop, sender: SenderOf
+) -> None:
     async def scenario() -> None:
         async with raw_receiver(answering(OK)) as receiver, proxying(receiver) as proxy:
             egress = proxy.egress("127.0.0.0/8,localhost")
