@@ -44,6 +44,14 @@ async def test_what_many_small_applications_have_due_is_claimed_in_their_turn_be
     await world.owner.execute("TRUNCATE hookledger.queue, hookledger.lane, hookledger.app_turn")
 
 
+async def test_many_lanes_of_one_application_that_have_little_are_claimed_together(world: World) -> None:
+    async with world.owner.acquire() as connection, connection.transaction():
+        await volume.backlog(connection, UUID(int=1 << 64), lanes=100, rows=200)
+        assert len(await claim(connection, most=128)) == 128
+        assert len(await claim(connection, most=128)) == 72
+    await world.owner.execute("TRUNCATE hookledger.queue, hookledger.lane, hookledger.app_turn")
+
+
 async def test_an_endpoint_that_hangs_takes_its_share_and_no_more(world: World, receiver: Receiver) -> None:
     app = await world.application()
     hanging = 0
