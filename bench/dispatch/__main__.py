@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -58,8 +59,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.dispatch", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a glance: small counts, nothing is merged")
     parser.add_argument("--only", choices=PARTS, action="append", help="a part; may be repeated")
+    parser.add_argument("--backlog", type=int, metavar="N", help="due for each endpoint of the large application")
     given = parser.parse_args()
     plan, began = (QUICK if given.quick else FULL), time.monotonic()
+    if given.backlog:
+        plan = replace(plan, backlog=(plan.backlog[0], given.backlog))
     measured = Measurements()
     try:
         with contextlib.ExitStack() as stack:
