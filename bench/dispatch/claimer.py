@@ -74,17 +74,17 @@ async def in_turn(connection: Connection, owner: UUID) -> list[UUID]:
 
 async def by_due_at(connection: Connection, owner: UUID) -> list[UUID]:
     """Claim what is due the longest; the lanes of what was claimed."""
-    rows = await connection.fetch(
+    heads = await connection.fetch(
         f"""
-        WITH heads AS (
-            SELECT delivery FROM {PLAIN} WHERE owner IS NULL AND due_at <= now()
-            ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED
-        )
-        UPDATE {PLAIN} q SET owner = $1, counted = true FROM heads
-        WHERE q.delivery = heads.delivery RETURNING q.lane
+        SELECT delivery FROM {PLAIN} WHERE owner IS NULL AND due_at <= clock_timestamp()
+        ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED
         """,  # noqa: S608  a constant
-        owner,
         MOST_AT_ONCE,
+    )
+    rows = await connection.fetch(
+        f"UPDATE {PLAIN} SET owner = $1, counted = true WHERE delivery = ANY($2) RETURNING lane",  # noqa: S608  a constant
+        owner,
+        [row["delivery"] for row in heads],
     )
     return [row["lane"] for row in rows]
 
