@@ -56,7 +56,7 @@ _BEGIN: Final = f"""
         INSERT INTO hookledger.queue (delivery, lane, due_at, owner) SELECT delivery, endpoint, $8, $1 FROM begun
     )
     SELECT (SELECT count(*) FROM fence) AS held, array(SELECT message FROM taken) AS taken
-"""  # noqa: S608  constants
+"""  # noqa: S608  of constants
 
 
 class FirstAttempt(Struct, frozen=True, kw_only=True):
@@ -175,7 +175,7 @@ _END: Final = f"""
         DELETE FROM hookledger.queue q USING over WHERE q.delivery = over.delivery
     )
     SELECT (SELECT count(*) FROM fence) AS held, array(SELECT delivery FROM over) AS over
-"""  # noqa: S608  constants
+"""  # noqa: S608  of constants
 
 
 class LastAttempt(Struct, frozen=True, kw_only=True):
