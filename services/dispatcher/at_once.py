@@ -5,6 +5,7 @@ its outbox row, or its state's version, is still what it was, or it is not writt
 """
 
 from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -56,7 +57,7 @@ _BEGIN: Final = f"""
         INSERT INTO hookledger.queue (delivery, lane, due_at, owner) SELECT delivery, endpoint, $8, $1 FROM begun
     )
     SELECT (SELECT count(*) FROM fence) AS held, array(SELECT message FROM taken) AS taken
-"""  # noqa: S608  constants
+"""  # noqa: S608  of constants
 
 
 class FirstAttempt(Struct, frozen=True, kw_only=True):
@@ -76,7 +77,7 @@ async def begin(
     at: datetime,
     messages: Sequence[tuple[UUID, UUID, MessageFannedOut]],
     attempts: Sequence[FirstAttempt],
-) -> Collection[UUID]:
+) -> AbstractSet[UUID]:
     """Fan out messages (id, application, fact) that are still to be, with their deliveries' first attempts.
 
     Args:
@@ -119,8 +120,7 @@ async def begin(
     assert row is not None, "it counts"
     if not row["held"]:
         raise LeaseLostError
-    taken: list[UUID] = row["taken"]
-    return taken
+    return frozenset(row["taken"])
 
 
 _ALIKE: Final = ("status", "version", "run", "attempts", "failures", "unknowns", "created_at", "updated_at")
@@ -175,7 +175,7 @@ _END: Final = f"""
         DELETE FROM hookledger.queue q USING over WHERE q.delivery = over.delivery
     )
     SELECT (SELECT count(*) FROM fence) AS held, array(SELECT delivery FROM over) AS over
-"""  # noqa: S608  constants
+"""  # noqa: S608  of constants
 
 
 class LastAttempt(Struct, frozen=True, kw_only=True):

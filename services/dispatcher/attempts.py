@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, Final
 
 import asyncpg
@@ -31,6 +31,7 @@ from services.dispatcher.signing import NoSigningKeyError, sign
 _LOG: Final = logger("attempts")
 TARGETS_KEPT: Final = 10_000
 _RECORD_AGAIN_SECONDS: Final = 0.3
+_attempts_by: Final = cache(ATTEMPTS.labels)
 
 
 class Attempts:
@@ -146,7 +147,7 @@ class Attempts:
         command = ending.command
         if isinstance(command, RecordAnswer):
             self._breaking.note(ending.flight, command.answer, command.at)
-            ATTEMPTS.labels(transition.after.status.value).inc()
+            _attempts_by(transition.after.status.value).inc()
             ATTEMPT_SECONDS.observe(command.timings.total.total_seconds())
             _LOG.info(
                 "attempt.ended",

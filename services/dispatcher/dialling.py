@@ -144,5 +144,5 @@ def _literal(origin: Origin) -> AddressInfo | None:
         address = ip_address(origin.host)
     except ValueError:
         return None
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004  IPv4
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004  the number of IPv4
     return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (str(address), origin.port)

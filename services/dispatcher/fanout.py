@@ -6,7 +6,8 @@ first attempts can begin at once take one statement; the others take a transacti
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final, TypeAlias
@@ -187,14 +188,14 @@ class FanOuts:
             await self._fan_out_at_length(left)
         return [None] * len(batch)
 
-    async def _fan_out_at_once(self, batch: "_Matched") -> Collection[UUID]:
+    async def _fan_out_at_once(self, batch: "_Matched") -> AbstractSet[UUID]:
         """Fan out those of whose deliveries none touches a lane; which they were."""
         plan = Plan()
         at = max(clock.now(), *(message.accepted_at for message, _ in batch.values()))
         for message, match in batch.values():
             self._planner.add_at_once(plan, message, match, at)
         if not plan.fanned_out:
-            return ()
+            return frozenset()
         with self._disowning(plan):
             reach(Failpoint.FAN_OUT_IN_TRANSACTION)
             taken = await at_once.begin(
@@ -206,7 +207,7 @@ class FanOuts:
                 attempts=plan.direct,
             )
         if len(taken) < len(plan.fanned_out):
-            for flight in plan.keep(set(taken)):
+            for flight in plan.keep(taken):
                 self._capacity.give_back(flight.endpoint.id, flight.endpoint.app)
         self._begin(plan)
         return taken

@@ -13,8 +13,9 @@ import asyncpg
 
 from libs.common.contracts.cloudevents import structured
 from libs.common.domain.facts import MessageAccepted
-from libs.common.postgres.checkpoint import Checkpoint, Cursor
-from libs.common.postgres.ledger import Appended, appended
+from libs.common.postgres.checkpoint import Checkpoint
+from libs.common.postgres.following import read_on
+from libs.common.postgres.ledger import Appended
 from libs.common.postgres.pool import CONNECTION_ERRORS, Pool
 from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.burst import Outgoing
@@ -65,27 +66,13 @@ class Follower:
         cursor = await self._checkpoint.own(self._pool)
         if cursor is None:
             return False
-        rows = await self._pool.fetch(
-            """
-            SELECT f.stream, f.version, f.epoch, f.xact, f.position, f.app, f.endpoint, f.kind, f.schema,
-                f.at, CASE WHEN f.kind = ANY($5) THEN f.data END AS data
-            FROM hookledger.fact f
-            WHERE (f.epoch, f.xact, f.position) > ($1, $2, $3)
-              AND (f.epoch, f.xact) < ((SELECT max(epoch) FROM hookledger.ledger_epoch),
-                  pg_snapshot_xmin(pg_current_snapshot()))
-            ORDER BY f.epoch, f.xact, f.position LIMIT $4
-            """,
-            *cursor,
-            BATCH,
-            list(KINDS),
-        )
-        if not rows:
+        batch = await read_on(self._pool, cursor, kinds=KINDS, most=BATCH)
+        if not batch.facts:
             return False
-        await self._publish([appended(row) for row in rows if row["data"] is not None])
+        await self._publish(batch.found)
         reach(Failpoint.FOLLOWER_PUBLISHED)
-        last = rows[-1]
-        await self._checkpoint.move(self._pool, Cursor(last["epoch"], last["xact"], last["position"]))
-        return len(rows) == BATCH
+        await self._checkpoint.move(self._pool, batch.last)
+        return batch.facts == BATCH
 
     async def _publish(self, items: Sequence[Appended]) -> None:
         wanted = [item.stream for item in items if isinstance(item.fact, MessageAccepted) and item.fact.publish]

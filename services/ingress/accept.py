@@ -90,6 +90,7 @@ class Acceptor:
         self._schemas = Schemas(snapshot)
         self._waiting = 0
         self._waiting_bytes = 0
+        metrics.WAITING_BYTES.set_function(lambda: self._waiting_bytes)
         self.batcher: Batcher[Sequence[Candidate], list[Acceptance]] = Batcher(
             self._write,
             is_content_fault=lambda error: isinstance(error, _CONTENT_FAULTS),
@@ -126,7 +127,6 @@ class Acceptor:
             raise UnavailableError("too much waits to be committed")
         self._waiting += len(group)
         self._waiting_bytes += size
-        metrics.WAITING_BYTES.set(self._waiting_bytes)
         try:
             acceptances = await self.batcher.submit(await self._checked(group))
         except StoppedError as error:
@@ -145,7 +145,6 @@ class Acceptor:
         finally:
             self._waiting -= len(group)
             self._waiting_bytes -= size
-            metrics.WAITING_BYTES.set(self._waiting_bytes)
         for candidate, acceptance in zip(group, acceptances, strict=True):
             _count(candidate, acceptance)
         return await self._prefer_first_answers(group, acceptances)

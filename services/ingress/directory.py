@@ -1,7 +1,7 @@
 """Who is asking, and for what: look-ups in the registry's snapshot, which is caught up before anything is unknown."""
 
 import asyncio
-from typing import Final
+from typing import Final, Generic, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -16,7 +16,29 @@ from libs.common.runtime.clock import now
 from libs.common.runtime.http import ApiError
 from services.ingress.accept import UnavailableError
 
+Asked = TypeVar("Asked")
+Found = TypeVar("Found")
 _UNKNOWN_KEY: Final = "a valid API key is needed, as Authorization: Bearer …"
+
+
+class OfVersion(Generic[Asked, Found]):
+    """What was found in the snapshot, for as long as that has its version: there are only so many things to find."""
+
+    def __init__(self, snapshot: RegistrySnapshot) -> None:
+        self._snapshot = snapshot
+        self._version = snapshot.version
+        self._found: dict[Asked, Found] = {}
+
+    def get(self, asked: Asked) -> Found | None:
+        """What is known of it now."""
+        if self._version != self._snapshot.version:
+            self._version = self._snapshot.version
+            self._found.clear()
+        return self._found.get(asked)
+
+    def keep(self, asked: Asked, found: Found) -> None:
+        """This was just found, after `get` had nothing."""
+        self._found[asked] = found
 
 
 class Directory:
@@ -26,6 +48,8 @@ class Directory:
         self.snapshot = snapshot
         self._reading = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None
+        self._keys: OfVersion[tuple[str, Scope], RegistryObject] = OfVersion(snapshot)
+        self._applications: OfVersion[tuple[UUID, str], RegistryObject] = OfVersion(snapshot)
 
     async def refresh(self) -> None:
         """Catch up by a read that begins after this call; a crowd of callers shares one.
@@ -69,6 +93,9 @@ class Directory:
         Raises:
             ApiError: 401 or 403.
         """
+        found = self._keys.get((digest, needed))
+        if found is not None:
+            return found
         key = self.snapshot.api_key(digest)
         if key is None or self.snapshot.get(Kind.ORGANISATION, key.org) is None:
             raise ApiError(401, _UNKNOWN_KEY)
@@ -77,10 +104,20 @@ class Directory:
             raise ApiError(401, _UNKNOWN_KEY)
         if not allows(key.document.scopes, needed):
             raise ApiError(403, f"the API key lacks the scope `{needed}`")
+        if key.document.expires_at is None:  # what ends by itself is looked at each time
+            self._keys.keep((digest, needed), key)
         return key
 
     def application(self, org: UUID, text: str) -> RegistryObject | None:
         """The organisation's application with that id or uid."""
+        found = self._applications.get((org, text))
+        if found is None:
+            found = self._look_up(org, text)
+            if found is not None:
+                self._applications.keep((org, text), found)
+        return found
+
+    def _look_up(self, org: UUID, text: str) -> RegistryObject | None:
         found = self.snapshot.find(Kind.APPLICATION, org, text)
         if found is None:
             try:

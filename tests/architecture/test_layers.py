@@ -22,6 +22,9 @@ PURE = frozenset({
 })  # fmt: skip
 """Modules of the standard library that the domain may use: none of them does I/O."""
 
+RECORDS = frozenset({("msgspec", "Struct"), ("msgspec.structs", "replace")})
+"""What the domain's data is made of: a struct is a frozen class of fields that is made in C (decision 31)."""
+
 IMPURE_CALLS = frozenset({
     "now", "utcnow", "today", "uuid1", "uuid4", "getnode", "localtime", "make_msgid", "open", "print", "input",
 })  # fmt: skip
@@ -42,9 +45,20 @@ def imports(tree: ast.Module) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", DOMAIN, ids=named)
-def test_the_domain_imports_only_itself_and_the_pure_standard_library(path: Path) -> None:
-    wanted = set(imports(ast.parse(path.read_text())))
+def test_the_domain_imports_only_itself_and_the_pure_standard_library_and_what_its_data_is_made_of(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    wanted = set(imports(tree)) - {module for module, _ in RECORDS}
     assert {name for name in wanted if not name.startswith("libs.common.domain.")} <= PURE
+    of_records = {
+        (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in dict(RECORDS)
+        for alias in node.names
+    }
+    assert of_records <= RECORDS
+    assert "msgspec" not in {
+        alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
 
 
 @pytest.mark.parametrize("path", DOMAIN, ids=named)
@@ -74,10 +88,9 @@ def test_every_kind_of_ledger_event_has_a_codec() -> None:
 
 def test_ledger_events_are_frozen_and_say_everything() -> None:
     for kind in get_args(Fact):
-        parameters = kind.__dataclass_params__
-        assert parameters.frozen, kind
-        assert kind.__slots__ is not None, kind
-        assert "at" in kind.__dataclass_fields__, kind
+        assert kind.__struct_config__.frozen, kind
+        assert not kind.__struct_defaults__, kind
+        assert "at" in kind.__struct_fields__, kind
 
 
 def test_migrations_are_numbered_without_gaps() -> None:

@@ -49,11 +49,12 @@ _OUTBOX: Final = """
 """
 _INSERT: Final = f"WITH {_ROWS} {_OUTBOX} SELECT"
 _INSERT_UNSENT: Final = f"WITH {_ROWS} SELECT"
+# Its rows are written once if that version is there, and not at all if it is not.
 _INSERT_IF_CURRENT: Final = f"""
     WITH registry AS MATERIALIZED (SELECT version FROM hookledger.registry_version WHERE version = $18),
         {_ROWS} {_OUTBOX}
     SELECT count(*) FROM registry
-""".replace("/*if*/", "registry,")  # noqa: S608  constants: rows are written if it is there, and not if it is not
+""".replace("/*if*/", "registry,")  # noqa: S608  of constants
 
 
 async def insert(

@@ -18,11 +18,13 @@ from libs.common.domain.facts import AttemptEnded, AttemptStarted
 from libs.common.domain.health import Ended, Failed, Health, Succeeded, evolve
 from libs.common.domain.outcome import Outcome
 from libs.common.postgres.checkpoint import Checkpoint, Cursor
+from libs.common.postgres.following import read_on
 from libs.common.postgres.ledger import Appended, appended
 from libs.common.postgres.pool import Connection, Pool
 
 FOLLOWER: Final = "health"
 BATCH: Final = 5_000
+_KINDS: Final = (AttemptEnded.__name__,)
 COLUMNS: Final = Health.__struct_fields__
 BEHIND: Final = timedelta(minutes=1)
 """When the next fact is older than this, health is of the past, and nothing may follow from it."""
@@ -130,30 +132,15 @@ def _folded(known: Mapping[UUID, Health], attempts: Mapping[Key, Sequence[Ended]
 
 async def _next(connection: Connection, cursor: Cursor, until: Cursor | None = None) -> _Batch:
     """The next `BATCH` facts after `cursor`, up to and including `until` where that is given."""
-    rows = await connection.fetch(
-        """
-        SELECT f.stream, f.version, f.epoch, f.xact, f.position, f.app, f.endpoint, f.kind, f.schema, f.at,
-            CASE WHEN f.kind = 'AttemptEnded' THEN f.data END AS data
-        FROM hookledger.fact f
-        WHERE (f.epoch, f.xact, f.position) > ($1, $2, $3)
-          AND (f.epoch, f.xact) < ((SELECT max(epoch) FROM hookledger.ledger_epoch),
-              pg_snapshot_xmin(pg_current_snapshot()))
-          AND ($5::int IS NULL OR (f.epoch, f.xact, f.position) <= ($5, $6, $7))
-        ORDER BY f.epoch, f.xact, f.position LIMIT $4
-        """,
-        *cursor,
-        BATCH,
-        *(until or (None, None, None)),
-    )
-    ended = [appended(row) for row in rows if row["data"] is not None]
+    batch = await read_on(connection, cursor, kinds=_KINDS, most=BATCH, until=until)
+    ended = batch.found
     versions = await _config_versions(connection, [item for item in ended if not _succeeded(item)])
     attempts: dict[Key, list[Ended]] = defaultdict(list)
     for item in ended:
         if item.endpoint is not None:
             version = versions.get((item.stream, item.version), 0)
             attempts[item.app, item.endpoint].append(_attempt(item, version))
-    last = Cursor(rows[-1]["epoch"], rows[-1]["xact"], rows[-1]["position"]) if rows else cursor
-    return _Batch(facts=len(rows), last=last, attempts=attempts)
+    return _Batch(facts=batch.facts, last=batch.last, attempts=attempts)
 
 
 async def _config_versions(connection: Connection, failed: Sequence[Appended]) -> dict[tuple[UUID, int], int]:
