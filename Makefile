@@ -16,7 +16,7 @@ export HYPOTHESIS_STORAGE_DIRECTORY := $(CURDIR)/.hookledger/cache/hypothesis
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo up down logs test lint bench bench-growth bench-page bench-lists faults faults-mutants configuration manifests
+.PHONY: help setup demo up down logs test lint bench bench-growth bench-page bench-lists bench-dispatch faults faults-mutants configuration manifests
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,9 @@ bench-page: setup ## write the figures of bench/results/latest.json into docs/pe
 
 bench-lists: setup ## how long a page of each list takes, with ten thousand deliveries and with a million
 	@$(VENV) -m bench.lists
+
+bench-dispatch: setup ## claims, order, lateness of retries and fairness, beside what is asked (ONLY=claims for one)
+	@$(VENV) -m bench.dispatch $(if $(QUICK),--quick) $(foreach part,$(ONLY),--only $(part))
 
 faults: setup ## break everything while load runs (make faults SEED=7 ROUNDS=20)
 	@$(VENV) -m tests.faults.campaign --seed $(or $(SEED),1) --rounds $(or $(ROUNDS),10)

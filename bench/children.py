@@ -35,9 +35,9 @@ class Sink:
         self.url = url
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def count(self) -> int:
-        """How many requests it has answered."""
-        return int(await self._get("/count"))
+    async def count(self, folder: str = "") -> int:
+        """How many requests have come to it, or to a folder of it."""
+        return int(await self._get(f"/count/{folder}"))
 
     async def seen(self, first: int = 0) -> list[Request]:
         """Each request after the first so many."""
@@ -47,9 +47,17 @@ class Sink:
             for path, name, sent, arrived, at in (line.split(" ") for line in lines)
         ]
 
-    async def until(self, count: int) -> None:
-        """Wait until it has answered so many."""
-        while await self.count() < count:  # noqa: ASYNC110  another process's count
+    async def let_go(self) -> None:
+        """Have it answer what hangs, and whatever comes below `/hang/` from now on."""
+        await self._get("/let-go")
+
+    async def hold(self) -> None:
+        """Have it answer nothing below `/hang/` from now on."""
+        await self._get("/hold")
+
+    async def until(self, count: int, folder: str = "") -> None:
+        """Wait until so many have come to it, or to a folder of it."""
+        while await self.count(folder) < count:  # noqa: ASYNC110  another process's count
             await asyncio.sleep(_LOOK)
 
     async def _get(self, path: str) -> bytes:

@@ -10,7 +10,13 @@ class Judged(Enum):
 
     LEAST_RATIO = auto()
     MOST_RATIO = auto()
+    LEAST_VALUE = auto()
     MOST_VALUE = auto()
+    MOST_RATIO_OR_MOVED = auto()
+
+
+MOST_MOVED_MS: Final = 20.0
+"""So far a latency may move from its ceiling, whatever the ratio: a small one moves by much of itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +45,12 @@ class Figure:
                 return ratio is not None and ratio >= bound
             case Judged.MOST_RATIO:
                 return ratio is not None and ratio <= bound
+            case Judged.LEAST_VALUE:
+                return value >= bound
             case Judged.MOST_VALUE:
                 return value <= bound
+            case Judged.MOST_RATIO_OR_MOVED:
+                return ratio is not None and (ratio <= bound or value - value / ratio <= MOST_MOVED_MS)
 
 
 CEILINGS: Final = {
@@ -54,6 +64,10 @@ CEILINGS: Final = {
     "gather": ("peer: asyncio.gather in process", "1/s"),
     "endpoints_10": ("processor time of a delivery, 10 endpoints", "µs"),
     "ledger_10k": ("processor time of a delivery, 10,000 ledger rows", "µs"),
+    "plain_claims": ("claims in plain `due_at` order", "1/s"),
+    "plain_small": ("the same: until the small applications' are claimed, or it was ended", "s"),
+    "none_hangs": ("p99 of 99 endpoints at 200/s, none hangs", "ms"),
+    "no_backlog": ("p99 of 20 small applications at 200/s, no backlog", "ms"),
 }
 """What figures stand beside: name, meaning and unit."""
 
@@ -121,4 +135,42 @@ FIGURES: Final[dict[str, Figure]] = {
     },
     "growth_endpoints": _growth("cost of a delivery at 100,000 endpoints over 10", "endpoints_10"),
     "growth_ledger": _growth("cost of a delivery at 5 M ledger rows over 10 k", "ledger_10k"),
+    "dispatch_claims": Figure(
+        means="claims by three dispatchers of very many due, 99 % of one application",
+        unit="1/s",
+        ceiling="plain_claims",
+        judged=Judged.LEAST_VALUE,
+        must=20_000,
+    ),
+    "dispatch_small_s": Figure(
+        means="the same: until what 20 small applications have due is claimed",
+        unit="s",
+        ceiling="plain_small",
+        judged=Judged.MOST_VALUE,
+        must=1.0,
+    ),
+    "dispatch_ordered": Figure(means="ordered deliveries over 100 keys, with 500s and kills", unit="1/s"),
+    "dispatch_ordered_kills": Figure(means="the same: dispatchers killed meanwhile", unit="kills"),
+    "dispatch_out_of_order": Figure(
+        means="the same: requests out of order", unit="requests", judged=Judged.MOST_VALUE, must=0
+    ),
+    "dispatch_retries_due": Figure(means="retries due", unit="1/s"),
+    "dispatch_retries_p50_ms": Figure(means="the same: behind their time, p50", unit="ms"),
+    "dispatch_retries_p99_ms": Figure(
+        means="the same: behind their time, p99", unit="ms", judged=Judged.MOST_VALUE, must=250
+    ),
+    "dispatch_hanging_p99_ms": Figure(
+        means="p99 of 99 endpoints at 200/s, beside one that hangs",
+        unit="ms",
+        ceiling="none_hangs",
+        judged=Judged.MOST_RATIO_OR_MOVED,
+        must=1.5,
+    ),
+    "dispatch_backlog_p99_ms": Figure(
+        means="p99 of 20 small applications at 200/s, beside the backlog of a large one",
+        unit="ms",
+        ceiling="no_backlog",
+        judged=Judged.MOST_RATIO_OR_MOVED,
+        must=1.5,
+    ),
 }

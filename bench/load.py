@@ -32,6 +32,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         key: an API key, empty where none is asked for.
         payload_bytes: of each payload.
         rate: requests a second; None for a closed load.
+        keys: so many ordering keys take turns; 0: messages have none.
+        deliver_at: when messages are due, as the API takes it; empty: at once.
         sink, fan_out, window: at most so many deliveries between the server and that sink; 0 for any number.
     """
 
@@ -42,6 +44,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     payload_bytes: int = 1024
     connections: int = 64
     rate: float | None = None
+    keys: int = 0
+    deliver_at: str = ""
     sink: str = ""
     fan_out: int = 1
     window: int = 0
@@ -102,7 +106,7 @@ class Generator:
         self._sent = self._answered = self._delivered = 0
         self._done: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         where, size = urlsplit(load.url).netloc, load.payload_bytes
-        wrapped = len(b'{"eventType":"order.completed","payload":}') + size
+        wrapped = len(b'{"eventType":"order.completed","payload":') + size + len(self._tail(0))
         credentials = f"Authorization: Bearer {load.key}\r\n" if load.key else ""
         self._heads = [
             f"POST {path} HTTP/1.1\r\nHost: {where}\r\n{credentials}Content-Type: application/json\r\n"
@@ -153,8 +157,15 @@ class Generator:
         load = self._load
         while self._idle and self._sent < self._allowed():
             head = self._heads[self._sent % len(self._heads)]
-            self._idle.popleft().post(head + payload(self._sent, load.payload_bytes) + b"}")
+            self._idle.popleft().post(head + payload(self._sent, load.payload_bytes) + self._tail(self._sent))
             self._sent += 1
+
+    def _tail(self, number: int) -> bytes:
+        """What follows the payload of a message; each is as long as any other."""
+        load = self._load
+        key = b',"orderingKey":"%06d"' % (number % load.keys) if load.keys else b""
+        due = b',"deliverAt":"%b"' % load.deliver_at.encode() if load.deliver_at else b""
+        return key + due + b"}"
 
     def _allowed(self) -> int:
         """How many may have been sent by now."""

@@ -1,18 +1,24 @@
-"""`make bench-page`: writes the figures of bench/results/latest.json into docs/performance.md, and draws them."""
+"""`make bench-page`: writes the figures of bench/results into docs/performance.md, and draws those of `make bench`."""
 
 import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bench.figures import CEILINGS, FIGURES, PARTS, Judged
-from bench.report import LATEST, read, spelled, verdict
+from bench.figures import CEILINGS, FIGURES, MOST_MOVED_MS, PARTS, Judged
+from bench.report import DISPATCH, LATEST, read, spelled, verdict
 from deploy.stack.environment import BENCH
 from deploy.stack.places import CHECKOUT
 
 PAGE: Final = CHECKOUT / "docs" / "performance.md"
 PICTURE: Final = CHECKOUT / "docs" / "performance.png"
-_SIGNS: Final = {Judged.LEAST_RATIO: "ratio ≥ ", Judged.MOST_RATIO: "ratio ≤ ", Judged.MOST_VALUE: "≤ "}
+_SIGNS: Final = {
+    Judged.LEAST_RATIO: "ratio ≥ ",
+    Judged.MOST_RATIO: "ratio ≤ ",
+    Judged.LEAST_VALUE: "≥ ",
+    Judged.MOST_VALUE: "≤ ",
+    Judged.MOST_RATIO_OR_MOVED: f"{MOST_MOVED_MS:.0f} ms more, or ratio ≤ ",
+}
 
 
 def main() -> int:
@@ -22,6 +28,8 @@ def main() -> int:
         return 2
     document = read()
     PAGE.write_text(filled(PAGE.read_text(), document))
+    if DISPATCH.exists():
+        PAGE.write_text(dispatching(PAGE.read_text(), read(DISPATCH)))
     subprocess.run([BENCH.python, CHECKOUT / "bench" / "plot.py", LATEST, PICTURE], check=True)
     return 0
 
@@ -29,10 +37,19 @@ def main() -> int:
 def filled(page: str, document: Mapping[str, Any]) -> str:
     """The page with each part between `<!-- name -->` and `<!-- /name -->` written anew."""
     for name, lines in (("figures", figures(document)), ("ceilings", ceilings(document)), ("cost", cost(document))):
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, _, rest = page.partition(begin)
-        page = f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{rest.partition(end)[2]}"
+        page = _with_part(page, name, lines)
     return page
+
+
+def dispatching(page: str, document: Mapping[str, Any]) -> str:
+    """The page with what `make bench-dispatch` has measured."""
+    return _with_part(page, "dispatching", [*figures(document), "", *ceilings(document)])
+
+
+def _with_part(page: str, name: str, lines: list[str]) -> str:
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = page.partition(begin)
+    return f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{rest.partition(end)[2]}"
 
 
 def figures(document: Mapping[str, Any]) -> list[str]:

@@ -76,21 +76,39 @@ class Paced:
 
 async def pace(world: World, application: Application, *, rate: int, seconds: float) -> Paced:
     """Post at `rate` a second, whatever the answers do."""
-    before, at_first = world.used(), await world.sink.count()
-    count = int(rate * seconds)
-    await world.post(application, count=count, rate=float(rate), connections=max(32, rate // 4), payload_bytes=_KIB)
-    await world.sink.until(at_first + count)
+    before = world.used()
+    latencies = await arrivals(world, application, rate=rate, seconds=seconds)
     await world.settled()
     await world.told()
-    cost = world.used().since(before, count)
-    seen = await world.sink.seen(at_first)
-    return Paced(latencies_ms=[(request.arrived - request.sent) * 1000 for request in seen], cost_us=cost)
+    return Paced(latencies_ms=latencies, cost_us=world.used().since(before, len(latencies)))
 
 
-async def retries(world: World, application: Application, *, deliveries: int) -> list[float]:
-    """Milliseconds by which second attempts came to the receiver after they were due."""
+async def arrivals(world: World, application: Application, *, rate: int, seconds: float) -> list[float]:
+    """Post at `rate` a second; milliseconds from POST to the receiver's socket, as soon as all have arrived.
+
+    What else arrives meanwhile, below other folders of the sink, is left out.
+    """
+    folder = application.paths[0].split("/")[1]
+    at_first, before = await world.sink.count(), await world.sink.count(folder)
+    count = int(rate * seconds)
+    await world.post(application, count=count, rate=float(rate), connections=max(32, rate // 4), payload_bytes=_KIB)
+    await world.sink.until(before + count, folder)
+    seen = [request for request in await world.sink.seen(at_first) if request.path.startswith(f"/{folder}/")]
+    return [(request.arrived - request.sent) * 1000 for request in seen]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retried:
+    """What came of retries: how many were due a second, and by how many milliseconds each came late."""
+
+    per_second: float
+    late_ms: list[float]
+
+
+async def retries(world: World, application: Application, *, deliveries: int, rate: float = 100.0) -> Retried:
+    """Post at `rate` a second what fails once, and look when the second attempts came to the receiver."""
     at_first = await world.sink.count()
-    await world.post(application, count=deliveries, rate=100.0, connections=32, payload_bytes=_KIB)
+    await world.post(application, count=deliveries, rate=rate, connections=32, payload_bytes=_KIB)
     await world.sink.until(at_first + 2 * deliveries)
     await world.settled()
     rows = await world.database.fetch("""
@@ -99,10 +117,15 @@ async def retries(world: World, application: Application, *, deliveries: int) ->
         WHERE f.kind = 'RetryScheduled'
     """)
     due = {str(row["message"]): row["due_at"].timestamp() for row in rows}
-    arrivals: dict[str, list[float]] = {}
+    came: dict[str, list[float]] = {}
     for request in await world.sink.seen(at_first):
-        arrivals.setdefault(message_of(request.name), []).append(request.at)
-    return [(max(at) - due[message]) * 1000 for message, at in arrivals.items() if len(at) > 1 and message in due]
+        came.setdefault(message_of(request.name), []).append(request.at)
+    times = sorted(due[message] for message in came)
+    middle = times[len(times) // 10 : -(len(times) // 10) or None]
+    return Retried(
+        per_second=len(middle) / (middle[-1] - middle[0]),
+        late_ms=[(max(at) - due[message]) * 1000 for message, at in came.items() if len(at) > 1],
+    )
 
 
 class Memory:

@@ -23,6 +23,7 @@ from deploy.stack.places import CHECKOUT, make_folder
 from deploy.stack.servers import Servers
 
 LATEST: Final = CHECKOUT / "bench" / "results" / "latest.json"
+DISPATCH: Final = LATEST.with_name("dispatch.json")
 _TIMES: Final = "x"
 _APART: Final = {"figures": {"growth_endpoints", "growth_ledger"}, "ceilings": {"endpoints_10", "ledger_10k"}}
 """What `make bench-growth` measures: it takes long, and stays when the rest is measured again."""

@@ -95,9 +95,8 @@ class Run:
             await self._round()
         await self._once()
         self._say("retries")
-        phases.note_latencies(
-            self._measured, "retry_lateness", await phases.retries(world, flaky, deliveries=self._plan.retried)
-        )
+        retried = await phases.retries(world, flaky, deliveries=self._plan.retried)
+        phases.note_latencies(self._measured, "retry_lateness", retried.late_ms)
         watching.cancel()
         for when, memory in (("rest", rest), ("load", load)):
             for service, mib in memory.most.items():

@@ -7,6 +7,7 @@ from uuid import UUID
 import asyncpg
 
 from libs.common.domain import ids
+from libs.common.postgres.pool import Connection
 
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -114,6 +115,32 @@ async def fan_out(sql: Sql, place: Place, message: UUID) -> None:
     # The attempts first: what has a delivery is left out.
     for statement in (_ATTEMPTS, _DELIVERIES):
         await sql.execute(statement.replace(":pairs", pairs), place.app, message, ids.born_ms(message))
+
+
+async def backlog(sql: Connection, app: UUID, *, lanes: int, rows: int, max_inflight: int = 32) -> None:
+    """Due deliveries of an application in so many lanes; the more rows it has, the longer they are due.
+
+    Nothing but the queue knows of them: they can be claimed, and not sent.
+    """
+    await sql.execute(
+        """
+        INSERT INTO hookledger.lane (lane, app, endpoint, ready_at, head_due, max_inflight)
+        SELECT l.lane, $1, l.lane, now() - $3::int * interval '1 ms', now() - $3::int * interval '1 ms', $4
+        FROM (SELECT gen_random_uuid() AS lane FROM generate_series(1, $2::int)) l
+        """,
+        app, lanes, rows, max_inflight,
+    )  # fmt: skip
+    await sql.execute(
+        """
+        INSERT INTO hookledger.queue (delivery, lane, due_at)
+        SELECT gen_random_uuid(), l.lane, now() - $3::int * interval '1 ms'
+        FROM hookledger.lane l, generate_series(1, $3::int / $2::int) WHERE l.app = $1
+        """,
+        app, lanes, rows,
+    )  # fmt: skip
+    await sql.execute(
+        "INSERT INTO hookledger.app_turn (app, ready_at) VALUES ($1, now() - $2::int * interval '1 ms')", app, rows
+    )
 
 
 async def objects(sql: Sql, org: UUID, kinds: list[str], count: int) -> None:

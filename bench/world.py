@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,10 +68,12 @@ class World:
             await self._post(f"/api/v1/app/{made['id']}/endpoint", endpoint)
         return Application(id=made["id"], paths=paths)
 
-    async def applications(self, name: str, count: int, fan_out: int) -> Application:
+    async def applications(self, name: str, count: int, fan_out: int, **fields: Any) -> Application:
         """So many alike, with endpoints of their own: they count as one that stands for all."""
         made = [
-            await self.application(f"{name} {number}", [f"/{name}/{number}/{place}" for place in range(fan_out)])
+            await self.application(
+                f"{name} {number}", [f"/{name}/{number}/{place}" for place in range(fan_out)], **fields
+            )
             for number in range(count)
         ]
         return replace(made[0], others=[application.id for application in made[1:]])
@@ -92,13 +94,13 @@ class World:
         self.accepted += posted.count
         return posted
 
-    async def settled(self) -> float:
+    async def settled(self, *, within: float = _SETTLE_S) -> float:
         """The moment by which every delivery is over and committed.
 
         Raises:
-            StackError: they do not come to an end.
+            StackError: they do not come to an end within so many seconds.
         """
-        await self._until_not(_UNSETTLED)
+        await self._until_not(_UNSETTLED, within=within)
         return time.monotonic()
 
     async def told(self) -> None:
@@ -116,6 +118,11 @@ class World:
         """Of the services that run."""
         return {name: service.pid for name, service in self.services.items() if service.pid}
 
+    @property
+    def dispatchers(self) -> list[Service]:
+        """However many there are."""
+        return [service for service in self.services.values() if service.name == "dispatcher"]
+
     @asynccontextmanager
     async def without_dispatcher(self) -> AsyncIterator[None]:
         """What is accepted meanwhile waits."""
@@ -127,28 +134,47 @@ class World:
             dispatcher.start()
             await asyncio.to_thread(dispatcher.wait_ready)
 
+    async def delete(self, application: Application) -> None:
+        """Take an application away: what waits for its endpoints is cancelled."""
+        async with self.api.delete(f"/api/v1/app/{application.id}") as answer:
+            if not answer.ok:
+                raise StackError(f"DELETE answered {answer.status}: {(await answer.text())[:200]}")
+
     async def _post(self, path: str, body: Any) -> Any:
         async with self.api.post(path, data=json.dumps(body)) as answer:
             if not answer.ok:
                 raise StackError(f"POST {path} answered {answer.status}: {(await answer.text())[:200]}")
             return await answer.json()
 
-    async def _until_not(self, question: str, *, every: float = 0.02) -> None:
-        deadline = time.monotonic() + _SETTLE_S
+    async def _until_not(self, question: str, *, every: float = 0.02, within: float = _SETTLE_S) -> None:
+        deadline = time.monotonic() + within
         while await self.database.fetchval(question):
             if time.monotonic() > deadline:
-                raise StackError(f"the platform has not settled after {_SETTLE_S:.0f} s")
+                raise StackError(f"the platform has not settled after {within:.0f} s")
             await asyncio.sleep(every)
 
 
 @asynccontextmanager
-async def running(servers: Servers, folder: Path) -> AsyncIterator[World]:
-    """A platform on an empty database, ready; stopped and removed at the end."""
+async def running(
+    servers: Servers, folder: Path, *, dispatchers: int = 1, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[World]:
+    """A platform on an empty database, ready; stopped and removed at the end.
+
+    Args:
+        servers: to run it on.
+        folder: for its logs and process ids.
+        dispatchers: how many there are.
+        settings: more settings for the dispatchers, without the prefix `HOOKLEDGER_`.
+    """
     with isolated(servers, label="bench") as corner:
         installation = Installation(folder=folder, corner=corner, settings={"LOG_LEVEL": "warning"})
         await asyncio.to_thread(installation.migrate)
         key = await asyncio.to_thread(installation.create_key)
-        services = installation.services()
+        services = installation.services() | {
+            service.label: service
+            for replica in ("", *map(str, range(2, dispatchers + 1)))
+            for service in [installation.service("dispatcher", replica=replica, settings=settings)]
+        }
         for service in services.values():
             service.start()
         database = await asyncpg.connect(corner.database_url)

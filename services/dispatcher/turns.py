@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from libs.common.domain.breaker import Gate
-from libs.common.domain.lanes import Allotment, Ready, allot, settling
+from libs.common.domain.lanes import Allotment, Ready, allot, settling, trim
 from libs.common.domain.throttle import Throttle
 from libs.common.postgres.pool import Connection
 from services.dispatcher import breakers, throttles
@@ -130,11 +130,12 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
     available |= {endpoint: min(gate.heads, available.get(endpoint, gate.heads)) for endpoint, gate in gates.items()}
     allotted = allot(
         [Ready(lane=row["lane"], app=row["app"], endpoint=row["endpoint"], free=row["free"]) for row in rows],
-        most=most,
         rooms=_rooms(rows, terms),
         available=available,
     )
     of_lane = {row["lane"]: row for row in rows}
+    if sum(allotted.limits.values()) > most:
+        allotted = trim(allotted, most=most, due=await _due(connection, allotted.limits, of_lane, now, most))
     for lane, limit in allotted.limits.items():
         terms.reserve(of_lane[lane]["endpoint"], of_lane[lane]["app"], limit)
     taken = _Taking(rows, bounds, allotted, now)
@@ -150,6 +151,40 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
         full=full,
         probes={endpoint: gate.look_at for endpoint, gate in gates.items() if gate.heads},
     )
+
+
+async def _due(
+    connection: Connection,
+    limits: Mapping[UUID, int],
+    of_lane: Mapping[UUID, asyncpg.Record],
+    now: datetime,
+    most: int,
+) -> dict[UUID, int]:
+    """How much is due in these lanes, each up to its limit; it looks no further than to the lane that makes it `most`.
+
+    The lanes are locked, so that nobody takes anything from them meanwhile.
+    """
+    due = {lane: limit for lane, limit in limits.items() if is_ordered(lane, of_lane[lane]["endpoint"])}
+    plain = {lane: limit for lane, limit in limits.items() if lane not in due}
+    rows = await connection.fetch(
+        """
+        SELECT found.lane, count(*) AS due
+        FROM (
+            SELECT u.lane FROM unnest($1::uuid[], $2::int[]) AS u (lane, most)
+            CROSS JOIN LATERAL (
+                SELECT FROM hookledger.queue q
+                WHERE q.lane = u.lane AND q.owner IS NULL AND q.due_at <= $3 ORDER BY q.due_at LIMIT u.most
+            ) q
+            LIMIT $4
+        ) found
+        GROUP BY found.lane
+        """,
+        list(plain),
+        list(plain.values()),
+        now,
+        most,
+    )
+    return due | {row["lane"]: row["due"] for row in rows}
 
 
 def _rooms(rows: Iterable[asyncpg.Record], terms: Terms) -> dict[UUID, int]:

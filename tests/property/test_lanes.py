@@ -7,7 +7,7 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.domain.lanes import QUANTUM, Ready, Standing, allot, ordering_lane, settling, share
+from libs.common.domain.lanes import QUANTUM, Ready, Standing, allot, ordering_lane, settling, share, trim
 from libs.common.domain.throttle import BURST, LONGEST_PROMISE, Throttle
 
 NOON = datetime(2026, 8, 21, 12, tzinfo=UTC)
@@ -80,16 +80,20 @@ ROOMS = st.dictionaries(st.sampled_from(APPS + ENDPOINTS), st.integers(0, 40))
 AVAILABLE = st.dictionaries(st.sampled_from(APPS + ENDPOINTS), st.integers(0, 50))
 
 
-@given(st.lists(LANES, max_size=20), st.integers(1, 200), ROOMS, AVAILABLE)
+DUE = st.lists(st.integers(0, 40), min_size=20, max_size=20)
+
+
+@given(st.lists(LANES, max_size=20), st.integers(1, 200), ROOMS, AVAILABLE, DUE)
 def test_no_bound_is_exceeded(
-    lanes: list[Ready], most: int, rooms: dict[UUID, int], available: dict[UUID, int]
+    lanes: list[Ready], most: int, rooms: dict[UUID, int], available: dict[UUID, int], counts: list[int]
 ) -> None:
-    allotted = allot(lanes, most=most, rooms=rooms, available=available)
+    due = {lane.lane: count for lane, count in zip(lanes, counts, strict=False)}
+    allotted = trim(allot(lanes, rooms=rooms, available=available), most=most, due=due)
     by_endpoint: Counter[UUID] = Counter()
     by_app: Counter[UUID] = Counter()
     for lane in lanes:
         limit = allotted.limits.get(lane.lane, 0)
-        assert limit == 0 or 0 < limit <= min(QUANTUM, lane.free)
+        assert limit == 0 or 0 < limit <= min(QUANTUM, lane.free, due[lane.lane])
         by_endpoint[lane.endpoint] += limit
         by_app[lane.app] += limit
     assert sum(allotted.limits.values()) <= most
@@ -98,17 +102,27 @@ def test_no_bound_is_exceeded(
     )
 
 
-@given(st.lists(LANES, max_size=20), st.integers(1, 200), ROOMS, AVAILABLE)
-def test_who_gets_nothing_is_full_or_parked_or_keeps_its_place_for_lack_of_room(
-    lanes: list[Ready], most: int, rooms: dict[UUID, int], available: dict[UUID, int]
+@given(st.lists(LANES, max_size=20), st.integers(1, 200), ROOMS, AVAILABLE, DUE)
+def test_who_gets_nothing_has_nothing_is_full_or_parked_or_keeps_its_place_for_lack_of_room(
+    lanes: list[Ready], most: int, rooms: dict[UUID, int], available: dict[UUID, int], counts: list[int]
 ) -> None:
-    allotted = allot(lanes, most=most, rooms=rooms, available=available)
+    due = {lane.lane: count for lane, count in zip(lanes, counts, strict=False)}
+    allotted = trim(allot(lanes, rooms=rooms, available=available), most=most, due=due)
     left = most - sum(allotted.limits.values())
     for lane in lanes:
         if lane.lane in allotted.limits:
             continue
         elsewhere = lane.lane in (*allotted.full, *allotted.throttled) or lane.app in allotted.spent
         assert elsewhere or rooms.keys() & {lane.endpoint, lane.app} or left == 0
+
+
+def test_many_lanes_with_little_are_served_together_and_one_with_much_gets_a_quantum() -> None:
+    lanes = [Ready(lane=UUID(int=n), app=APPS[0], endpoint=UUID(int=n), free=100) for n in range(100, 200)]
+    allotted = allot(lanes, rooms={}, available={})
+    one_each = trim(allotted, most=64, due={lane.lane: 1 for lane in lanes})
+    assert one_each.limits == {lane.lane: 1 for lane in lanes[:64]}
+    plenty = trim(allotted, most=64, due={lane.lane: 100 for lane in lanes})
+    assert plenty.limits == {lane.lane: QUANTUM for lane in lanes[:2]}
 
 
 def test_the_lane_of_a_key_is_neither_the_endpoint_nor_that_of_another_key() -> None:

@@ -92,7 +92,7 @@ def test_make_names_every_target_with_what_it_is_for() -> None:
     named = {line.split()[1] for line in done.stdout.splitlines()}
     assert named == {
         "help", "setup", "demo", "up", "down", "logs", "test", "lint", "bench", "bench-growth", "bench-page",
-        "bench-lists", "faults", "faults-mutants", "configuration", "manifests",
+        "bench-lists", "bench-dispatch", "faults", "faults-mutants", "configuration", "manifests",
     }  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -65,12 +65,11 @@ class Allotment:
     spent: set[UUID] = field(default_factory=set)
 
 
-def allot(ready: Iterable[Ready], *, most: int, rooms: Mapping[UUID, int], available: Mapping[UUID, int]) -> Allotment:
-    """Share out `most` places among ready lanes, in their order, a quantum each at most.
+def allot(ready: Iterable[Ready], *, rooms: Mapping[UUID, int], available: Mapping[UUID, int]) -> Allotment:
+    """How much each of the ready lanes may get, in their order: a quantum at most. `trim` keeps it to the places.
 
     Args:
         ready: the lanes, those that have waited longest first.
-        most: places in this replica.
         rooms: what is left of this replica's shares, by endpoint and application; who is not named has no bound.
         available: what throttles give now, by endpoint and application; who is not named has none.
     """
@@ -86,21 +85,31 @@ def allot(ready: Iterable[Ready], *, most: int, rooms: Mapping[UUID, int], avail
         if available.get(lane.endpoint, 1) <= 0:
             allotted.throttled.append(lane.lane)
             continue
-        limit = min(QUANTUM, lane.free, most)
-        for bounds, owner in _bounds(lane, rooms, available):
-            limit = min(limit, bounds.get(owner, limit))
+        owners = (lane.endpoint, lane.app)
+        named = [(bound, owner) for bound in (rooms, available) for owner in owners if owner in bound]
+        limit = min(QUANTUM, lane.free, *(bound[owner] for bound, owner in named))
         if limit <= 0:
             continue
         allotted.limits[lane.lane] = limit
-        most -= limit
-        for bounds, owner in _bounds(lane, rooms, available):
-            if owner in bounds:
-                bounds[owner] -= limit
+        for bound, owner in named:
+            bound[owner] -= limit
     return allotted
 
 
-def _bounds(
-    lane: Ready, rooms: dict[UUID, int], available: dict[UUID, int]
-) -> tuple[tuple[dict[UUID, int], UUID], ...]:
-    """What bounds a lane, and under which name it stands there."""
-    return tuple((bounds, owner) for bounds in (rooms, available) for owner in (lane.endpoint, lane.app))
+def trim(allotted: Allotment, *, most: int, due: Mapping[UUID, int]) -> Allotment:
+    """Keep to `most` places in all, by what is really due.
+
+    Were each lane taken to have all that it may get, a few lanes of which each has little would use up every place.
+
+    Args:
+        allotted: with as much for each lane as it may get.
+        most: places in this replica.
+        due: how much of that is due, by lane; who is not named has nothing.
+    """
+    limits: dict[UUID, int] = {}
+    for lane, limit in allotted.limits.items():
+        if most <= 0:
+            break  # the others keep their places in the line
+        limits[lane] = min(limit, due.get(lane, 0), most)
+        most -= limits[lane]
+    return replace(allotted, limits=limits)

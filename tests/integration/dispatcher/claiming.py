@@ -31,10 +31,10 @@ class Unlimited:
         """Nobody else takes any."""
 
 
-async def claim(connection: Connection, *, most: int) -> tuple[turns.Claimed, ...]:
-    """Claim, in a transaction that the caller has begun."""
+async def claim(connection: Connection, *, most: int, owner: UUID | None = None) -> tuple[turns.Claimed, ...]:
+    """Claim, in a transaction that the caller has begun; without an `owner`, for one that nobody knows."""
     now = await connection.fetchval("SELECT clock_timestamp()")
-    taken = await turns.claim(connection, now, most=most, owner=new_id(), terms=Unlimited(), epoch=1)
+    taken = await turns.claim(connection, now, most=most, owner=owner or new_id(), terms=Unlimited(), epoch=1)
     await lanes.count(connection, Counter(item.lane for item in taken.deliveries))
     await lanes.refresh(connection, taken.served, now, served=True, parked=taken.parked)
     await lanes.refresh_turns(connection, taken.idle, now, served=True, parked=taken.parked)

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from uuid import UUID
 
+from bench import volume
 from libs.common.postgres.pool import Connection
 from tests.integration.dispatcher.claiming import claim
 from tests.integration.dispatcher.parts import dispatching
@@ -20,9 +21,9 @@ async def test_what_many_small_applications_have_due_is_claimed_in_their_turn_be
 ) -> None:
     big, *small = (UUID(int=(number + 1) << 64) for number in range(1 + SMALL_APPS))
     async with world.owner.acquire() as connection, connection.transaction():
-        await _backlog(connection, big, lanes=BIG_LANES, rows=BACKLOG)
+        await volume.backlog(connection, big, lanes=BIG_LANES, rows=BACKLOG)
         for app in small:
-            await _backlog(connection, app, lanes=1, rows=EACH)
+            await volume.backlog(connection, app, lanes=1, rows=EACH)
     served: Counter[UUID] = Counter()
     rank = 0
     while sum(served[app] for app in small) < SMALL_APPS * EACH:
@@ -40,6 +41,14 @@ async def test_what_many_small_applications_have_due_is_claimed_in_their_turn_be
     # In their turn: beside each quantum of a small one the big one gets few; by `due_at` alone it would get all of it.
     assert rank <= 15 * SMALL_APPS * EACH < plain
     assert served[big] > 0
+    await world.owner.execute("TRUNCATE hookledger.queue, hookledger.lane, hookledger.app_turn")
+
+
+async def test_many_lanes_of_one_application_that_have_little_are_claimed_together(world: World) -> None:
+    async with world.owner.acquire() as connection, connection.transaction():
+        await volume.backlog(connection, UUID(int=1 << 64), lanes=100, rows=200)
+        assert len(await claim(connection, most=128)) == 128
+        assert len(await claim(connection, most=128)) == 72
     await world.owner.execute("TRUNCATE hookledger.queue, hookledger.lane, hookledger.app_turn")
 
 
@@ -85,33 +94,6 @@ async def test_an_endpoint_that_hangs_takes_its_share_and_no_more(world: World, 
         assert dict(waiting or {}) == {"n": 48, "attempts": 0}
         release.set()
         assert await world.until_over(app, 800) == {"succeeded": 800}
-
-
-async def _backlog(connection: Connection, app: UUID, *, lanes: int, rows: int) -> None:
-    """Due deliveries of an application; the more rows it has, the longer they are due."""
-    await connection.execute(
-        """
-        INSERT INTO hookledger.lane (lane, app, endpoint, ready_at, head_due, max_inflight)
-        SELECT l.lane, $1, l.lane, now() - $3::int * interval '1 ms', now() - $3::int * interval '1 ms', 32
-        FROM (SELECT gen_random_uuid() AS lane FROM generate_series(1, $2::int)) l
-        """,
-        app,
-        lanes,
-        rows,
-    )
-    await connection.execute(
-        """
-        INSERT INTO hookledger.queue (delivery, lane, due_at)
-        SELECT gen_random_uuid(), l.lane, now() - $3::int * interval '1 ms'
-        FROM hookledger.lane l, generate_series(1, $3::int / $2::int) WHERE l.app = $1
-        """,
-        app,
-        lanes,
-        rows,
-    )
-    await connection.execute(
-        "INSERT INTO hookledger.app_turn (app, ready_at) VALUES ($1, now() - $2::int * interval '1 ms')", app, rows
-    )
 
 
 async def _apps(connection: Connection, lanes: list[UUID]) -> Counter[UUID]:

@@ -74,10 +74,15 @@ def test_a_percentile_is_a_value_that_was_measured(share: float, expected: float
         (Judged.MOST_VALUE, 1.2, None, "MISSED"),
         (Judged.MOST_VALUE, 0.4, None, "aim"),
         (Judged.MOST_RATIO, 0, 0.4, "aim"),
+        (Judged.LEAST_VALUE, 0.4, None, "MISSED"),
+        (Judged.LEAST_VALUE, 0.6, None, "must"),
+        (Judged.MOST_RATIO_OR_MOVED, 100, 0.4, "aim"),
+        (Judged.MOST_RATIO_OR_MOVED, 100, 1.3, "MISSED"),  # from 77 ms
+        (Judged.MOST_RATIO_OR_MOVED, 30, 3.0, "aim"),  # from 10 ms
     ],
 )
 def test_a_figure_is_held_against_its_bounds(judged: Judged, value: float, ratio: float | None, expected: str) -> None:
-    must, aim = (0.5, 1.0) if judged is Judged.LEAST_RATIO else (1.0, 0.5)
+    must, aim = (0.5, 1.0) if judged in {Judged.LEAST_RATIO, Judged.LEAST_VALUE} else (1.0, 0.5)
     figure = Figure(means="", unit="", judged=judged, must=must, aim=aim)
     assert report.verdict(figure, {"value": value, "ratio": ratio}) == expected
 
@@ -110,6 +115,18 @@ def test_the_page_is_filled_from_the_file_and_again(tmp_path: Path) -> None:
     assert [line for line in once.splitlines() if line.startswith("#")] == [
         line for line in written.splitlines() if line.startswith("#")
     ]
+
+
+def test_the_page_has_a_table_of_its_own_for_dispatching(tmp_path: Path) -> None:
+    measured = Measurements()
+    measured.ceiling("none_hangs", 10.0)
+    measured.figure("dispatch_hanging_p99_ms", 40.0)
+    document = report.write(measured, MACHINE, tmp_path / "dispatch.json")
+    written = page.PAGE.read_text()
+    once = page.dispatching(written, document)
+    assert "| 40 ms | 4.00 of `none_hangs` | 20 ms more, or ratio ≤ 1.5 |  | MISSED |" in once
+    assert page.dispatching(once, document) == once
+    assert once.partition("<!-- dispatching -->")[0] == written.partition("<!-- dispatching -->")[0]
 
 
 def test_a_payload_has_its_size_and_its_moment() -> None:
