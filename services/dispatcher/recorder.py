@@ -28,7 +28,7 @@ from services.dispatcher.transitions import Transition
 
 _LOG: Final = logger("recorder")
 BATCH: Final = 256
-LINGER_SECONDS: Final = 0.012
+LINGER_SECONDS: Final = 0.015
 _TRIES: Final = 5
 
 

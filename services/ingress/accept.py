@@ -45,7 +45,7 @@ MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 PATIENCE_SECONDS: Final = 5.0
 """How long a candidate waits for its transaction to begin; with the transaction's own time, the longest wait."""
 WRITERS: Final = 2
-LINGER_SECONDS: Final = 0.008
+LINGER_SECONDS: Final = 0.010
 _TRIES: Final = 5
 _FURTHER_MESSAGE_BYTES: Final = MAX_BATCH_BYTES // MAX_BATCH_MESSAGES
 """What each further message of a group weighs at least, so that full groups do not share a transaction."""
