@@ -43,7 +43,7 @@ FULL: Final = Plan(
     pairs=5,
     window=5.0,
     backlog=(1_000, 100),
-    most_seconds=300.0,
+    most_seconds=600.0,
 )
 QUICK: Final = Plan(
     due=50_000,
