@@ -363,11 +363,6 @@ def _again(state: Delivery, at: datetime) -> DeliveryFact:
     return RetryScheduled(at=at, due_at=at) if state.beside is None else ResendDelayed(at=at)
 
 
-def _must_wait(state: Delivery) -> None:
-    if state.status is not Status.WAITING:
-        raise NotWaitingError(state.status)
-
-
 def _must_be_idle(state: Delivery) -> None:
     if not state.status.idle:
         raise NotWaitingError(state.status)
