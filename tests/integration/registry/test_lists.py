@@ -127,7 +127,6 @@ async def _fill(api: Client, sql: Sql, org: Any, pool: Pool) -> World:
     await volume.fan_out(sql, here, everywhere)
     last = await deliver(sql, place, await accept(sql, place), receiver, [500, SENDING])
     await sql.execute("ANALYZE")
-    await sql.execute("SELECT pg_stat_force_next_flush()")  # what filling has read is told before what pages read
 
     message = ids.encode(Prefix.MESSAGE, everywhere)
     deleted = await sql.fetchval("SELECT id FROM hookledger.registry_object WHERE kind = 'source' LIMIT 1")
@@ -178,6 +177,7 @@ class Cost:
 
 
 async def _read_so_far(world: World) -> Cost:
+    await world.sql.execute("SELECT pg_stat_force_next_flush()")  # what this connection has read itself is told before
     row = await world.sql.fetchrow("""
         SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables)::bigint AS scanned,
             (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes)::bigint AS by_index
