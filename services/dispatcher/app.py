@@ -11,6 +11,7 @@ from aiohttp import web
 
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.delivery import Delivery
+from libs.common.postgres.following import Tail
 from libs.common.postgres.migrate import epoch as ledger_epoch
 from libs.common.postgres.pool import (
     CONNECTION_ERRORS,
@@ -31,7 +32,7 @@ from libs.common.runtime.logs import logger
 from libs.common.runtime.service import StartError
 from libs.common.runtime.settings import parse_master_keys, parse_networks, parse_way_out
 from libs.common.runtime.waiting import set_within
-from services.dispatcher import backlog, metrics, projecting, reclaim, transitions
+from services.dispatcher import backlog, events, metrics, projecting, reclaim, transitions
 from services.dispatcher.attempts import Attempts
 from services.dispatcher.breaking import Breaking
 from services.dispatcher.cancelling import Cancelling
@@ -137,7 +138,7 @@ class Dispatcher:
                 group.create_task(self._follower.run(self._ended)),
                 *(
                     group.create_task(projecting.run(self._pool, self._lease.process, projection, self._ended))
-                    for projection in (*projecting.PROJECTIONS, *projecting.OPERATIONAL)
+                    for projection in (*projecting.through(self._tail), *projecting.OPERATIONAL)
                 ),
                 group.create_task(backlog.run(self._pool, self._ended)),
                 group.create_task(self._breaking.run(self._ended)),
@@ -202,7 +203,8 @@ class Dispatcher:
             ),
             connected=self._catch_up_soon,
         )
-        self._follower = Follower(pool, self._broker, self._lease.process)
+        self._tail = Tail(events.KINDS | projecting.KINDS)
+        self._follower = Follower(pool, self._broker, self._lease.process, self._tail)
 
     async def _drain(
         self, epoch: int, working: Sequence[asyncio.Task[None]], batchers: Sequence[asyncio.Task[None]]

@@ -14,7 +14,7 @@ import asyncpg
 from libs.common.contracts.cloudevents import structured
 from libs.common.domain.facts import MessageAccepted
 from libs.common.postgres.checkpoint import Checkpoint
-from libs.common.postgres.following import read_on
+from libs.common.postgres.following import Tail
 from libs.common.postgres.ledger import Appended
 from libs.common.postgres.pool import CONNECTION_ERRORS, Pool
 from libs.common.rabbitmq.broker import Broker
@@ -37,8 +37,9 @@ AGAIN_SECONDS: Final = 1.0
 class Follower:
     """Publishes outcomes on `deliveries` and accepted messages on `accepted`."""
 
-    def __init__(self, pool: Pool, broker: Broker, process: UUID) -> None:
+    def __init__(self, pool: Pool, broker: Broker, process: UUID, tail: Tail) -> None:
         self._pool = pool
+        self._tail = tail
         self._broker = broker
         self._checkpoint = Checkpoint(NAME, process)
 
@@ -66,13 +67,13 @@ class Follower:
         cursor = await self._checkpoint.own(self._pool)
         if cursor is None:
             return False
-        batch = await read_on(self._pool, cursor, kinds=KINDS, most=BATCH)
+        batch = await self._tail.read_on(self._pool, cursor, kinds=KINDS, most=BATCH)
         if not batch.facts:
             return False
         await self._publish(batch.found)
         reach(Failpoint.FOLLOWER_PUBLISHED)
         await self._checkpoint.move(self._pool, batch.last)
-        return batch.facts == BATCH
+        return batch.facts >= BATCH
 
     async def _publish(self, items: Sequence[Appended]) -> None:
         wanted = [item.stream for item in items if isinstance(item.fact, MessageAccepted) and item.fact.publish]

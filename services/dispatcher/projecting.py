@@ -5,7 +5,8 @@ One dispatcher at a time follows for each.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -13,6 +14,7 @@ import asyncpg
 
 from libs.common.postgres import health, statistics
 from libs.common.postgres.checkpoint import Checkpoint
+from libs.common.postgres.following import Tail
 from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, Connection, Pool
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
@@ -41,10 +43,20 @@ class Projection:
 STATISTICS: Final = Projection(follower=statistics.FOLLOWER, batch=statistics.BATCH, count=statistics.count)
 HEALTH: Final = Projection(follower=health.FOLLOWER, batch=health.BATCH, count=health.count)
 PROJECTIONS: Final = (STATISTICS, HEALTH)
+KINDS: Final = frozenset((*statistics.KINDS, *health.KINDS))
+"""The kinds of fact that they take in."""
 OPERATIONAL: Final = (
     Projection(follower=deliveries.FOLLOWER, batch=telling.BATCH, count=deliveries.tell),
     Projection(follower=endpoints.FOLLOWER, batch=telling.BATCH, count=endpoints.tell),
 )
+
+
+def through(tail: Tail) -> tuple[Projection, ...]:
+    """The projections, with each fact read once for all who follow."""
+    return (
+        replace(STATISTICS, count=partial(statistics.count, read_on=tail.read_on)),
+        replace(HEALTH, count=partial(health.count, read_on=tail.read_on)),
+    )
 
 
 async def run(pool: Pool, process: UUID, projection: Projection, stopping: asyncio.Event) -> None:
@@ -52,7 +64,7 @@ async def run(pool: Pool, process: UUID, projection: Projection, stopping: async
     checkpoint = Checkpoint(projection.follower, process)
     while not stopping.is_set():
         try:
-            while await _count(pool, checkpoint, projection) == projection.batch and not stopping.is_set():
+            while await _count(pool, checkpoint, projection) >= projection.batch and not stopping.is_set():
                 pass
         except (*CONNECTION_ERRORS, *RETRYABLE_ERRORS, asyncpg.PostgresError) as error:
             _LOG.warning("projecting.interrupted", of=projection.follower, reason=str(error) or type(error).__name__)

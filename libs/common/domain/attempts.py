@@ -55,16 +55,32 @@ class AttemptRow(Struct, frozen=True, kw_only=True):
     ended_at: datetime
 
 
+def result(end: End) -> str:
+    """See `AttemptRow`."""
+    match end:
+        case AttemptEnded():
+            return end.outcome.value
+        case AttemptAbandoned():
+            return ABANDONED
+        case AttemptOutcomeUnknown():
+            return UNKNOWN
+
+
+def total_us(end: End) -> int | None:
+    """See `AttemptRow`."""
+    return end.timings.total // _MICROSECOND if isinstance(end, AttemptEnded) else None
+
+
 def ended(started: AttemptStarted, end: End, *, delivery: UUID, app: UUID, message: UUID, endpoint: UUID) -> AttemptRow:
     """The row of the attempt that began with `started` and came to `end`."""
     outcome = end if isinstance(end, AttemptEnded) else None
     match end:
         case AttemptEnded():
-            result, sends = end.outcome.value, end.sends
+            sends = end.sends
         case AttemptAbandoned():
-            result, sends = ABANDONED, 0
+            sends = 0
         case AttemptOutcomeUnknown():
-            result, sends = UNKNOWN, 1
+            sends = 1
     return AttemptRow(
         delivery=delivery,
         attempt=started.attempt,
@@ -77,13 +93,13 @@ def ended(started: AttemptStarted, end: End, *, delivery: UUID, app: UUID, messa
         config_version=started.config_version,
         signing_key=started.signing_key,
         process=started.process,
-        result=result,
+        result=result(end),
         status=outcome.status if outcome else None,
         failure=outcome.failure if outcome else None,
         url=outcome.url if outcome else None,
         peer=outcome.peer if outcome else None,
         sends=sends,
-        total_us=outcome.timings.total // _MICROSECOND if outcome else None,
+        total_us=total_us(end),
         started_at=started.at,
         ended_at=end.at,
     )

@@ -18,13 +18,13 @@ from libs.common.domain.facts import AttemptEnded, AttemptStarted
 from libs.common.domain.health import Ended, Failed, Health, Succeeded, evolve
 from libs.common.domain.outcome import Outcome
 from libs.common.postgres.checkpoint import Checkpoint, Cursor
-from libs.common.postgres.following import read_on
+from libs.common.postgres.following import ReadOn, read_on
 from libs.common.postgres.ledger import Appended, appended
 from libs.common.postgres.pool import Connection, Pool
 
 FOLLOWER: Final = "health"
 BATCH: Final = 5_000
-_KINDS: Final = (AttemptEnded.__name__,)
+KINDS: Final = (AttemptEnded.__name__,)
 COLUMNS: Final = Health.__struct_fields__
 BEHIND: Final = timedelta(minutes=1)
 """When the next fact is older than this, health is of the past, and nothing may follow from it."""
@@ -48,8 +48,8 @@ class _Batch(Struct, frozen=True, kw_only=True):
     attempts: Mapping[Key, Sequence[Ended]]
 
 
-async def count(connection: Connection, checkpoint: Checkpoint) -> int:
-    """Fold the next facts, in a transaction of their own; how many there were. `BATCH`: there may be more.
+async def count(connection: Connection, checkpoint: Checkpoint, read_on: ReadOn = read_on) -> int:
+    """Fold the next facts, in a transaction of their own; how many there were. `BATCH` or more: there may be more.
 
     None are folded while another process owns the checkpoint.
     """
@@ -57,7 +57,7 @@ async def count(connection: Connection, checkpoint: Checkpoint) -> int:
         cursor = await checkpoint.own(connection)
         if cursor is None:
             return 0
-        batch = await _next(connection, cursor)
+        batch = await _next(connection, cursor, read_on)
         if batch.facts:
             known = await read(connection, [endpoint for _, endpoint in batch.attempts])
             await _write(connection, _folded({endpoint: row.health for endpoint, row in known.items()}, batch.attempts))
@@ -77,7 +77,7 @@ async def fold_until(connection: Connection, until: Cursor) -> dict[UUID, Row]:
     folded: dict[UUID, Health] = {}
     apps: dict[UUID, UUID] = {}
     while True:
-        batch = await _next(connection, cursor, until)
+        batch = await _next(connection, cursor, until=until)
         folded |= {endpoint: health for (_, endpoint), health in _folded(folded, batch.attempts).items()}
         apps |= {endpoint: app for app, endpoint in batch.attempts}
         if batch.facts < BATCH:
@@ -130,9 +130,11 @@ def _folded(known: Mapping[UUID, Health], attempts: Mapping[Key, Sequence[Ended]
     return {key: reduce(evolve, ended, known.get(key[1], Health())) for key, ended in attempts.items()}
 
 
-async def _next(connection: Connection, cursor: Cursor, until: Cursor | None = None) -> _Batch:
+async def _next(
+    connection: Connection, cursor: Cursor, read_on: ReadOn = read_on, *, until: Cursor | None = None
+) -> _Batch:
     """The next `BATCH` facts after `cursor`, up to and including `until` where that is given."""
-    batch = await read_on(connection, cursor, kinds=_KINDS, most=BATCH, until=until)
+    batch = await read_on(connection, cursor, kinds=KINDS, most=BATCH, until=until)
     ended = batch.found
     versions = await _config_versions(connection, [item for item in ended if not _succeeded(item)])
     attempts: dict[Key, list[Ended]] = defaultdict(list)

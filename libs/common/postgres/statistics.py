@@ -4,17 +4,34 @@ A batch of facts is added in the transaction that moves the checkpoint, so that 
 whoever follows and whenever it dies.
 """
 
-from typing import Final
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final, get_args
+from uuid import UUID
 
-from libs.common.postgres.checkpoint import Checkpoint, Cursor
+from libs.common.domain.attempts import End, result, total_us
+from libs.common.postgres.checkpoint import Checkpoint
+from libs.common.postgres.following import ReadOn, read_on
+from libs.common.postgres.ledger import Appended
 from libs.common.postgres.pool import Connection
+from libs.common.postgres.rows import Columns
 
 FOLLOWER: Final = "statistics"
 BATCH: Final = 5_000
+KINDS: Final = tuple(end.__name__ for end in get_args(End))
+_HOURS: Final = Columns(
+    app="uuid", endpoint="uuid", hour="timestamptz", result="text", attempts="bigint", total_us="bigint"
+)
+_ADD: Final = f"""
+    INSERT INTO projection_1.endpoint_hour AS e (app, endpoint, hour, result, attempts, total_us)
+    SELECT * FROM {_HOURS.unnested("u", first=1)}
+    ON CONFLICT (app, endpoint, hour, result) DO UPDATE
+    SET attempts = e.attempts + excluded.attempts, total_us = e.total_us + excluded.total_us
+"""  # noqa: S608  of constants
 
 
-async def count(connection: Connection, checkpoint: Checkpoint) -> int:
-    """Count the next facts, in a transaction of their own; how many there were. `BATCH`: there may be more.
+async def count(connection: Connection, checkpoint: Checkpoint, read_on: ReadOn = read_on) -> int:
+    """Count the next facts, in a transaction of their own; how many there were. `BATCH` or more: there may be more.
 
     None are counted while another process owns the checkpoint.
     """
@@ -22,10 +39,11 @@ async def count(connection: Connection, checkpoint: Checkpoint) -> int:
         cursor = await checkpoint.own(connection)
         if cursor is None:
             return 0
-        facts, last = await _add(connection, cursor)
-        if facts:
-            await checkpoint.move(connection, last)
-    return facts
+        batch = await read_on(connection, cursor, kinds=KINDS, most=BATCH)
+        if batch.facts:
+            await _add(connection, batch.found)
+            await checkpoint.move(connection, batch.last)
+    return batch.facts
 
 
 async def forget(connection: Connection, checkpoint: Checkpoint) -> None:
@@ -34,40 +52,14 @@ async def forget(connection: Connection, checkpoint: Checkpoint) -> None:
     await connection.execute("DELETE FROM projection_1.endpoint_hour")
 
 
-async def _add(connection: Connection, cursor: Cursor) -> tuple[int, Cursor]:
-    """Add what the next `BATCH` facts after `cursor` say; how many there were, and the place of the last of them.
-
-    The data of `AttemptEnded` are read here as schema 1 has them: the one reader of facts that is not the codec, since
-    it is several times cheaper. `hookledger verify` compares what it counts with what the codec reads.
-    """
-    row = await connection.fetchrow(
-        """
-        WITH batch AS MATERIALIZED (
-            SELECT f.epoch, f.xact, f.position, f.app, f.endpoint, f.kind, f.at,
-                CASE WHEN f.kind = 'AttemptEnded' THEN convert_from(f.data, 'utf8')::jsonb END AS ended
-            FROM hookledger.fact f
-            WHERE (f.epoch, f.xact, f.position) > ($1, $2, $3)
-              AND (f.epoch, f.xact) < ((SELECT max(epoch) FROM hookledger.ledger_epoch),
-                  pg_snapshot_xmin(pg_current_snapshot()))
-            ORDER BY f.epoch, f.xact, f.position LIMIT $4
-        ), counted AS (
-            SELECT app, endpoint, date_trunc('hour', at, 'UTC') AS hour,
-                CASE kind WHEN 'AttemptEnded' THEN ended ->> 'outcome' WHEN 'AttemptAbandoned' THEN 'abandoned'
-                    ELSE 'unknown' END AS result,
-                count(*) AS attempts,
-                coalesce(sum(extract(epoch FROM (ended #>> '{timings,total}')::interval) * 1000000), 0) AS total_us
-            FROM batch WHERE kind IN ('AttemptEnded', 'AttemptAbandoned', 'AttemptOutcomeUnknown')
-            GROUP BY app, endpoint, hour, result
-        ), added AS (
-            INSERT INTO projection_1.endpoint_hour AS e (app, endpoint, hour, result, attempts, total_us)
-            SELECT app, endpoint, hour, result, attempts, total_us FROM counted
-            ON CONFLICT (app, endpoint, hour, result) DO UPDATE
-            SET attempts = e.attempts + excluded.attempts, total_us = e.total_us + excluded.total_us
-        )
-        SELECT count(*) OVER () AS facts, epoch, xact, position
-        FROM batch ORDER BY epoch DESC, xact DESC, position DESC LIMIT 1
-        """,
-        *cursor,
-        BATCH,
-    )
-    return (0, cursor) if row is None else (row["facts"], Cursor(row["epoch"], row["xact"], row["position"]))
+async def _add(connection: Connection, ended: Iterable[Appended]) -> None:
+    hours: dict[tuple[UUID, UUID | None, datetime, str], list[int]] = {}
+    for item in ended:
+        end = item.fact
+        assert isinstance(end, End)
+        hour = end.at.replace(minute=0, second=0, microsecond=0)
+        counted = hours.setdefault((item.app, item.endpoint, hour, result(end)), [0, 0])
+        counted[0] += 1
+        counted[1] += total_us(end) or 0
+    if hours:
+        await connection.execute(_ADD, *_HOURS.arrays((*key, *counted) for key, counted in sorted(hours.items())))

@@ -1,13 +1,15 @@
 """The batcher: many callers, one write.
 
 Items that arrive while a batch is being written make up the next one. The linger adapts: where items come further apart
-than it is long, each is written at once; where they come closer, the first waits for company, unless that was in vain.
+than it is long, each is written at once; where they come closer, the first waits for company, unless that was in vain,
+and no longer than company seems to come: senders who await their answers send nothing more until the batch is written.
 A batch that fails by its content is bisected, so that one bad item fails alone; a batch that fails by its server fails
 whole.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -16,6 +18,10 @@ Result = TypeVar("Result")
 
 _AFTER_WAITING_IN_VAIN: Final = 16
 """So many items are not kept waiting after one had no company: a sender who awaits each answer never brings any."""
+_MISSED_ARRIVALS: Final = 4
+"""Nobody else is on the way where as many would have come by now, one after another as they have come of late."""
+_LATELY: Final = 8
+"""Over so many arrivals, the latest counting most, their distance is averaged."""
 
 Write = Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]
 _Waiting: TypeAlias = tuple[Item, asyncio.Future[Result], float]
@@ -68,6 +74,7 @@ class Batcher(Generic[Item, Result]):
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
         self._last_arrival = -inf
+        self._distance = linger
         self._company_expected = False
         self._in_vain = 0
         self._stopping = False
@@ -91,7 +98,9 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         now = loop.time()
-        self._company_expected = now - self._last_arrival <= self._linger
+        distance = now - self._last_arrival
+        self._company_expected = distance <= self._linger
+        self._distance += (min(distance, self._linger) - self._distance) / _LATELY
         if self._in_vain:
             self._in_vain -= 1
             self._company_expected = False
@@ -151,17 +160,18 @@ class Batcher(Generic[Item, Result]):
                 self._waiting = self._waiting[overdue:]
 
     async def _wait_for_company(self) -> None:
-        """Until the item that waits longest has waited for as long as the linger, or the batch is full."""
-        until = self._waiting[0][2] + self._linger
-        if until <= asyncio.get_running_loop().time():
+        """Until the batch is full, no more seem to come, or the longest wait is as long as the linger."""
+        loop, until = asyncio.get_running_loop(), self._waiting[0][2] + self._linger
+        if until <= loop.time():
             return
         self._full.clear()
-        try:
-            async with asyncio.timeout_at(until):
-                await self._full.wait()
-        except TimeoutError:
-            if len(self._waiting) == 1:
-                self._in_vain = _AFTER_WAITING_IN_VAIN
+        while (look := min(until, self._last_arrival + _MISSED_ARRIVALS * self._distance)) > loop.time():
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(look):
+                    await self._full.wait()
+                    return
+        if len(self._waiting) == 1:
+            self._in_vain = _AFTER_WAITING_IN_VAIN
 
     def _take(self) -> list[_Waiting[Item, Result]]:
         weight = 0

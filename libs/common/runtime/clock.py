@@ -17,7 +17,7 @@ from libs.common.runtime.failpoints import clock_step
 
 SLOWEST_ANSWER_SECONDS: Final = 0.5
 """An answer that took longer says too little of when it was given."""
-_CHANCE: Final = random.SystemRandom()
+_CHANCE: Final = random.Random()  # noqa: S311  spreads retries, and keeps nothing secret
 
 _reference: tuple[datetime, float] | None = None
 

@@ -274,8 +274,8 @@ MUTANTS = (
         edits=(
             Edit(
                 file="libs/common/rabbitmq/burst.py",
-                old="    await asyncio.gather(written, *confirms)\n",
-                new="    for confirm in confirms:\n        confirm.add_done_callback(lambda c: c.cancelled() or c.exception())\n",
+                old="    await asyncio.gather(written, confirmed)\n",
+                new="    confirmed.add_done_callback(lambda c: c.cancelled() or c.exception())\n    await written\n",
             ),
         ),
         faults=(

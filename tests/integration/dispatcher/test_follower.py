@@ -15,11 +15,13 @@ from libs.common.domain import ids
 from libs.common.domain.facts import Origin
 from libs.common.domain.ids import Prefix
 from libs.common.domain.message import Message
+from libs.common.postgres.following import Tail
 from libs.common.postgres.pool import open_pool
 from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.clock import new_id
 from services.dispatcher import follower as following
+from services.dispatcher.events import KINDS
 from services.dispatcher.follower import Follower
 from tests.conftest import Amqp
 from tests.integration.dispatcher.parts import dispatching
@@ -273,7 +275,7 @@ async def telling(world: World, amqp: Amqp) -> AsyncIterator[tuple[Follower, Hea
             SELECT 'outcomes', epoch, xact, position FROM hookledger.fact ORDER BY epoch DESC, xact DESC, position DESC
             LIMIT 1 ON CONFLICT DO NOTHING
         """)  # other tests' facts are behind us
-        yield Follower(pool, broker, new_id()), heard
+        yield Follower(pool, broker, new_id(), Tail(KINDS)), heard
         broker.close()
 
 

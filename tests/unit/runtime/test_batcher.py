@@ -94,6 +94,23 @@ async def test_a_sender_who_awaits_each_answer_is_kept_waiting_once_in_a_while_o
     assert ledger.batches == [[item] for item in "abcdefghij"]
 
 
+async def test_company_is_waited_for_no_longer_than_it_seems_to_come() -> None:
+    """Eight senders who await their answers: when all eight have come, nobody else is on the way."""
+    ledger = Ledger()
+    ledger.open.set()
+    batcher = Batcher(ledger.write, is_content_fault=is_poison, max_items=100, linger=0.2)
+
+    async def send(name: str) -> None:
+        for _ in range(20):
+            await batcher.submit(name)
+
+    async with running(batcher):
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*map(send, "abcdefgh"))
+        assert asyncio.get_running_loop().time() - began < 10 * 0.2
+    assert [sorted(batch) for batch in ledger.batches[-10:]] == [[*"abcdefgh"]] * 10
+
+
 async def test_what_arrives_during_a_write_makes_up_the_next() -> None:
     ledger = Ledger()
     batcher = Batcher(ledger.write, is_content_fault=is_poison, max_items=10)
