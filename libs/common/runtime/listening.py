@@ -1,4 +1,4 @@
-"""Listening, as aiohttp does it but for three things.
+"""Listening, as aiohttp does it but for four things.
 
 A request's headers have a deadline: aiohttp has none, and a client that drips them would hold its connection until the
 keep-alive timer closes it without a word. Here it gets 408. What trickles in behind a request that is still being
@@ -8,19 +8,25 @@ Stopping lets requests in hand come to their end: aiohttp stops reading at once,
 on its way would never be answered.
 
 What is no HTTP is refused in the API's form.
+
+Plain requests that come in at once are offered to who answers them without aiohttp (`express`).
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from weakref import WeakSet
 
 import orjson
+import structlog
 from aiohttp import web
+from msgspec import Struct
 
-from libs.common.runtime.http import ApiError
+from libs.common.runtime.clock import monotonic
+from libs.common.runtime.express import Express, Head, PlainRequest, Taken, recognise, rendered
+from libs.common.runtime.http import REQUEST_ID, ApiError, Reply, answered, failed, request_id, unreachable
 from libs.common.runtime.logs import logger
 from libs.common.runtime.metrics import SLOW_HEADS
 from libs.common.runtime.service import StartError
@@ -31,15 +37,38 @@ HEAD_SECONDS: Final = 10.0
 BACKLOG: Final = 1024
 CUT_SECONDS: Final = 0.5
 """How long a request gets to end that was cut off when its grace was over."""
+_REQUEST_ID: Final = REQUEST_ID.lower()
 _LOOK_SECONDS: Final = 0.02
 LINGERING_SECONDS: Final = 2.0
 """How long the rest of a refused body is read and thrown away, so that its sender can read the answer."""
 
 
-class _Connection(web.RequestHandler):
-    """A connection whose request heads must come in within `head_seconds` of their first byte."""
+class _UnderWay(Struct):
+    """A plain request that was taken, and what has come in behind it; `data` is all of the request."""
 
-    def __init__(self, manager: web.Server, *, loop: asyncio.AbstractEventLoop, head_seconds: float) -> None:
+    taken: Taken
+    request: PlainRequest
+    identity: str
+    began: float
+    data: bytes
+    behind: bytes = b""
+
+
+class _Connection(web.RequestHandler):
+    """A connection whose request heads must come in within `head_seconds` of their first byte.
+
+    What comes in is offered to `express` only where it begins with a request: where every request before was plain too,
+    so that its end is known, or there was none. Behind any other, aiohttp alone knows where the next one begins.
+    """
+
+    def __init__(
+        self,
+        manager: web.Server,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        head_seconds: float,
+        express: Express | None,
+    ) -> None:
         super().__init__(
             manager,
             loop=loop,
@@ -51,11 +80,15 @@ class _Connection(web.RequestHandler):
         self._head_seconds = head_seconds
         self._head_timer: asyncio.TimerHandle | None = None
         self._closes_after_answer = False
+        self._express = express
+        self._missing: int | None = 0 if express else None
+        """Bytes until the next request begins; None where that is not known, from when on it never is."""
+        self._under_way: _UnderWay | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a request is in hand."""
-        return self.transport is not None and not self._waits_for_head()
+        return self.transport is not None and (self._under_way is not None or not self._waits_for_head())
 
     def end(self) -> None:
         """Close now if idle, else after the answer in hand."""
@@ -91,6 +124,13 @@ class _Connection(web.RequestHandler):
         return response
 
     def data_received(self, data: bytes) -> None:
+        if self._under_way is not None and data:
+            self._hold(self._under_way, data)
+        elif not self._take(data):
+            self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        """Let aiohttp read it."""
         super().data_received(data)
         if not self._waits_for_head():
             self._cancel_head_timer()
@@ -100,6 +140,96 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._cancel_head_timer()
         super().connection_lost(exc)
+
+    # Plain requests
+
+    def _take(self, data: bytes) -> bool:
+        """Begin a plain request, if that is what came in and nobody has anything in hand; whether it was taken."""
+        if self._missing is None or not data:
+            return False
+        if self._missing:
+            self._missing = self._missing - len(data) if len(data) <= self._missing else None
+            return False
+        head = recognise(data)
+        missing = -1 if head is None else head.size + head.length - len(data)
+        if head is not None and missing == 0 and self._is_free() and self._begin(head, data):
+            return True
+        self._missing = missing if missing >= 0 else None
+        return False
+
+    def _is_free(self) -> bool:
+        waits = self._waiter is not None and not self._waiter.done()
+        return waits and not (self._close or self._force_close or self._paused)
+
+    def _begin(self, head: Head, data: bytes) -> bool:
+        assert self._express is not None, "without, nobody counts what is missing"
+        request = PlainRequest(head.target, head.fields, data[head.size :])
+        began = monotonic()
+        try:
+            taken = self._express.take(request)
+        except Exception:  # noqa: BLE001  the boundary of a request, which then goes the whole way
+            _LOG.exception("http.express_failed", path=request.path)
+            return False
+        if taken is None:
+            return False
+        identity = request_id(request.fields.get(_REQUEST_ID, ""))
+        self._under_way = _UnderWay(taken, request, identity, began, data)
+        taken.future.add_done_callback(self._finish)
+        return True
+
+    def _hold(self, under_way: _UnderWay, data: bytes) -> None:
+        """Keep what came in behind a plain request, which is one read at most."""
+        under_way.behind += data
+        self._pause_transport_reading()
+
+    def _finish(self, _: asyncio.Future[Any]) -> None:
+        """Answer the plain request, and read on. Runs in a context of its own."""
+        under_way, self._under_way = self._under_way, None
+        assert under_way is not None, "it was begun"
+        structlog.contextvars.bind_contextvars(request_id=under_way.identity)
+        try:
+            reply = self._reply(under_way)
+        except asyncio.CancelledError:
+            self.force_close()  # as aiohttp does where a handler is cancelled
+            return
+        if self.transport is None or self.transport.is_closing():
+            return  # the client has hung up
+        if reply is None:
+            self._feed(under_way.data)
+        else:
+            self._answer(self.transport, under_way.identity, reply)
+        if under_way.behind:
+            self._resume_transport_reading()
+            self.data_received(under_way.behind)
+
+    def _reply(self, under_way: _UnderWay) -> Reply | None:
+        assert self._express is not None, "it took the request"
+        path = under_way.request.path
+        try:
+            reply = under_way.taken.reply()
+        except ApiError as error:
+            reply = error.reply()
+        except self._express.unavailable_on as error:
+            reply = unreachable(error, path).reply()
+        except Exception:  # noqa: BLE001  the boundary of a request
+            reply = failed("POST", path).reply()
+        if reply is not None:
+            answered(reply.status, under_way.began)
+        return reply
+
+    def _answer(self, transport: asyncio.Transport, identity: str, reply: Reply) -> None:
+        transport.write(rendered(reply, identity, closes=self._closes_after_answer))
+        if self._closes_after_answer:
+            self.force_close()
+        else:
+            self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_SECONDS
+
+    def _process_keepalive(self) -> None:
+        if self._under_way is not None:
+            self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_SECONDS  # aiohttp takes it to be idle
+        super()._process_keepalive()
+
+    # Heads
 
     def _waits_for_head(self) -> bool:
         """Whether nothing is being answered; then what has come in and is no request yet is part of a head."""
@@ -129,9 +259,23 @@ class _Connection(web.RequestHandler):
 
 @asynccontextmanager
 async def listening(
-    app: web.Application, host: str, port: int, *, grace: float, head_seconds: float = HEAD_SECONDS
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    grace: float,
+    head_seconds: float = HEAD_SECONDS,
+    express: Express | None = None,
 ) -> AsyncIterator[None]:
     """Listen until the block ends; then take no more connections and give requests in hand `grace` seconds.
+
+    Args:
+        app: answers what `express` does not take.
+        host: to listen on.
+        port: to listen on.
+        grace: of requests in hand, in seconds.
+        head_seconds: within which a request's headers come in.
+        express: is offered plain requests first.
 
     Raises:
         StartError: the port is taken, or the address is not this machine's.
@@ -144,7 +288,7 @@ async def listening(
     connections: WeakSet[_Connection] = WeakSet()
 
     def connection() -> _Connection:
-        made = _Connection(server, loop=loop, head_seconds=head_seconds)
+        made = _Connection(server, loop=loop, head_seconds=head_seconds, express=express)
         connections.add(made)
         return made
 
