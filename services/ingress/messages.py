@@ -67,7 +67,7 @@ class Messages:
 
     async def create(self, request: web.Request) -> web.Response:
         """Accept one message."""
-        with counted():
+        with _counted():
             return await self._create(request)
 
     async def _create(self, request: web.Request) -> web.Response:
@@ -96,7 +96,7 @@ class Messages:
 
     async def create_batch(self, request: web.Request) -> web.Response:
         """Accept many messages in one transaction; each has its own result."""
-        with counted():
+        with _counted():
             return await self._create_batch(request)
 
     async def _create_batch(self, request: web.Request) -> web.Response:
@@ -192,13 +192,17 @@ def unstorable(error: UnstorableError) -> ApiError:
 
 
 @contextmanager
-def counted() -> Iterator[None]:
-    """Count a refusal by its code."""
+def _counted() -> Iterator[None]:
     try:
         yield
     except ApiError as refusal:
-        metrics.REJECTED.labels(str(Origin.API), refusal.code).inc()
+        count(refusal)
         raise
+
+
+def count(refusal: ApiError) -> None:
+    """Count a refusal by its code."""
+    metrics.REJECTED.labels(str(Origin.API), refusal.code).inc()
 
 
 def claim_of(given: str, key: RegistryObject, path: str, app: RegistryObject, body: bytes, *place: bytes) -> Claim:

@@ -14,14 +14,14 @@ from libs.common.contracts.credentials import bearer, hash_key, is_token
 from libs.common.domain.message import MAX_BODY_BYTES
 from libs.common.postgres.key_use import KeyUse
 from libs.common.runtime.clock import now
-from libs.common.runtime.express import PlainRequest
+from libs.common.runtime.express import Head
 from libs.common.runtime.http import ApiError, Reply
 from services.ingress import message_in
 from services.ingress.accept import Acceptor, UnavailableError, UnstorableError
 from services.ingress.candidate import Acceptance, Candidate, Violating
 from services.ingress.directory import Directory
 from services.ingress.message_in import MessageIn
-from services.ingress.messages import IDEMPOTENCY_KEY, claim_of, counted, reply_to, unstorable
+from services.ingress.messages import IDEMPOTENCY_KEY, claim_of, count, reply_to, unstorable
 from services.ingress.publication import Publication
 from services.ingress.throttle import Throttle
 
@@ -41,18 +41,18 @@ class PlainMessages:
         self._throttle = throttle
         self._key_use = key_use
 
-    def take(self, request: PlainRequest) -> "Waiting | TurnedAway | None":
+    def take(self, head: Head, body: bytes) -> "Waiting | TurnedAway | None":
         """Have a message accepted that nothing speaks against; None for anything else, and nothing has happened."""
-        target = _TARGET.fullmatch(request.target)
-        if target is None or len(request.body) > MAX_BODY_BYTES:
+        target = _TARGET.fullmatch(head.target)
+        if target is None or len(body) > MAX_BODY_BYTES:
             return None
         try:
-            return self._take(request, target["app"], with_content=target["with_content"] != "false")
+            return self._take(head, body, target["app"], with_content=target["with_content"] != "false")
         except ApiError:
             return None
 
-    def _take(self, request: PlainRequest, named: str, *, with_content: bool) -> "Waiting | TurnedAway | None":
-        text = bearer(request.fields.get("authorization"))
+    def _take(self, head: Head, body: bytes, named: str, *, with_content: bool) -> "Waiting | TurnedAway | None":
+        text = bearer(head.fields.get("authorization"))
         if text is None or is_token(text):
             return None
         digest = hash_key(text)
@@ -60,9 +60,9 @@ class PlainMessages:
         app = self._directory.application(key.org, named)
         if app is None:
             return None
-        given = request.fields.get(_IDEMPOTENCY_KEY)
-        claims = [] if given is None else [claim_of(given, key, request.path, app, request.body)]
-        message = message_in.parse(request.body, now())
+        given = head.fields.get(_IDEMPOTENCY_KEY)
+        claims = [] if given is None else [claim_of(given, key, head.path, app, body)]
+        message = message_in.parse(body, now())
         publication = Publication(directory=self._directory, key_hash=digest, app=app)
         candidate = self._acceptor.judge(publication.candidate(message, *claims))
         if (
@@ -95,14 +95,20 @@ class Waiting(Struct, frozen=True):
             ApiError: it was refused.
             UnavailableError: Postgres does not answer.
         """
-        with counted():
-            try:
-                acceptance = self.acceptor.outcome(self.candidate, self.future)
-            except UnstorableError as error:
-                raise unstorable(error) from error
-            if isinstance(acceptance, Violating):
-                return None
-            return reply_to(acceptance, self.message, with_content=self.with_content)
+        try:
+            return self._reply()
+        except ApiError as refusal:
+            count(refusal)
+            raise
+
+    def _reply(self) -> Reply | None:
+        try:
+            acceptance = self.acceptor.outcome(self.candidate, self.future)
+        except UnstorableError as error:
+            raise unstorable(error) from error
+        if isinstance(acceptance, Violating):
+            return None
+        return reply_to(acceptance, self.message, with_content=self.with_content)
 
 
 class TurnedAway(Struct, frozen=True):
@@ -112,10 +118,10 @@ class TurnedAway(Struct, frozen=True):
 
     @property
     def future(self) -> "asyncio.Future[None]":
-        """Nothing is waited for."""
-        done = asyncio.get_running_loop().create_future()
-        done.set_result(None)
-        return done
+        """Has failed already."""
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        failed.set_exception(self.error)
+        return failed
 
     def reply(self) -> Reply:
         """Never.

@@ -26,6 +26,7 @@ _END: Final = b"\r\n\r\n"
 _HEAD: Final = re.compile(
     r"POST (/[!-~]*+) HTTP/1\.1\r\n((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[ -~]*+\r\n){1,64}+)", re.ASCII
 )
+_FIELD: Final = re.compile(r"([^:]++):([^\r]*+)\r\n")
 _LENGTH: Final = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
 _FOR_THE_CONNECTION: Final = frozenset(
     {
@@ -50,14 +51,6 @@ class Head(Struct, frozen=True):
     fields: Mapping[str, str]
     size: int
     length: int
-
-
-class PlainRequest(Struct, frozen=True):
-    """A plain request, whole."""
-
-    target: str
-    fields: Mapping[str, str]
-    body: bytes
 
     @property
     def path(self) -> str:
@@ -86,11 +79,12 @@ class Express:
     """Who answers plain requests.
 
     Attributes:
-        take: takes a request, or None: then nothing has happened, and it goes the whole way. Must not block.
+        take: takes a request, by its head and its body; or None: then nothing has happened, and it goes the whole way.
+            Must not block.
         unavailable_on: exceptions that mean that a server behind this one does not answer: 503.
     """
 
-    take: Callable[[PlainRequest], Taken | None]
+    take: Callable[[Head, bytes], Taken | None]
     unavailable_on: tuple[type[BaseException], ...] = ()
 
 
@@ -101,15 +95,11 @@ def recognise(data: bytes) -> Head | None:
     if matched is None:
         return None
     target, text = matched.groups()
-    lines = text.split("\r\n")
-    lines.pop()
-    fields: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        fields[name.lower()] = value.strip(" ")
+    found = _FIELD.findall(text)
+    fields = {name.lower(): value.strip(" ") for name, value in found}
     length = fields.get("content-length", "")
     if (
-        len(fields) != len(lines)
+        len(fields) != len(found)
         or "host" not in fields
         or not _LENGTH.fullmatch(length)
         or not _FOR_THE_CONNECTION.isdisjoint(fields)

@@ -25,10 +25,10 @@ from aiohttp import web
 from msgspec import Struct
 
 from libs.common.runtime.clock import monotonic
-from libs.common.runtime.express import Express, Head, PlainRequest, Taken, recognise, rendered
+from libs.common.runtime.express import Express, Head, Taken, recognise, rendered
 from libs.common.runtime.http import REQUEST_ID, ApiError, Reply, answered, failed, request_id, unreachable
 from libs.common.runtime.logs import logger
-from libs.common.runtime.metrics import SLOW_HEADS
+from libs.common.runtime.metrics import EXPRESS, SLOW_HEADS
 from libs.common.runtime.service import StartError
 
 _LOG: Final = logger("http")
@@ -44,13 +44,12 @@ LINGERING_SECONDS: Final = 2.0
 
 
 class _UnderWay(Struct):
-    """A plain request that was taken, and what has come in behind it; `data` is all of the request."""
+    """A plain request that was taken; `data` is all of it, and `behind` what has come in since."""
 
     taken: Taken
-    request: PlainRequest
-    identity: str
-    began: float
+    head: Head
     data: bytes
+    began: float
     behind: bytes = b""
 
 
@@ -152,28 +151,23 @@ class _Connection(web.RequestHandler):
             return False
         head = recognise(data)
         missing = -1 if head is None else head.size + head.length - len(data)
-        if head is not None and missing == 0 and self._is_free() and self._begin(head, data):
+        free = self._waits_for_head() and not (self._close or self._force_close or self._paused)
+        if head is not None and missing == 0 and free and self._begin(head, data):
             return True
         self._missing = missing if missing >= 0 else None
         return False
 
-    def _is_free(self) -> bool:
-        waits = self._waiter is not None and not self._waiter.done()
-        return waits and not (self._close or self._force_close or self._paused)
-
     def _begin(self, head: Head, data: bytes) -> bool:
         assert self._express is not None, "without, nobody counts what is missing"
-        request = PlainRequest(head.target, head.fields, data[head.size :])
         began = monotonic()
         try:
-            taken = self._express.take(request)
+            taken = self._express.take(head, data[head.size :])
         except Exception:  # noqa: BLE001  the boundary of a request, which then goes the whole way
-            _LOG.exception("http.express_failed", path=request.path)
+            _LOG.exception("http.express_failed", path=head.path)
             return False
         if taken is None:
             return False
-        identity = request_id(request.fields.get(_REQUEST_ID, ""))
-        self._under_way = _UnderWay(taken, request, identity, began, data)
+        self._under_way = _UnderWay(taken, head, data, began)
         taken.future.add_done_callback(self._finish)
         return True
 
@@ -182,13 +176,15 @@ class _Connection(web.RequestHandler):
         under_way.behind += data
         self._pause_transport_reading()
 
-    def _finish(self, _: asyncio.Future[Any]) -> None:
+    def _finish(self, future: asyncio.Future[Any]) -> None:
         """Answer the plain request, and read on. Runs in a context of its own."""
         under_way, self._under_way = self._under_way, None
         assert under_way is not None, "it was begun"
-        structlog.contextvars.bind_contextvars(request_id=under_way.identity)
+        identity = request_id(under_way.head.fields.get(_REQUEST_ID, ""))
         try:
-            reply = self._reply(under_way)
+            if future.exception() is not None:  # rarely, and then there is something to log
+                structlog.contextvars.bind_contextvars(request_id=identity)
+            reply = self._reply(under_way, identity)
         except asyncio.CancelledError:
             self.force_close()  # as aiohttp does where a handler is cancelled
             return
@@ -197,27 +193,28 @@ class _Connection(web.RequestHandler):
         if reply is None:
             self._feed(under_way.data)
         else:
-            self._answer(self.transport, under_way.identity, reply)
-        if under_way.behind:
+            self._answer(self.transport, identity, reply)
+        if under_way.behind and not self._force_close:
             self._resume_transport_reading()
             self.data_received(under_way.behind)
 
-    def _reply(self, under_way: _UnderWay) -> Reply | None:
+    def _reply(self, under_way: _UnderWay, identity: str) -> Reply | None:
         assert self._express is not None, "it took the request"
-        path = under_way.request.path
         try:
             reply = under_way.taken.reply()
         except ApiError as error:
             reply = error.reply()
         except self._express.unavailable_on as error:
-            reply = unreachable(error, path).reply()
+            reply = unreachable(error, under_way.head.path).reply()
         except Exception:  # noqa: BLE001  the boundary of a request
-            reply = failed("POST", path).reply()
+            structlog.contextvars.bind_contextvars(request_id=identity)
+            reply = failed("POST", under_way.head.path).reply()
         if reply is not None:
             answered(reply.status, under_way.began)
         return reply
 
     def _answer(self, transport: asyncio.Transport, identity: str, reply: Reply) -> None:
+        EXPRESS.inc()
         transport.write(rendered(reply, identity, closes=self._closes_after_answer))
         if self._closes_after_answer:
             self.force_close()
