@@ -65,11 +65,7 @@ class PlainMessages:
         message = message_in.parse(body, now())
         publication = Publication(directory=self._directory, key_hash=digest, app=app)
         candidate = self._acceptor.judge(publication.candidate(message, *claims))
-        if (
-            publication.authorise() is not None
-            or candidate.finding.enforced
-            or not self._throttle.spend_at_once(key, app)
-        ):
+        if candidate.finding.enforced or not self._throttle.spend_at_once(key, app):
             return None
         self._key_use.note(key.id)
         try:
