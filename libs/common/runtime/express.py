@@ -52,6 +52,10 @@ class Head(Struct, frozen=True):
     size: int
     length: int
 
+    def __repr__(self) -> str:
+        """Without the fields, which bear credentials."""
+        return f"Head(path={self.path!r}, length={self.length})"
+
     @property
     def path(self) -> str:
         """The target without its query."""

@@ -52,6 +52,10 @@ class _UnderWay(Struct):
     began: float
     behind: bytes = b""
 
+    def __repr__(self) -> str:
+        """Without its bytes, which are nobody's to log."""
+        return f"_UnderWay(head={self.head!r})"
+
 
 class _Connection(web.RequestHandler):
     """A connection whose request heads must come in within `head_seconds` of their first byte.

@@ -44,6 +44,10 @@ def test_a_plain_request_is_its_target_and_its_fields() -> None:
     assert head.fields == {"host": "a", "content-length": "5", "x-a": "b c", "authorization": "Bearer k"}
 
 
+def test_credentials_are_not_shown() -> None:
+    assert "secret" not in repr(recognise(request("Authorization: Bearer secret", target="/?key=secret")))
+
+
 @pytest.mark.parametrize(
     "data",
     [
