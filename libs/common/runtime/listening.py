@@ -38,6 +38,9 @@ BACKLOG: Final = 1024
 CUT_SECONDS: Final = 0.5
 """How long a request gets to end that was cut off when its grace was over."""
 _REQUEST_ID: Final = REQUEST_ID.lower()
+SHORT_BYTES: Final = 64 * 1024
+BODY_SECONDS: Final = 0.05
+"""For so long and up to so many bytes a plain request whose body comes in behind its head is waited for here."""
 _LOOK_SECONDS: Final = 0.02
 LINGERING_SECONDS: Final = 2.0
 """How long the rest of a refused body is read and thrown away, so that its sender can read the answer."""
@@ -55,6 +58,18 @@ class _UnderWay(Struct):
     def __repr__(self) -> str:
         """Without its bytes, which are nobody's to log."""
         return f"_UnderWay(head={self.head!r})"
+
+
+class _Begun(Struct):
+    """A plain request whose body is still coming in, and what hands it over to aiohttp if that takes long."""
+
+    head: Head
+    data: bytes
+    patience: asyncio.TimerHandle
+
+    def __repr__(self) -> str:
+        """Without its bytes, which are nobody's to log."""
+        return f"_Begun(head={self.head!r})"
 
 
 class _Connection(web.RequestHandler):
@@ -86,12 +101,13 @@ class _Connection(web.RequestHandler):
         self._express = express
         self._missing: int | None = 0 if express else None
         """Bytes until the next request begins; None where that is not known, from when on it never is."""
+        self._begun: _Begun | None = None
         self._under_way: _UnderWay | None = None
 
     @property
     def busy(self) -> bool:
         """Whether a request is in hand."""
-        return self.transport is not None and (self._under_way is not None or not self._waits_for_head())
+        return self.transport is not None and (self._has_plain or not self._waits_for_head())
 
     def end(self) -> None:
         """Close now if idle, else after the answer in hand."""
@@ -129,6 +145,8 @@ class _Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._under_way is not None and data:
             self._hold(self._under_way, data)
+        elif self._begun is not None and data:
+            self._go_on(self._begun, data)
         elif not self._take(data):
             self._feed(data)
 
@@ -142,9 +160,16 @@ class _Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._cancel_head_timer()
+        if self._begun is not None:
+            self._begun.patience.cancel()
         super().connection_lost(exc)
 
     # Plain requests
+
+    @property
+    def _has_plain(self) -> bool:
+        """Whether a plain request is in hand, of which aiohttp knows nothing."""
+        return self._under_way is not None or self._begun is not None
 
     def _take(self, data: bytes) -> bool:
         """Begin a plain request, if that is what came in and nobody has anything in hand; whether it was taken."""
@@ -154,14 +179,42 @@ class _Connection(web.RequestHandler):
             self._missing = self._missing - len(data) if len(data) <= self._missing else None
             return False
         head = recognise(data)
-        missing = -1 if head is None else head.size + head.length - len(data)
-        free = self._waits_for_head() and not (self._close or self._force_close or self._paused)
-        if head is not None and missing == 0 and free and self._begin(head, data):
+        if head is None or not self._waits_for_head() or self._close or self._force_close or self._paused:
+            self._missing = _missing(head, data)
+            return False
+        if len(data) < head.size + head.length <= SHORT_BYTES:
+            patience = self._loop.call_later(BODY_SECONDS, self._give_up)
+            self._begun = _Begun(head, data, patience)
             return True
-        self._missing = missing if missing >= 0 else None
-        return False
+        return self._offer(head, data)
 
-    def _begin(self, head: Head, data: bytes) -> bool:
+    def _go_on(self, begun: _Begun, data: bytes) -> None:
+        """Take more of a request that has begun."""
+        missing = begun.head.size + begun.head.length - len(begun.data) - len(data)
+        if missing < 0:
+            self._give_up()
+            self.data_received(data)
+            return
+        begun.data += data
+        if missing == 0:
+            begun.patience.cancel()
+            self._begun = None
+            if not self._offer(begun.head, begun.data):
+                self._feed(begun.data)
+
+    def _give_up(self) -> None:
+        """Hand a request over that was begun: aiohttp's handler knows how long a body may take, and what to say."""
+        begun, self._begun = self._begun, None
+        assert begun is not None, "its patience ends with it"
+        begun.patience.cancel()
+        self._missing = _missing(begun.head, begun.data)
+        self._feed(begun.data)
+
+    def _offer(self, head: Head, data: bytes) -> bool:
+        """Offer what has come in, if it is one request and no more; whether it was taken."""
+        self._missing = _missing(head, data)
+        if self._missing != 0:
+            return False
         assert self._express is not None, "without, nobody counts what is missing"
         began = monotonic()
         try:
@@ -226,7 +279,7 @@ class _Connection(web.RequestHandler):
             self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_SECONDS
 
     def _process_keepalive(self) -> None:
-        if self._under_way is not None:
+        if self._has_plain:
             self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_SECONDS  # aiohttp takes it to be idle
         super()._process_keepalive()
 
@@ -256,6 +309,12 @@ class _Connection(web.RequestHandler):
             b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         self.force_close()
+
+
+def _missing(head: Head | None, data: bytes) -> int | None:
+    """How many bytes are missing of what begins with this head; None where that, or what is behind it, is not known."""
+    missing = -1 if head is None else head.size + head.length - len(data)
+    return missing if missing >= 0 else None
 
 
 @asynccontextmanager

@@ -356,13 +356,51 @@ async def test_a_request_may_come_in_any_two_pieces() -> None:
                 assert (await client.ask(data[cut:]))[1] == b'{"got":7}'
 
 
-async def test_after_a_body_that_came_in_pieces_the_next_request_is_taken_again() -> None:
+async def test_a_body_may_come_in_behind_its_head() -> None:
+    data = request(body=b"x" * 30_000)
+    async with Service(ok).running() as service, connected(service) as client:
+        client.writer.write(data[:-29_000])
+        await turns()
+        client.writer.write(data[-29_000:-10])
+        await turns()
+        assert (await client.ask(data[-10:]))[1] == b'{"got":30000}'
+        assert service.whole_way == []
+
+
+async def test_a_body_that_takes_long_goes_the_whole_way_and_the_next_request_is_taken_again() -> None:
     async with Service(ok).running() as service, connected(service) as client:
         client.writer.write(PLAIN[:-1])
         await asyncio.sleep(SOON_SECONDS)
         assert (await client.ask(PLAIN[-1:]))[1] == b'{"got":2}'
         assert (await client.ask(request(body=b"123")))[1] == b'{"got":3}'
         assert service.whole_way == [b"{}"]
+
+
+async def test_a_client_that_hangs_up_in_the_middle_of_a_body_leaves_nothing_behind() -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS), Service(ok).running(grace=3600) as service:
+        async with connected(service) as client:
+            client.writer.write(PLAIN[:-1])
+            await turns()
+        await asyncio.sleep(SOON_SECONDS)
+    assert service.whole_way == []
+
+
+async def test_a_stop_waits_for_a_body_that_has_begun() -> None:
+    service = Service(ok)
+    async with service.running(grace=3600):
+        client = await opened(service)
+        client.writer.write(PLAIN[:-1])
+        await turns()
+        asyncio.get_running_loop().call_later(SOON_SECONDS, client.writer.write, PLAIN[-1:])
+    head, body = await client.answer()
+    assert body == b'{"got":2}'
+    assert "Connection: close\r\n" in head
+    client.writer.close()
+
+
+async def turns() -> None:
+    """Let what was sent come in by itself, and be looked at."""
+    await asyncio.sleep(0.005)
 
 
 async def test_requests_behind_one_another_are_answered_in_their_order() -> None:
