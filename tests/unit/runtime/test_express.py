@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from deploy.stack.ports import free_port
-from libs.common.runtime import listening as connections
+from libs.common.runtime import connection as connections
 from libs.common.runtime.express import MAX_HEAD_BYTES, Express, Head, recognise
 from libs.common.runtime.http import ApiError, Reply, middlewares
 from libs.common.runtime.listening import listening

@@ -11,9 +11,10 @@ from typing import Any, Final, cast
 import pytest
 from aiohttp import web
 
+from libs.common.runtime.connection import Connection
 from libs.common.runtime.express import Express, Head
+from libs.common.runtime.express_connection import ExpressConnection
 from libs.common.runtime.http import Reply, middlewares
-from libs.common.runtime.listening import _Connection
 from tests.unit.runtime.test_express import HALF, ODD, PLAIN, Asked, request
 
 STREAMS: Final = 800
@@ -123,7 +124,11 @@ def pieces(chance: random.Random) -> list[bytes]:
 async def converse(server: web.Server, sent: list[bytes], express: Express | None, chance: random.Random) -> str:
     """All that comes back, without what differs from answer to answer; and whether the connection was closed."""
     wire = Wire()
-    connection = _Connection(server, loop=asyncio.get_running_loop(), head_seconds=60, express=express)
+    loop = asyncio.get_running_loop()
+    if express is None:
+        connection = Connection(server, loop=loop, head_seconds=60)
+    else:
+        connection = ExpressConnection(server, loop=loop, head_seconds=60, express=express)
     connection.connection_made(wire)
     for piece in sent:
         await turns(chance.choice([0, 1, 3, SETTLED]))
