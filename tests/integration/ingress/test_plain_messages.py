@@ -203,6 +203,21 @@ async def test_both_ways_answer_and_store_alike(
     assert await stored(stand, plainly.tenant) == await stored(stand, elaborately.tenant)
 
 
+@pytest.mark.parametrize(("first", "second"), [({}, WHOLE_WAY), (WHOLE_WAY, {})])
+async def test_a_repetition_is_recognised_whichever_way_the_first_one_came(
+    ingress: Service,
+    publishers: tuple[Publisher, Publisher],
+    first: Mapping[str, str],
+    second: Mapping[str, str],
+) -> None:
+    tenant = publishers[0].tenant
+    headers = {"Authorization": f"Bearer {tenant.key}", "Idempotency-Key": f"either way {len(first)}"}
+    said = [await talk(ingress.url, request(tenant.path, headers | dict(more), MESSAGE)) for more in (first, second)]
+    assert [answer.status for answer in said] == [202, 202]
+    assert said[0].json == said[1].json
+    assert said[1].headers["idempotent-replayed"] == "true"
+
+
 async def test_a_violated_schema_is_refused_alike_and_one_that_is_kept_is_not(ingress: Service, stand: Stand) -> None:
     document = OrganisationDocument(name="strict", schema_validation=SchemaValidation.ENFORCE)
     tenant = await stand.create_tenant(organisation=document)

@@ -140,7 +140,7 @@ async def converse(server: web.Server, sent: list[bytes], express: Express | Non
     closed = wire.closed
     wire.close()
     connection.connection_lost(None)
-    text = re.sub(r"Date: [^\r]+|[0-9a-f]{32}-\d+", "…", wire.written.decode())
+    text = re.sub(r"Date: [^\r]+|[0-9a-f]{32}-\d+", "…", wire.written.decode("latin-1"))
     return f"{text}{closed=}"
 
 
