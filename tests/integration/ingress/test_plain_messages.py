@@ -18,8 +18,6 @@ import pytest
 from deploy.stack.services import Service
 from libs.common.contracts.credentials import KEY_BYTES, TOKEN_PREFIX, format_key
 from libs.common.contracts.registry import EventTypeDocument, Kind, OrganisationDocument, SchemaValidation, Scope
-from libs.common.domain import ids
-from libs.common.domain.ids import Prefix
 from libs.common.runtime.clock import now
 from tests.integration.ingress.raw import request, talk
 from tests.integration.ingress.stand import Stand, Tenant, cut_off, started
@@ -28,14 +26,17 @@ WHOLE_WAY: Final = {"TE": "trailers"}
 MESSAGE: Final = b'{"eventType":"order.completed","payload":{ "n" : 1.0 }}'
 METRICS: Final = request("/metrics", {}, method="GET")
 AT_ONCE: Final = 32
+RATE: Final = 20
+"""So many messages a second that a replica takes more than one token at a time, and has some left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publisher:
-    """A tenant, and keys of its organisation's that may not publish, by why."""
+    """A tenant, keys of its organisation's that may not publish, by why, and an application of others."""
 
     tenant: Tenant
     keys: Mapping[str, str]
+    others: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +139,7 @@ def left(publisher: Publisher) -> dict[str, Asked]:
     }
     paths = {
         "an unknown application": "/api/v1/app/nobody/msg",
-        "another organisation's application": f"/api/v1/app/{ids.encode(Prefix.APPLICATION, ids.lowest(1))}/msg",
+        "another organisation's application": f"/api/v1/app/{publisher.others}/msg",
         "no application": "/api/v1/app//msg",
         "a dot": "/api/v1/app/./msg",
         "two dots": "/api/v1/app/../msg",
@@ -166,11 +167,11 @@ def left(publisher: Publisher) -> dict[str, Asked]:
 @pytest.fixture(scope="module")
 async def publishers(stand: Stand) -> tuple[Publisher, Publisher]:
     """Two who are alike: one sends plain requests, and one sends what goes the whole way."""
-    return await create_publisher(stand), await create_publisher(stand)
+    one, other = await stand.create_tenant(), await stand.create_tenant()
+    return await create_publisher(stand, one, other), await create_publisher(stand, other, one)
 
 
-async def create_publisher(stand: Stand) -> Publisher:
-    tenant = await stand.create_tenant()
+async def create_publisher(stand: Stand, tenant: Tenant, other: Tenant) -> Publisher:
     deleted = await stand.create_key(tenant.org)
     identity = await stand.observer.fetchval(
         "SELECT id FROM hookledger.registry_object WHERE kind = 'api_key' ORDER BY registry_version DESC LIMIT 1"
@@ -182,7 +183,7 @@ async def create_publisher(stand: Stand) -> Publisher:
         "expired": await stand.create_key(tenant.org, expires_at=now() - timedelta(seconds=1)),
         "only reads": await stand.create_key(tenant.org, Scope.READ),
     }
-    return Publisher(tenant=tenant, keys=keys)
+    return Publisher(tenant=tenant, keys=keys, others=other.app_id)
 
 
 @pytest.mark.parametrize("corpus", [taken, left])
@@ -251,10 +252,10 @@ async def test_a_key_that_is_deleted_while_its_message_waits_is_refused(ingress:
 
 
 async def test_rates_hold_for_plain_requests_too(stand: Stand) -> None:
-    tenant = await stand.create_tenant(accept_rate=AT_ONCE)
+    tenant = await stand.create_tenant(accept_rate=RATE)
     asked = Asked(path=tenant.path, headers={"Authorization": f"Bearer {tenant.key}"})
     with started(replica := stand.replica("rates")):
-        heads = [(await answers(replica, asked, {}))[0].split()[1] for _ in range(2 * AT_ONCE)]
+        heads = [(await answers(replica, asked, {}))[0].split()[1] for _ in range(5 * RATE)]
         assert await express(replica) > 0
     assert set(heads) == {"202", "429"}
     assert await stand.count("message", app=tenant.app) == heads.count("202")
