@@ -7,7 +7,8 @@ it goes the whole way.
 import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -18,7 +19,19 @@ import pytest
 from deploy.stack.services import Service
 from libs.common.contracts.credentials import KEY_BYTES, TOKEN_PREFIX, format_key
 from libs.common.contracts.registry import EventTypeDocument, Kind, OrganisationDocument, SchemaValidation, Scope
+from libs.common.postgres.key_use import KeyUse
+from libs.common.postgres.migrate import epoch as ledger_epoch
+from libs.common.postgres.pool import open_pool
+from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime.clock import now
+from libs.common.runtime.express import recognise
+from libs.common.runtime.sealing import MasterKeys
+from services.ingress import accept
+from services.ingress.accept import Acceptor, UnavailableError
+from services.ingress.allowances import Allowances
+from services.ingress.directory import Directory
+from services.ingress.plain_messages import PlainMessages, TurnedAway, Waiting
+from services.ingress.throttle import Rates, Throttle
 from tests.integration.ingress.raw import request, talk
 from tests.integration.ingress.stand import Stand, Tenant, cut_off, started
 
@@ -285,6 +298,49 @@ async def test_without_postgres_both_ways_are_503_and_never_2xx(stand: Stand, te
         assert plain[0].startswith("HTTP/1.1 503 ")
         assert "Retry-After: 1\r\n" in plain[0]
         assert await express(replica) == before + 1
+
+
+async def test_what_finds_no_room_is_turned_away_at_once_and_what_waits_is_still_accepted(
+    ingress: Service, stand: Stand, tenant: Tenant, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept, "MAX_WAITING_MESSAGES", 2)
+    head = recognise(request(tenant.path, {"Authorization": f"Bearer {tenant.key}"}, MESSAGE))
+    assert head is not None
+    async with taking(stand, database) as (plain, acceptor):
+        waiting = [plain.take(head, MESSAGE) for _ in range(2)]
+        turned_away = plain.take(head, MESSAGE)
+        acceptor.batcher.stop()
+        await acceptor.batcher.run()
+        assert [status(each) for each in waiting] == [202, 202]
+        stopped = plain.take(head, MESSAGE)
+        for each in (turned_away, stopped):
+            assert isinstance(each, TurnedAway)
+            with pytest.raises(UnavailableError):
+                each.reply()
+
+
+def status(taken: Waiting | TurnedAway | None) -> int:
+    """Of what is answered to one that was taken."""
+    reply = None if taken is None else taken.reply()
+    assert reply is not None
+    return reply.status
+
+
+@asynccontextmanager
+async def taking(stand: Stand, database: str) -> AsyncIterator[tuple[PlainMessages, Acceptor]]:
+    """What takes plain requests, in this process, and what accepts them, which does not run."""
+    pool = await open_pool(database, "ingress", size=2)
+    snapshot = RegistrySnapshot(pool, MasterKeys.parse(stand.replica().settings["MASTER_KEY"]))
+    await snapshot.catch_up()
+    async with pool.acquire() as connection:
+        epoch = await ledger_epoch(connection)
+    assert epoch is not None
+    acceptor = Acceptor(pool, snapshot, epoch=epoch, lifetime=timedelta(hours=1), committed=lambda _: None)
+    throttle = Throttle(Allowances(pool), Rates(key=None, application=None))
+    try:
+        yield PlainMessages(acceptor, Directory(snapshot), throttle, KeyUse(pool)), acceptor
+    finally:
+        await pool.close()
 
 
 async def answers(ingress: Service, asked: Asked, more: Mapping[str, str]) -> list[str]:
