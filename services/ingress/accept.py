@@ -52,6 +52,7 @@ _FURTHER_MESSAGE_BYTES: Final = MAX_BATCH_BYTES // MAX_BATCH_MESSAGES
 
 _CONTENT_FAULTS: Final = (*CONTENT_ERRORS, asyncpg.ProgramLimitExceededError, UnicodeError)
 _DATABASE_ERRORS: Final = (*CONNECTION_ERRORS, asyncpg.PostgresError)
+_FAILURES: Final = (StoppedError, OverdueError, *_CONTENT_FAULTS, *_DATABASE_ERRORS)
 
 
 class UnavailableError(Exception):
@@ -118,6 +119,53 @@ class Acceptor:
             UnavailableError: as in `accept`.
             UnstorableError: Postgres does not take one of them, and so none.
         """
+        size = self._make_room(group)
+        try:
+            acceptances = await self.batcher.submit(await self._checked(group))
+        except _FAILURES as error:
+            raise self._failure(group, error) from error
+        finally:
+            self._make_way(group, size)
+        for candidate, acceptance in zip(group, acceptances, strict=True):
+            _count(candidate, acceptance)
+        return await self._prefer_first_answers(group, acceptances)
+
+    def put(self, candidate: Candidate) -> "asyncio.Future[list[Acceptance]]":
+        """Have a judged candidate written, for a caller that does not await: once the future is done, see `outcome`.
+
+        Raises:
+            UnavailableError: too much waits for Postgres already.
+        """
+        group = (candidate,)
+        size = self._make_room(group)
+        try:
+            return self.batcher.put(group)
+        except StoppedError as error:
+            self._make_way(group, size)
+            raise self._failure(group, error) from error
+
+    def outcome(self, candidate: Candidate, future: "asyncio.Future[list[Acceptance]]") -> Acceptance:
+        """What became of a candidate that was `put`; what this returns is committed.
+
+        Raises:
+            UnavailableError: as in `accept`.
+            UnstorableError: as in `accept`.
+            asyncio.CancelledError: the service ended before.
+        """
+        self._make_way((candidate,), len(candidate.body))
+        try:
+            [acceptance] = future.result()
+        except _FAILURES as error:
+            raise self._failure((candidate,), error) from error
+        _count(candidate, acceptance)
+        return acceptance
+
+    def _make_room(self, group: Sequence[Candidate]) -> int:
+        """Count what waits, and its bytes, which this returns.
+
+        Raises:
+            UnavailableError: it would be too much.
+        """
         size = len(group[0].body) if len(group) == 1 else sum(len(candidate.body) for candidate in group)
         # A group that is larger than all that may wait is taken when nothing else does.
         if self._waiting and (
@@ -127,27 +175,34 @@ class Acceptor:
             raise UnavailableError("too much waits to be committed")
         self._waiting += len(group)
         self._waiting_bytes += size
-        try:
-            acceptances = await self.batcher.submit(await self._checked(group))
-        except StoppedError as error:
-            raise UnavailableError("this replica is stopping") from error
-        except OverdueError as error:
-            metrics.TURNED_AWAY.inc(len(group))
-            raise UnavailableError("the database takes less than comes in") from error
-        except asyncpg.CheckViolationError as error:
-            # No partition takes messages of this week: nothing that the sender could mend.
-            raise UnavailableError(str(error)) from error
-        except _CONTENT_FAULTS as error:
-            _LOG.warning("accept.unstorable", app=str(group[0].app), reason=str(error))
-            raise UnstorableError("this message cannot be stored") from error
-        except _DATABASE_ERRORS as error:
-            raise UnavailableError(str(error) or type(error).__name__) from error
-        finally:
-            self._waiting -= len(group)
-            self._waiting_bytes -= size
-        for candidate, acceptance in zip(group, acceptances, strict=True):
-            _count(candidate, acceptance)
-        return await self._prefer_first_answers(group, acceptances)
+        return size
+
+    def _make_way(self, group: Sequence[Candidate], size: int) -> None:
+        self._waiting -= len(group)
+        self._waiting_bytes -= size
+
+    @staticmethod
+    def _failure(group: Sequence[Candidate], error: Exception) -> UnavailableError | UnstorableError:
+        """What a failure to write means for who sent the group."""
+        match error:
+            case StoppedError():
+                return UnavailableError("this replica is stopping")
+            case OverdueError():
+                metrics.TURNED_AWAY.inc(len(group))
+                return UnavailableError("the database takes less than comes in")
+            case asyncpg.CheckViolationError():
+                # No partition takes messages of this week: nothing that the sender could mend.
+                return UnavailableError(str(error))
+            case _ if isinstance(error, _CONTENT_FAULTS):
+                _LOG.warning("accept.unstorable", app=str(group[0].app), reason=str(error))
+                return UnstorableError("this message cannot be stored")
+            case _:
+                return UnavailableError(str(error) or type(error).__name__)
+
+    def judge(self, candidate: Candidate) -> Candidate:
+        """The candidate, with how its payload violates the schema of its event type, as the registry is known now."""
+        finding = self.check(candidate)
+        return candidate if finding is FAULTLESS else replace(candidate, finding=finding)
 
     def check(self, candidate: Candidate) -> Finding:
         """How its payload violates the schema of its event type, as the registry is known now."""
@@ -157,8 +212,7 @@ class Acceptor:
         """The group, with what the schemas find in each."""
         checked: list[Candidate] = []
         for candidate in group:
-            finding = self.check(candidate)
-            checked.append(candidate if finding is FAULTLESS else replace(candidate, finding=finding))
+            checked.append(self.judge(candidate))
             if len(group) > 1:
                 await asyncio.sleep(0)  # a batch keeps everything else waiting for one check at most
         return checked

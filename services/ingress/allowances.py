@@ -7,6 +7,7 @@ does not spend within a second is lost: a rate is met from below. An application
 
 import asyncio
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -35,6 +36,9 @@ class _Share:
     refused_until: float = 0.0
     retry_at: float = 0.0
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+_NOTHING: Final = _Share()
 
 
 class Allowances:
@@ -73,6 +77,16 @@ class Allowances:
                         await self._ask(subject, share, rate, count)
                     if not self._spend(share, count):
                         raise _too_many(share, rate, whose)
+
+    def spend_at_once(self, subjects: Sequence[UUID]) -> bool:
+        """Take a token of each, if this replica has one of each; whether it took them."""
+        at = monotonic()
+        shares = [self._shares.get(subject, _NOTHING) for subject in subjects]
+        if any(share.tokens < 1 or share.spent_by < at for share in shares):
+            return False
+        for share in shares:
+            share.tokens -= 1
+        return True
 
     @staticmethod
     def _spend(share: _Share, count: int) -> bool:

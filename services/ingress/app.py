@@ -20,6 +20,7 @@ from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
 from libs.common.rabbitmq.consuming import Consumer
 from libs.common.rabbitmq.topology import Names
+from libs.common.runtime.express import Express
 from libs.common.runtime.http import add_health, middlewares
 from libs.common.runtime.listening import listening
 from libs.common.runtime.logs import logger
@@ -35,6 +36,7 @@ from services.ingress.directory import Directory
 from services.ingress.front_door import FrontDoor
 from services.ingress.inbound import Inbound
 from services.ingress.messages import Messages
+from services.ingress.plain_messages import PlainMessages
 from services.ingress.poison import Parking
 from services.ingress.publishing import EnvelopePublisher
 from services.ingress.registry import Registry, open_session
@@ -49,6 +51,7 @@ SNAPSHOT_POLL_SECONDS: Final = 5.0
 HOUSEKEEPING_SECONDS: Final = 600.0
 FORGOTTEN_AT_ONCE: Final = 5000
 CLOSE_SECONDS: Final = 5.0
+_UNAVAILABLE: Final = (UnavailableError,)
 _DATABASE_ERRORS: Final = (*CONNECTION_ERRORS, asyncpg.PostgresError)
 
 
@@ -107,7 +110,7 @@ class Ingress:
             self._broker.names, self._acceptor, self._directory, Parking(self._broker, self._rejections)
         )
         async with open_session() as session, AsyncExitStack() as door:
-            await self._open(door, self._web(session))
+            await self._open(door, session)
             async with asyncio.TaskGroup() as group:
                 writing = [
                     group.create_task(self._acceptor.batcher.run()),
@@ -158,18 +161,24 @@ class Ingress:
             connected=self._catch_up,
         )
 
-    async def _open(self, door: AsyncExitStack, app: web.Application) -> None:
+    async def _open(self, door: AsyncExitStack, session: aiohttp.ClientSession) -> None:
         settings = self._settings
+        throttle = Throttle(
+            Allowances(self._pool),
+            Rates(key=settings.key_messages_per_second or None, application=settings.app_messages_per_second or None),
+        )
+        plain = PlainMessages(self._acceptor, self._directory, throttle, self._key_use)
         http = listening(
-            app,
+            self._web(session, throttle),
             settings.host,
             settings.port,
             head_seconds=settings.request_timeout_ms / 1000,
             grace=settings.stop_grace_ms / 1000,
+            express=Express(take=plain.take, unavailable_on=_UNAVAILABLE),
         )
         await door.enter_async_context(http)
 
-    def _web(self, session: aiohttp.ClientSession) -> web.Application:
+    def _web(self, session: aiohttp.ClientSession, throttle: Throttle) -> web.Application:
         async def database() -> bool:
             return await answers(self._pool)
 
@@ -179,12 +188,8 @@ class Ingress:
         settings = self._settings
         body_seconds = settings.request_timeout_ms / 1000
         registry = Registry(session, settings.registry_url, seconds=settings.front_door_timeout_ms / 1000)
-        app = web.Application(middlewares=middlewares((UnavailableError,)))
+        app = web.Application(middlewares=middlewares(_UNAVAILABLE))
         add_health(app, {"postgres": database, "rabbitmq": broker})
-        throttle = Throttle(
-            Allowances(self._pool),
-            Rates(key=settings.key_messages_per_second or None, application=settings.app_messages_per_second or None),
-        )
         acceptor, directory = self._acceptor, self._directory
         Inbound(acceptor, directory, self._rejections, throttle, body_seconds=body_seconds).add_routes(app)
         Messages(acceptor, directory, registry, throttle, self._key_use, body_seconds=body_seconds).add_routes(app)

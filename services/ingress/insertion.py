@@ -10,7 +10,7 @@ from libs.common.domain import ids
 from libs.common.domain.message import Message
 from libs.common.postgres import acceptance
 from libs.common.postgres.pool import Connection, Pool
-from libs.common.runtime.clock import random_bytes
+from libs.common.runtime.clock import entropy
 from libs.common.runtime.schemas.payload import Violation
 from services.ingress.candidate import Accepted, Candidate
 
@@ -19,7 +19,7 @@ def message_of(candidate: Candidate, version: int, at: datetime) -> Message:
     """The message that `candidate` becomes, accepted at `at` by the registry's `version`."""
     born_ms = int(at.timestamp() * 1000)
     return Message(
-        id=ids.time_ordered(born_ms, random_bytes(10)),
+        id=ids.time_ordered(born_ms, entropy(10)),
         org=candidate.org,
         app=candidate.app,
         event_type=candidate.event_type,

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -77,9 +77,10 @@ def parse(data: bytes, at: datetime) -> MessageIn:
         raise invalid(["body"], str(error), "value_error.jsondecode") from None
     except msgspec.ValidationError as error:
         raise _located(str(error)) from None
-    if len(set(found.channels or ())) > MAX_CHANNELS:
+    channels, tags = _distinct(found.channels), _distinct(found.tags)
+    if len(channels) > MAX_CHANNELS:
         raise invalid(["body", "channels"], f"at most {MAX_CHANNELS} channels")
-    if len(set(found.tags or ())) > MAX_TAGS:
+    if len(tags) > MAX_TAGS:
         raise invalid(["body", "tags"], f"at most {MAX_TAGS} tags")
     if found.deliver_at is not None and found.deliver_at > at + LONGEST_DELAY:
         raise invalid(["body", "deliverAt"], f"at most {LONGEST_DELAY.days} days from now")
@@ -92,13 +93,17 @@ def parse(data: bytes, at: datetime) -> MessageIn:
         body=body,
         content_type=content_type,
         event_id=found.event_id,
-        channels=tuple(sorted(set(found.channels or ()))),
-        tags=tuple(sorted(set(found.tags or ()))),
+        channels=channels,
+        tags=tags,
         ordering_key=found.ordering_key,
         deliver_at=found.deliver_at,
         keep_body=_kept(found),
         application=_given(found.application),
     )
+
+
+def _distinct(names: Sequence[str] | None) -> tuple[str, ...]:
+    return tuple(sorted(set(names))) if names else ()
 
 
 def _kept(found: documents.MessageIn) -> timedelta | None:

@@ -14,7 +14,7 @@ from libs.common.domain.facts import Origin
 from libs.common.domain.message import MAX_BODY_BYTES
 from libs.common.postgres.key_use import KeyUse
 from libs.common.runtime.clock import now
-from libs.common.runtime.http import REQUEST_ID_KEY, ApiError, invalid, json_response
+from libs.common.runtime.http import REQUEST_ID_KEY, ApiError, Reply, invalid, json_response
 from services.ingress import message_in, metrics, schemas
 from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.batch_in import MAX_BATCH_BYTES, Batch, read_items
@@ -27,7 +27,7 @@ from services.ingress.publication import Publication, no_application, repetition
 from services.ingress.registry import Registry
 from services.ingress.throttle import Throttle
 
-_IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 _LONGEST_KEY: Final = 256
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 
@@ -79,7 +79,7 @@ class Messages:
         await self._throttle.spend_key(key)
         named = request.match_info["app"]
         app = await self._directory.fresh_application(key.org, named)
-        claims = [] if app is None else _claims(request, key.id, app, body)
+        claims = [] if app is None else _claims(request, key, app, body)
         try:
             message = message_in.parse(body, now())
         except ApiError:
@@ -89,7 +89,7 @@ class Messages:
             raise
         if app is None:
             app = await self._create_application(request, key.org, named, message.application)
-            claims = _claims(request, key.id, app, body)
+            claims = _claims(request, key, app, body)
         await self._throttle.spend_application(app)
         publication = Publication(directory=self._directory, key_hash=key_hash, app=app)
         return await self._accept(publication, message, claims, with_content=with_content)
@@ -112,7 +112,7 @@ class Messages:
         app = await self._directory.fresh_application(key.org, named)
         if app is None:
             app = await self._create_application(request, key.org, named, batch.application)
-        claims = _claims(request, key.id, app, body, places=len(items))
+        claims = _claims(request, key, app, body, places=len(items))
         if any(first is not None and not first.same_request for first in await self._acceptor.holders(claims)):
             raise _other_request()
         await self._throttle.spend_application(app, len(items))
@@ -139,22 +139,8 @@ class Messages:
         try:
             acceptance = await self._acceptor.accept(publication.candidate(message, *claims))
         except UnstorableError as error:
-            raise invalid(["body"], str(error)) from error
-        match acceptance:
-            case Accepted(message=accepted):
-                answer = message.answer(accepted.id, accepted.accepted_at, with_content=with_content)
-                return json_response(answer, status=202)
-            case Duplicate(kind=KeyKind.IDEMPOTENCY_KEY, same_request=True):
-                answer = message.answer(acceptance.first, acceptance.accepted_at, with_content=with_content)
-                return json_response(answer, status=202, headers={REPLAYED: "true"})
-            case Duplicate(kind=KeyKind.IDEMPOTENCY_KEY):
-                raise _other_request()
-            case Duplicate():
-                raise ApiError(409, "a message with this eventId was accepted already")
-            case Forbidden(error=forbidden):
-                raise forbidden
-            case Violating(violations=violations):
-                raise schemas.refusal(violations, "body", "payload")
+            raise unstorable(error) from error
+        return reply_to(acceptance, message, with_content=with_content).response()
 
     async def _read(self, request: web.Request, most: int) -> bytes:
         if "Content-Encoding" in request.headers:
@@ -178,30 +164,70 @@ class Messages:
         return app
 
 
+def reply_to(acceptance: Acceptance, message: MessageIn, *, with_content: bool) -> Reply:
+    """What the sender of one message hears of what became of it.
+
+    Raises:
+        ApiError: it was refused.
+    """
+    match acceptance:
+        case Accepted(message=accepted):
+            return Reply(status=202, body=message.answer(accepted.id, accepted.accepted_at, with_content=with_content))
+        case Duplicate(kind=KeyKind.IDEMPOTENCY_KEY, same_request=True):
+            answer = message.answer(acceptance.first, acceptance.accepted_at, with_content=with_content)
+            return Reply(status=202, body=answer, headers={REPLAYED: "true"})
+        case Duplicate(kind=KeyKind.IDEMPOTENCY_KEY):
+            raise _other_request()
+        case Duplicate():
+            raise ApiError(409, "a message with this eventId was accepted already")
+        case Forbidden(error=forbidden):
+            raise forbidden
+        case Violating(violations=violations):
+            raise schemas.refusal(violations, "body", "payload")
+
+
+def unstorable(error: UnstorableError) -> ApiError:
+    """A 422 for what Postgres does not take."""
+    return invalid(["body"], str(error))
+
+
 @contextmanager
 def _counted() -> Iterator[None]:
-    """Count a refusal by its code."""
     try:
         yield
     except ApiError as refusal:
-        metrics.REJECTED.labels(str(Origin.API), refusal.code).inc()
+        count(refusal)
         raise
 
 
+def count(refusal: ApiError) -> None:
+    """Count a refusal by its code."""
+    metrics.REJECTED.labels(str(Origin.API), refusal.code).inc()
+
+
+def claim_of(given: str, key: RegistryObject, path: str, app: RegistryObject, body: bytes, *place: bytes) -> Claim:
+    """The claim of a request's `Idempotency-Key`, or of a place in its batch.
+
+    Raises:
+        ApiError: 422.
+    """
+    if not 1 <= len(given) <= _LONGEST_KEY or not (given.isascii() and given.isprintable()):
+        raise _no_key()
+    return repetition(key.id, path, given, app.id, body, *place)
+
+
 def _claims(
-    request: web.Request, key: UUID, app: RegistryObject, body: bytes, *, places: int | None = None
+    request: web.Request, key: RegistryObject, app: RegistryObject, body: bytes, *, places: int | None = None
 ) -> list[Claim]:
     """The claims of the request's `Idempotency-Key`: one, or one for each place in its batch."""
-    given = request.headers.getall(_IDEMPOTENCY_KEY, [])
+    given = request.headers.getall(IDEMPOTENCY_KEY, [])
     if not given:
         return []
-    if len(given) > 1 or not 1 <= len(given[0]) <= _LONGEST_KEY or not (given[0].isascii() and given[0].isprintable()):
-        raise invalid(
-            ["header", _IDEMPOTENCY_KEY.lower()], f"one text of 1 to {_LONGEST_KEY} printable ASCII characters"
-        )
+    if len(given) > 1:
+        raise _no_key()
     if places is None:
-        return [repetition(key, request.path, given[0], app.id, body)]
-    return [repetition(key, request.path, given[0], app.id, body, str(place).encode()) for place in range(places)]
+        return [claim_of(given[0], key, request.path, app, body)]
+    return [claim_of(given[0], key, request.path, app, body, str(place).encode()) for place in range(places)]
 
 
 def _application(data: bytes, named: str) -> bytes:
@@ -233,6 +259,10 @@ def _flag(request: web.Request, name: str, *, default: bool) -> bool:
     if value is None:
         raise invalid(["query", name], "true or false", "type_error.bool")
     return value
+
+
+def _no_key() -> ApiError:
+    return invalid(["header", IDEMPOTENCY_KEY.lower()], f"one text of 1 to {_LONGEST_KEY} printable ASCII characters")
 
 
 def _other_request() -> ApiError:

@@ -31,6 +31,13 @@ class Throttle:
         if self._rates.key is not None:
             await self._allowances.spend(key.id, self._rates.key, count=count, whose="key")
 
+    def spend_at_once(self, key: RegistryObject, app: RegistryObject) -> bool:
+        """Count one message of both, if that takes no question to Postgres; whether it was counted."""
+        limited = [] if self._rates.key is None else [key.id]
+        if self._rate(app) is not None:
+            limited.append(app.id)
+        return not limited or self._allowances.spend_at_once(limited)
+
     async def spend_application(self, app: RegistryObject, count: int = 1) -> None:
         """Count messages for an application.
 
@@ -38,7 +45,10 @@ class Throttle:
             ApiError: 429.
             UnavailableError: Postgres does not answer.
         """
-        assert isinstance(app.document, ApplicationDocument)
-        rate = app.document.accept_rate or self._rates.application
+        rate = self._rate(app)
         if rate is not None:
             await self._allowances.spend(app.id, rate, count=count, whose="application")
+
+    def _rate(self, app: RegistryObject) -> float | None:
+        assert isinstance(app.document, ApplicationDocument)
+        return app.document.accept_rate or self._rates.application

@@ -13,7 +13,7 @@ from libs.common.contracts import ledger
 from libs.common.domain.facts import MessageAccepted
 from libs.common.domain.message import Message
 from libs.common.postgres.pool import Connection, Pool
-from libs.common.runtime.clock import random_bytes
+from libs.common.runtime.clock import entropy
 
 _SALT_BYTES: Final = 16
 _NONE: Final[Mapping[UUID, str]] = MappingProxyType({})
@@ -89,7 +89,7 @@ async def insert_unsent(connection: Connection, message: Message, *, epoch: int)
 
 def _columns(messages: Sequence[Message], epoch: int, violations: Mapping[UUID, str]) -> tuple[Any, ...]:
     """The parameters of these statements."""
-    salts = [random_bytes(_SALT_BYTES) for _ in messages]
+    salts = [entropy(_SALT_BYTES) for _ in messages]
     facts = [ledger.encode(_fact(message)) for message in messages]
     first = messages[0]  # version and time are the batch's
     return (

@@ -4,12 +4,14 @@ import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Final
 
 import orjson
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST, Histogram, generate_latest
 
 from libs.common.runtime.clock import monotonic, new_id
@@ -22,6 +24,10 @@ REQUEST_ID_KEY: Final = web.RequestKey("request_id", str)
 """Where a request keeps its id."""
 _LONGEST_REQUEST_ID: Final = 128
 HEALTH: Final = ("/healthz", "/readyz", "/metrics")
+EVERY_ANSWER: Final[Mapping[str, str]] = MappingProxyType(
+    {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+)
+"""Headers of an answer, unless it has them with another value."""
 
 CODES: Final = {
     400: "bad_request",
@@ -42,6 +48,20 @@ CODES: Final = {
 }
 
 ReadinessCheck = Callable[[], Awaitable[bool]]
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+_NUMBERS: Final = itertools.count(1)
+
+
+class Reply(Struct, frozen=True, kw_only=True):
+    """What is answered: JSON under a status, with headers beside those that every answer has."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = _NO_HEADERS
+
+    def response(self) -> web.Response:
+        """As aiohttp sends it."""
+        return json_response(self.body, status=self.status, headers=self.headers)
 
 
 class ApiError(Exception):
@@ -68,10 +88,14 @@ class ApiError(Exception):
         self.code = code or CODES.get(status, "error")
         self.headers = dict(headers or {})
 
-    def response(self) -> web.Response:
+    def reply(self) -> Reply:
         """The answer."""
-        body = {"code": self.code, "detail": self.detail}
-        return json_response(body, status=self.status, headers=self.headers)
+        body = orjson.dumps({"code": self.code, "detail": self.detail})
+        return Reply(status=self.status, body=body, headers=self.headers)
+
+    def response(self) -> web.Response:
+        """The answer, as aiohttp sends it."""
+        return self.reply().response()
 
 
 def invalid(location: list[str | int], message: str, kind: str = "value_error") -> ApiError:
@@ -90,30 +114,49 @@ def json_response(body: Any, *, status: int = 200, headers: Mapping[str, str] | 
     return web.Response(body=data, status=status, headers=headers, content_type="application/json")
 
 
+def request_id(given: str) -> str:
+    """The id of a request: the one that came with it, where that is a short printable text, or else a new one."""
+    usable = 0 < len(given) <= _LONGEST_REQUEST_ID and given.isascii() and given.isprintable()
+    return given if usable else f"{_process()}-{next(_NUMBERS)}"
+
+
+def answered(status: int, began: float) -> None:
+    """Observe how long an answer took; `began` is by the monotonic clock."""
+    _seconds(status // 100).observe(monotonic() - began)
+
+
+def unreachable(error: BaseException, path: str) -> ApiError:
+    """What a request to `path` is answered when a server behind this one does not answer; logs why."""
+    _LOG.warning("http.unavailable", path=path, reason=str(error) or type(error).__name__)
+    return unavailable()
+
+
+def failed(method: str, path: str) -> ApiError:
+    """What a request is answered that failed by a fault of ours; logs the exception that is being handled."""
+    _LOG.exception("http.failed", method=method, path=path)
+    return ApiError(500, "something went wrong here; the log has it under the request id")
+
+
 def middlewares(unavailable_on: tuple[type[BaseException], ...] = ()) -> list[Any]:
     """Request ids outside, errors inside.
 
     Args:
         unavailable_on: exceptions that mean that a server behind this one does not answer: 503.
     """
-    process, numbers = new_id().hex, itertools.count(1)
 
     @web.middleware
     async def request_ids(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = request.headers.get(REQUEST_ID, "")
-        usable = 0 < len(given) <= _LONGEST_REQUEST_ID and given.isascii() and given.isprintable()
-        request_id = given if usable else f"{process}-{next(numbers)}"
-        request[REQUEST_ID_KEY] = request_id
+        request[REQUEST_ID_KEY] = identity = request_id(request.headers.get(REQUEST_ID, ""))
         began = monotonic()
         # Nothing else runs in a connection's task, and its next request says another id.
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        structlog.contextvars.bind_contextvars(request_id=identity)
         response = await handler(request)
         if request.path not in HEALTH:
-            _seconds(response.status // 100).observe(monotonic() - began)
+            answered(response.status, began)
         if not response.prepared:
-            response.headers[REQUEST_ID] = request_id
-            response.headers.setdefault("X-Content-Type-Options", "nosniff")
-            response.headers.setdefault("Cache-Control", "no-store")
+            response.headers[REQUEST_ID] = identity
+            for name, value in EVERY_ANSWER.items():
+                response.headers.setdefault(name, value)
         return response
 
     @web.middleware
@@ -126,13 +169,11 @@ def middlewares(unavailable_on: tuple[type[BaseException], ...] = ()) -> list[An
             allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
             return ApiError(error.status, error.reason, headers=allow).response()
         except unavailable_on as error:
-            _LOG.warning("http.unavailable", path=request.path, reason=str(error) or type(error).__name__)
-            return unavailable().response()
+            return unreachable(error, request.path).response()
         except (ConnectionResetError, asyncio.CancelledError):
             raise
         except Exception:  # noqa: BLE001  the boundary of a request
-            _LOG.exception("http.failed", method=request.method, path=request.path)
-            return ApiError(500, "something went wrong here; the log has it under the request id").response()
+            return failed(request.method, request.path).response()
 
     return [request_ids, errors]
 
@@ -166,6 +207,11 @@ def add_health(app: web.Application, checks: Mapping[str, ReadinessCheck]) -> No
 
     for path, handler in zip(HEALTH, (healthz, readyz, metrics), strict=True):
         app.router.add_get(path, handler)
+
+
+@cache
+def _process() -> str:
+    return new_id().hex
 
 
 @cache

@@ -1,137 +1,46 @@
-"""Listening, as aiohttp does it but for three things.
-
-A request's headers have a deadline: aiohttp has none, and a client that drips them would hold its connection until the
-keep-alive timer closes it without a word. Here it gets 408. What trickles in behind a request that is still being
-answered (pipelining) is left to the keep-alive timer.
-
-Stopping lets requests in hand come to their end: aiohttp stops reading at once, so that a request whose body is still
-on its way would never be answered.
-
-What is no HTTP is refused in the API's form.
-"""
+"""Listening: until a service ends, and then until the requests in hand are answered."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from http import HTTPStatus
 from typing import Final
 from weakref import WeakSet
 
-import orjson
 from aiohttp import web
 
-from libs.common.runtime.http import ApiError
+from libs.common.runtime.connection import Connection
+from libs.common.runtime.express import Express
+from libs.common.runtime.express_connection import ExpressConnection
 from libs.common.runtime.logs import logger
-from libs.common.runtime.metrics import SLOW_HEADS
 from libs.common.runtime.service import StartError
 
 _LOG: Final = logger("http")
-KEEPALIVE_SECONDS: Final = 75.0
 HEAD_SECONDS: Final = 10.0
 BACKLOG: Final = 1024
 CUT_SECONDS: Final = 0.5
 """How long a request gets to end that was cut off when its grace was over."""
 _LOOK_SECONDS: Final = 0.02
-LINGERING_SECONDS: Final = 2.0
-"""How long the rest of a refused body is read and thrown away, so that its sender can read the answer."""
-
-
-class _Connection(web.RequestHandler):
-    """A connection whose request heads must come in within `head_seconds` of their first byte."""
-
-    def __init__(self, manager: web.Server, *, loop: asyncio.AbstractEventLoop, head_seconds: float) -> None:
-        super().__init__(
-            manager,
-            loop=loop,
-            access_log=None,  # type: ignore[arg-type]  # None is how aiohttp turns it off
-            auto_decompress=False,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            lingering_time=LINGERING_SECONDS,
-        )
-        self._head_seconds = head_seconds
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._closes_after_answer = False
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is in hand."""
-        return self.transport is not None and not self._waits_for_head()
-
-    def end(self) -> None:
-        """Close now if idle, else after the answer in hand."""
-        if self.busy:
-            self._closes_after_answer = True
-        else:
-            self.force_close()  # aiohttp's own close ends the task of an idle connection, and leaves its socket open
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        if not resp.prepared and (self._closes_after_answer or resp.headers.get("Connection") == "close"):
-            resp.force_close()  # what the header says, aiohttp does only if told so
-        finished = await super().finish_response(request, resp, start_time)
-        if self._closes_after_answer:
-            self.close()
-        return finished
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """What is no HTTP is refused in the API's form; aiohttp would repeat, as text, what came."""
-        if status != HTTPStatus.BAD_REQUEST:
-            return super().handle_error(request, status, exc, message)
-        response = ApiError(400, "this is no HTTP request that can be read").response()
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Connection"] = "close"  # aiohttp takes it for an answer to HTTP/1.0, and leaves this out
-        response.force_close()
-        return response
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self._waits_for_head():
-            self._cancel_head_timer()
-        elif data and self._head_timer is None:
-            self._head_timer = self._loop.call_later(self._head_seconds, self._refuse_slow_head)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._cancel_head_timer()
-        super().connection_lost(exc)
-
-    def _waits_for_head(self) -> bool:
-        """Whether nothing is being answered; then what has come in and is no request yet is part of a head."""
-        if self._waiter is None:
-            return self._request_count == 0  # the connection is so new that its task has not run
-        return not self._waiter.done()
-
-    def _cancel_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _refuse_slow_head(self) -> None:
-        self._head_timer = None
-        if self.transport is None or not self._waits_for_head():
-            return
-        SLOW_HEADS.inc()
-        body = orjson.dumps(
-            {"code": "request_timeout", "detail": f"the headers did not come in within {self._head_seconds:g} s"}
-        )
-        self.transport.write(
-            b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\n"
-            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
-        )
-        self.force_close()
 
 
 @asynccontextmanager
 async def listening(
-    app: web.Application, host: str, port: int, *, grace: float, head_seconds: float = HEAD_SECONDS
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    grace: float,
+    head_seconds: float = HEAD_SECONDS,
+    express: Express | None = None,
 ) -> AsyncIterator[None]:
     """Listen until the block ends; then take no more connections and give requests in hand `grace` seconds.
+
+    Args:
+        app: answers what `express` does not take.
+        host: to listen on.
+        port: to listen on.
+        grace: of requests in hand, in seconds.
+        head_seconds: within which a request's headers come in.
+        express: is offered plain requests first.
 
     Raises:
         StartError: the port is taken, or the address is not this machine's.
@@ -141,10 +50,13 @@ async def listening(
     server = runner.server
     assert server is not None, "setup has made it"
     loop = asyncio.get_running_loop()
-    connections: WeakSet[_Connection] = WeakSet()
+    connections: WeakSet[Connection] = WeakSet()
 
-    def connection() -> _Connection:
-        made = _Connection(server, loop=loop, head_seconds=head_seconds)
+    def connection() -> Connection:
+        if express is None:
+            made = Connection(server, loop=loop, head_seconds=head_seconds)
+        else:
+            made = ExpressConnection(server, loop=loop, head_seconds=head_seconds, express=express)
         connections.add(made)
         return made
 
@@ -161,7 +73,7 @@ async def listening(
         await runner.cleanup()
 
 
-async def _listen(connection: Callable[[], _Connection], host: str, port: int) -> asyncio.Server:
+async def _listen(connection: Callable[[], Connection], host: str, port: int) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     try:
         return await loop.create_server(connection, host, port, reuse_address=True, backlog=BACKLOG)
@@ -170,7 +82,7 @@ async def _listen(connection: Callable[[], _Connection], host: str, port: int) -
         raise StartError(f"cannot listen on {host}:{port}: {reason}; set HOOKLEDGER_HOST or HOOKLEDGER_PORT") from error
 
 
-async def _end(connections: Iterable[_Connection], grace: float) -> None:
+async def _end(connections: Iterable[Connection], grace: float) -> None:
     """Close what is idle, and the others after their answer, for at most `grace` seconds."""
     for connection in list(connections):
         connection.end()

@@ -17,6 +17,7 @@ HTTP_SECONDS: Final = Histogram(
 SLOW_HEADS: Final = Counter(
     "hookledger_http_slow_heads", "Connections closed because a request's headers did not come in"
 )
+EXPRESS: Final = Counter("hookledger_http_express", "Plain requests that were answered without aiohttp's machinery")
 POOL_WAIT_SECONDS: Final = Histogram(
     "hookledger_pool_wait_seconds",
     "Time until a connection to Postgres was had from the pool",

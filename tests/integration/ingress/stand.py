@@ -5,8 +5,8 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -40,6 +40,7 @@ from libs.common.postgres.snapshot import object_of
 from libs.common.rabbitmq.topology import Names, declare
 from libs.common.runtime.clock import new_id, now, random_bytes
 from libs.common.runtime.sealing import MasterKeys
+from tests.support import network
 
 STRIPE_SECRET = "whsec_of_stripes_own_form"
 GITHUB_SECRET = "a secret of GitHub's"
@@ -215,6 +216,25 @@ def started(*replicas: Service) -> Iterator[None]:
     finally:
         for replica in replicas:
             replica.stop(grace_s=15)
+
+
+@asynccontextmanager
+async def cut_off(stand: Stand, name: str) -> AsyncIterator[tuple[Service, Callable[[], Awaitable[None]]]]:
+    """A replica, and what cuts it off from its database."""
+    database = stand.installation.corner.database_url
+    async with network.linked(*network.address(database, 5432)) as link:
+        replica = stand.replica(name, DATABASE_URL=network.through(link, database))
+
+        async def cut() -> None:
+            link.retarget("127.0.0.1", 1)  # where nobody listens
+            link.reset()
+
+        await asyncio.to_thread(replica.start)
+        try:
+            await asyncio.to_thread(replica.wait_ready)
+            yield replica, cut
+        finally:
+            await asyncio.to_thread(replica.stop, grace_s=15)
 
 
 # What providers send

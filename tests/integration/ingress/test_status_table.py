@@ -1,8 +1,7 @@
 """SECURITY's table of what a request to `/in` gets: for each cause its status, code and headers, in each of its variants."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,8 +13,7 @@ from libs.common.contracts.registry import EventTypeDocument, Kind, Organisation
 from tests.integration.ingress import causes
 from tests.integration.ingress.causes import Variants
 from tests.integration.ingress.raw import RawAnswer, talk
-from tests.integration.ingress.stand import Stand, Tenant
-from tests.support import network
+from tests.integration.ingress.stand import Stand, Tenant, cut_off
 from tests.support.client import connected
 
 DEADLINE_SECONDS: Final = 5.0
@@ -150,11 +148,11 @@ async def test_over_the_rate_is_429_and_says_when_to_come_back(ingress: Service,
 
 
 async def test_without_postgres_it_is_503_and_never_2xx(stand: Stand, tenant: Tenant) -> None:
-    async with cut_off(stand) as (url, cut):
+    async with cut_off(stand, "cut-off") as (replica, cut):
         for pieces in causes.acceptable(tenant):
-            assert (await talk(url, *pieces)).status == 202
+            assert (await talk(replica.url, *pieces)).status == 202
         await cut()
-        await hold(DATABASE, url, tenant)
+        await hold(DATABASE, replica.url, tenant)
 
 
 async def hold(row: Row, url: str, tenant: Tenant) -> list[RawAnswer]:
@@ -173,22 +171,3 @@ async def hold(row: Row, url: str, tenant: Tenant) -> list[RawAnswer]:
         assert answer.headers["content-type"].startswith("application/json"), told
         assert answer.seconds > row.after * 0.9, told
     return answers
-
-
-@asynccontextmanager
-async def cut_off(stand: Stand) -> AsyncIterator[tuple[str, Callable[[], Awaitable[None]]]]:
-    """A replica's URL, and what cuts it off from its database."""
-    database = stand.installation.corner.database_url
-    async with network.linked(*network.address(database, 5432)) as link:
-        replica = stand.replica("cut-off", DATABASE_URL=network.through(link, database))
-
-        async def cut() -> None:
-            link.retarget("127.0.0.1", 1)  # where nobody listens
-            link.reset()
-
-        await asyncio.to_thread(replica.start)
-        try:
-            await asyncio.to_thread(replica.wait_ready)
-            yield replica.url, cut
-        finally:
-            await asyncio.to_thread(replica.stop, grace_s=15)

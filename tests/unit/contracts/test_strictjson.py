@@ -48,6 +48,8 @@ REFUSED: dict[str, bytes] = {
     "duplicate keys with texts": b'{"a":"1","a":"2"}',
     "duplicate empty keys": b'{"":1,"":2}',
     "duplicate keys, one escaped": b'{"a":1,"\\u0061":2}',
+    "duplicate keys, a colon escaped": b'{"a":1,"a":"\\u003a"}',
+    "duplicate keys, a colon escaped in a key": b'{"a":1,"a":{"\\u003A":2}}',
     "duplicate keys inside": b'[{"x":[{"a":1,"b":2,"a":1}]}]',
 }
 

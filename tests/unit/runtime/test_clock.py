@@ -1,5 +1,6 @@
 """The clock: the database's, as far as it has been asked."""
 
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -47,3 +48,23 @@ def test_an_answer_that_took_long_is_not_believed_when_there_is_a_better_one() -
 def test_new_ids_carry_that_time() -> None:
     clock.follow(DATABASE, asked=clock.monotonic())
     assert 0 <= born_ms(clock.new_id()) - DATABASE.timestamp() * 1000 < 1000
+
+
+def test_entropy_is_never_given_twice() -> None:
+    given = [clock.entropy(count) for count in (10, 16, 4000, 10, 4096, 1) for _ in range(50)]
+    assert [len(each) for each in given] == [count for count in (10, 16, 4000, 10, 4096, 1) for _ in range(50)]
+    long = [each for each in given if len(each) >= 10]
+    assert len(set(long)) == len(long)
+
+
+def test_a_forked_process_has_entropy_of_its_own() -> None:
+    clock.entropy(1)  # so that there is some left
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writing, clock.entropy(16))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reading, 16) != clock.entropy(16)
+    os.close(reading)
+    os.close(writing)
