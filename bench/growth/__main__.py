@@ -20,6 +20,7 @@ from bench import phases, report
 from bench.__main__ import say
 from bench.check import check
 from bench.growth import ledger, registry
+from bench.processor import resident_mib
 from bench.report import Measurements
 from bench.world import Application, World, running
 from deploy.stack.errors import StackError
@@ -47,7 +48,7 @@ class Plan:
     most_seconds: float
 
 
-FULL: Final = Plan(endpoints=100_000, rows=5_000_000, deliveries=6_000, turns=7, most_seconds=900.0)
+FULL: Final = Plan(endpoints=100_000, rows=5_000_000, deliveries=6_000, turns=11, most_seconds=900.0)
 QUICK: Final = Plan(endpoints=1_000, rows=50_000, deliveries=1_000, turns=1, most_seconds=180.0)
 
 
@@ -67,7 +68,8 @@ async def grow(plan: Plan, servers: Servers, folder: Path) -> Measurements:
             await _cost(world, targets[name], max(plan.deliveries, len(targets[name]) * registry.PER_APPLICATION))
         costs = await _turns(plan, worlds, targets)
         for name in ("small", "endpoints"):
-            say(f"{name}: {await check(worlds[name])}")
+            memory = (f"{service} {resident_mib(pid):,.0f} MiB" for service, pid in worlds[name].pids.items())
+            say(f"{name}: {', '.join(memory)}; {await check(worlds[name])}")
     measured = Measurements()
     for ceiling in ("endpoints_10", "ledger_10k"):
         measured.ceiling(ceiling, median(costs["small"]))
