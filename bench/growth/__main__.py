@@ -169,7 +169,7 @@ def main() -> int:
         print("bench: everything that was started is stopped", file=sys.stderr)
         return _INTERRUPTED
     file = report.LATEST.with_name("quick.json") if quick else report.LATEST
-    report.show(report.write(measured, machine, file, merge=not quick))
+    report.show(report.write(measured, machine, file, merge=True))
     say(f"{file.name} is written, after {time.monotonic() - began:.0f} s")
     return 0
 
