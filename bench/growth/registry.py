@@ -29,8 +29,11 @@ _FACT: Final = (
 )
 
 
-async def furnish(world: World, endpoints: int) -> list[str]:
-    """Add so many endpoints in applications of ten, in one change of the registry; the ids of the applications."""
+async def furnish(world: World, endpoints: int, *, first: int) -> list[str]:
+    """Add so many endpoints in applications of ten, in one change of the registry; the ids of the applications.
+
+    Their URLs are numbered from `first` on.
+    """
     database = world.database
     org = await database.fetchval("SELECT id FROM hookledger.registry_object WHERE kind = 'organisation'")
     keys = MasterKeys.parse(master_key(world.installation.folder))
@@ -39,7 +42,9 @@ async def furnish(world: World, endpoints: int) -> list[str]:
         (app, Kind.APPLICATION, None, documents.encode(ApplicationDocument(name="growth"))) for app in applications
     ]
     secrets: list[tuple[UUID, UUID, bytes]] = []
-    for number, (app, endpoint) in enumerate((app, new_id()) for app in applications for _ in range(PER_APPLICATION)):
+    owners = [app for app in applications for _ in range(PER_APPLICATION)]
+    for number, app in enumerate(owners, start=first):
+        endpoint = new_id()
         secret = KeyReference(id=new_id(), fingerprint="growth")
         document = EndpointDocument(url=f"{world.sink.url}/growth/{number}", keys=(secret,))
         made.append((endpoint, Kind.ENDPOINT, app, documents.encode(document)))

@@ -21,6 +21,7 @@ from libs.common.postgres.checkpoint import Checkpoint, Cursor
 from libs.common.postgres.following import ReadOn, read_on
 from libs.common.postgres.ledger import Appended, appended
 from libs.common.postgres.pool import Connection, Pool
+from libs.common.postgres.rows import Columns
 
 FOLLOWER: Final = "health"
 BATCH: Final = 5_000
@@ -179,18 +180,51 @@ def _attempt(item: Appended, config_version: int) -> Ended:
     return Failed(at=fact.at, latency=latency, config_version=config_version, gone=fact.outcome is Outcome.GONE)
 
 
+_WRITTEN: Final = Columns(
+    app="uuid",
+    endpoint="uuid",
+    config_version="int",
+    failures="int",
+    failing_since="timestamptz",
+    gone_at="timestamptz",
+    last_success_at="timestamptz",
+    last_failure_at="timestamptz",
+    latency_day="date",
+    latencies="text",
+    latencies_before="text",
+)
+_WRITE: Final = f"""
+    INSERT INTO projection_1.endpoint_health (app, endpoint, config_version, failures, failing_since, gone_at,
+        last_success_at, last_failure_at, latency_day, latencies, latencies_before)
+    SELECT app, endpoint, config_version, failures, failing_since, gone_at, last_success_at, last_failure_at,
+        latency_day, latencies::bigint[], latencies_before::bigint[]
+    FROM {_WRITTEN.unnested("u", first=1)}
+    ON CONFLICT (endpoint) DO UPDATE SET
+        config_version = excluded.config_version, failures = excluded.failures,
+        failing_since = excluded.failing_since, gone_at = excluded.gone_at,
+        last_success_at = excluded.last_success_at, last_failure_at = excluded.last_failure_at,
+        latency_day = excluded.latency_day, latencies = excluded.latencies,
+        latencies_before = excluded.latencies_before
+"""  # noqa: S608  of constants
+
+
 async def _write(connection: Connection, rows: Mapping[Key, Health]) -> None:
-    await connection.executemany(
-        """
-        INSERT INTO projection_1.endpoint_health (app, endpoint, config_version, failures, failing_since, gone_at,
-            last_success_at, last_failure_at, latency_day, latencies, latencies_before)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-        ON CONFLICT (endpoint) DO UPDATE SET
-            config_version = excluded.config_version, failures = excluded.failures,
-            failing_since = excluded.failing_since, gone_at = excluded.gone_at,
-            last_success_at = excluded.last_success_at, last_failure_at = excluded.last_failure_at,
-            latency_day = excluded.latency_day, latencies = excluded.latencies,
-            latencies_before = excluded.latencies_before
-        """,
-        [(*key, *(getattr(health, name) for name in COLUMNS)) for key, health in rows.items()],
+    """In one statement: one for each row costs twice as much where every attempt is another endpoint's."""
+    await connection.execute(_WRITE, *_WRITTEN.arrays(_written(key, health) for key, health in rows.items()))
+
+
+def _written(key: Key, health: Health) -> tuple[object, ...]:
+    """The values of `_WRITTEN`."""
+    latencies, before = (f"{{{str(counts)[1:-1]}}}" for counts in (health.latencies, health.latencies_before))
+    return (
+        *key,
+        health.config_version,
+        health.failures,
+        health.failing_since,
+        health.gone_at,
+        health.last_success_at,
+        health.last_failure_at,
+        health.latency_day,
+        latencies,
+        before,
     )
