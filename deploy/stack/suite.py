@@ -21,12 +21,11 @@ LANES = (
     _tests("dispatcher", "tests/integration/dispatcher"),
     _tests("e2e", "tests/e2e"),
     _tests("pure", "tests/unit", "tests/property", "tests/contract", "tests/architecture"),
-    _tests("registry", "tests/integration/registry"),
+    _tests("registry", "tests/integration/registry", "tests/browser"),
     _tests("ingress", "tests/integration/ingress"),
     _tests("faults", "tests/faults"),
     _tests("servers", "tests/integration/postgres", "tests/integration/rabbitmq", "tests/integration/stack"),
     Lane(name="campaign", command=module("tests.faults.campaign", "--seed", "11", "--rounds", "5")),
-    _tests("browser", "tests/browser"),
 )
 """In the order in which they begin: the longest first, so that none is left alone for long."""
 

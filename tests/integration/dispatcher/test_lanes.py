@@ -171,7 +171,8 @@ async def test_claimers_sleep_until_the_next_due_time(world: World, receiver: Re
         parts.claims.note([delivery_of(await world.state(delivery))])
         [request] = await receiver.wait_for(1)
         due_at: datetime = (await world.state(delivery))["created_at"] + timedelta(milliseconds=300)
-        assert timedelta(0) <= request.at - due_at < timedelta(milliseconds=250)
+        late = request.at - due_at
+        assert timedelta(0) <= late < timedelta(milliseconds=500), "who looks each second would be later"
         await world.until_over(app, 1)
 
 
