@@ -83,9 +83,9 @@ class _Run:
 
     @property
     def progress(self) -> str:
-        """Its name and the last percentage that it wrote."""
-        percentages = re.findall(r"\[ *(\d+)%\]", self.said)
-        return f"{self.lane.name} {percentages[-1] if percentages else 0} %"
+        """Its name, and how many tests it has done, which pytest shows by a letter for each."""
+        done = sum(map(len, re.findall(r"^[.FEsxX]+", self.said, flags=re.MULTILINE)))
+        return f"{self.lane.name} {done} tests" if done else self.lane.name
 
     def outcome(self, label: str) -> str:
         """How it ended, with the last line of one that did well, and below everything that another wrote."""
