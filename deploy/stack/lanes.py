@@ -21,12 +21,11 @@ _POLL_S = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
-    """A program by its arguments; `folders` are those of the tests that it runs, but for what it does not."""
+    """A program by its arguments; `folders` are those of the tests that it runs."""
 
     name: str
     command: tuple[str, ...]
     folders: tuple[str, ...] = ()
-    but: tuple[str, ...] = ()
 
 
 def module(name: str, *words: str) -> tuple[str, ...]:
