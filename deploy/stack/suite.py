@@ -6,7 +6,7 @@ import time
 from deploy.stack.lanes import Lane, module, run_alone, run_beside
 
 AT_ONCE = 3
-"""One more than a small machine has processors: such tests wait about a third of their time."""
+"""One more than a small machine has processors, since every lane waits now and then."""
 
 _INTERRUPTED = 130
 
