@@ -1,5 +1,6 @@
 """Fixtures: servers for a whole run; a database, a corner of the broker and a platform for each module; the rest anew."""
 
+import gc
 import os
 import secrets
 import shutil
@@ -14,6 +15,7 @@ from deploy.stack.errors import StackError
 from deploy.stack.isolation import Isolation, remove_names
 from deploy.stack.places import HOME, make_folder
 from deploy.stack.servers import Servers, session_servers
+from libs.common.runtime.service import GARBAGE_THRESHOLD
 from tests.support import databases
 from tests.support.client import Client, connected
 from tests.support.platform import Platform, running
@@ -33,6 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.basetemp is None:
         make_folder(_TEMPORARY.parent)
         config.option.basetemp = _TEMPORARY
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector off what stays for the whole run, as the services do: it took a tenth of the time."""
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
 
 
 def pytest_unconfigure() -> None:

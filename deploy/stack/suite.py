@@ -1,89 +1,60 @@
-"""Everything that `make test` runs, step by step: `python -m deploy.stack.suite`."""
+"""Everything that `make test` runs: `python -m deploy.stack.suite`."""
 
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from tempfile import TemporaryFile
-from typing import IO
 
-from deploy.stack.places import CHECKOUT
+from deploy.stack.lanes import Lane, module, run_alone, run_beside
 
+AT_ONCE = 3
+"""One more than a small machine has processors, since every lane waits now and then."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """Some folders of tests, or a module that is run as a program.
-
-    `lanes` are runs of the tests at the same time, each on servers of its own: such tests wait more than they compute.
-    `words` are the program's.
-    """
-
-    name: str
-    lanes: tuple[tuple[str, ...], ...] = ()
-    module: str | None = None
-    words: tuple[str, ...] = ()
+_INTERRUPTED = 130
 
 
-STEPS = (
-    Step(name="pure: unit, property, contract, architecture",
-         lanes=(("tests/unit", "tests/property", "tests/contract", "tests/architecture"),)),
-    Step(name="integration: real Postgres, real RabbitMQ",
-         lanes=(("tests/integration/dispatcher", "tests/integration/rabbitmq"),
-                ("tests/integration/ingress", "tests/integration/postgres"),
-                ("tests/integration/registry", "tests/integration/stack"))),
-    Step(name="e2e: the three services; faults: what each leaves behind; the portal, in Chromium",
-         lanes=(("tests/e2e",), ("tests/faults",), ("tests/browser",))),
-    Step(name="campaign: everything broken by a seed", module="tests.faults.campaign",
-         words=("--seed", "11", "--rounds", "5")),
-    Step(name="demo: the main job", module="deploy.demo"),
-)  # fmt: skip
+def _tests(name: str, *folders: str) -> Lane:
+    """A run of the tests in `folders`, on servers of its own."""
+    return Lane(name=name, command=module("pytest", *folders), folders=folders)
+
+
+LANES = (
+    _tests("dispatcher", "tests/integration/dispatcher"),
+    _tests("e2e", "tests/e2e"),
+    _tests("unit", "tests/unit"),
+    _tests("registry", "tests/integration/registry", "tests/browser"),
+    _tests("faults", "tests/faults"),
+    Lane(name="campaign", command=module("tests.faults.campaign", "--seed", "11", "--rounds", "5")),
+    _tests("ingress", "tests/integration/ingress"),
+    _tests("servers", "tests/integration/postgres", "tests/integration/rabbitmq", "tests/integration/stack"),
+    _tests("property", "tests/property", "tests/contract", "tests/architecture"),
+)
+"""In the order in which they begin: the long ones early, so that none runs alone in the end; but the unit tests, which
+say most in the least time, are among the first.
+"""
+
+DEMO = Lane(name="demo", command=module("deploy.demo"))
+"""The main job, by itself and in the open, when all else has passed."""
 
 
 def main() -> int:
-    """Run each step, stop at the first that fails; returns its exit code."""
+    """Run the lanes and then the demo; returns the exit code of what fails first."""
     began = time.monotonic()
-    for number, step in enumerate(STEPS, start=1):
-        print(f"test: {number}/{len(STEPS)} {step.name}", flush=True)
-        started = time.monotonic()
-        code = _run(step)
-        print(
-            f"test: {number}/{len(STEPS)} {'ok' if code == 0 else 'FAILED'}  {time.monotonic() - started:.0f} s",
-            flush=True,
-        )
-        if code:
-            print(f"test: failed at step {number} after {time.monotonic() - began:.0f} s")
-            return code
-    print(f"test: all {len(STEPS)} steps passed in {time.monotonic() - began:.0f} s")
-    return 0
+    print(f"test: {len(LANES)} lanes, {AT_ONCE} at once, then the demo", flush=True)
+    try:
+        code = run_beside(LANES, at_once=AT_ONCE, say=_say) or _demonstrate()
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    seconds = time.monotonic() - began
+    _say(f"test: failed after {seconds:.0f} s" if code else f"test: all passed in {seconds:.0f} s")
+    return code
 
 
-def _run(step: Step) -> int:
-    if step.module:
-        return subprocess.run([sys.executable, "-m", step.module, *step.words], check=False, cwd=CHECKOUT).returncode
-    first, *others = step.lanes
-    with ExitStack() as stack:
-        beside = [_begin(lane, stack.enter_context(TemporaryFile())) for lane in others]
-        codes = [_begin(first, None).process.wait()]
-        for lane in beside:
-            codes.append(lane.process.wait())
-            assert lane.output is not None
-            lane.output.seek(0)
-            sys.stdout.write(lane.output.read().decode(errors="replace"))
-    return next(filter(None, codes), 0)
+def _demonstrate() -> int:
+    _say("test: demo: the main job")
+    return run_alone(DEMO)
 
 
-@dataclass(frozen=True, slots=True)
-class _Lane:
-    process: subprocess.Popen[bytes]
-    output: IO[bytes] | None
-
-
-def _begin(folders: Sequence[str], output: IO[bytes] | None) -> _Lane:
-    """Start a run of the tests; its output is kept in `output` until its turn, or shown as it comes."""
-    command = [sys.executable, "-m", "pytest", *folders]
-    return _Lane(subprocess.Popen(command, cwd=CHECKOUT, stdout=output, stderr=output), output)
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

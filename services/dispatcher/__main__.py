@@ -1,7 +1,6 @@
 """The dispatcher's process."""
 
-from libs.common.runtime.service import run
-from services.dispatcher.app import serve
+from libs.common.runtime.service import Serve, run
 from services.dispatcher.settings import DispatcherSettings
 
 
@@ -11,8 +10,14 @@ def main() -> None:
         "hookledger-dispatcher",
         "Fans out accepted messages, delivers them signed, retries, and records every attempt in the ledger.",
         DispatcherSettings,
-        serve,
+        _program,
     )
+
+
+def _program() -> Serve[DispatcherSettings]:
+    from services.dispatcher.app import serve  # noqa: PLC0415  most of a start: settings are looked at first
+
+    return serve
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The ingress's process."""
 
-from libs.common.runtime.service import run
-from services.ingress.app import serve
+from libs.common.runtime.service import Serve, run
 from services.ingress.settings import IngressSettings
 
 
@@ -11,8 +10,14 @@ def main() -> None:
         "hookledger-ingress",
         "Accepts messages from providers, the API and the broker, and is the front door of the registry.",
         IngressSettings,
-        serve,
+        _program,
     )
+
+
+def _program() -> Serve[IngressSettings]:
+    from services.ingress.app import serve  # noqa: PLC0415  most of a start: settings are looked at first
+
+    return serve
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """`hookledger-registry`, or `python -m services.registry`."""
 
-from libs.common.runtime.service import run
-from services.registry.app import serve
+from libs.common.runtime.service import Serve, run
 from services.registry.settings import RegistrySettings
 
 
@@ -11,8 +10,14 @@ def main() -> None:
         "hookledger-registry",
         "Hookledger's management API: what is registered, and what became of each message.",
         RegistrySettings,
-        serve,
+        _program,
     )
+
+
+def _program() -> Serve[RegistrySettings]:
+    from services.registry.app import serve  # noqa: PLC0415  most of a start: settings are looked at first
+
+    return serve
 
 
 if __name__ == "__main__":

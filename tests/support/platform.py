@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-from urllib.parse import unquote, urlsplit
+from typing import Any, Final
 
 import aiohttp
 
 from deploy.stack.installation import Installation
 from deploy.stack.isolation import Isolation
 from deploy.stack.services import Service
+from libs.common.contracts.registry import SecretReveal
+from tests.support.organisations import broker_user, found
 
 STOP_SECONDS: Final = 8.0
 
@@ -69,10 +70,9 @@ class Platform:
         """
         return await asyncio.to_thread(self.installation.admin, *words)
 
-    async def create_tenant(self, *options: str) -> str:
-        """Another organisation, with these options of `organisation create`; its admin key."""
-        organisation = await self.admin("organisation", "create", "tenant", *options)
-        return await self.admin("key", "create", organisation)
+    async def create_tenant(self, **settings: Any) -> str:
+        """Another organisation, with these settings; its admin key."""
+        return (await asyncio.to_thread(found, self.corner.database_url, "tenant", **settings)).key
 
     async def ready(self) -> bool:
         """Whether all three services say that their dependencies answer."""
@@ -109,14 +109,15 @@ def running(folder: Path, corner: Isolation, settings: Mapping[str, str] | None 
     try:
         for service in services.values():
             service.start()
-        user = unquote(urlsplit(corner.amqp_url).username or "guest")
-        organisation = installation.admin(
-            "organisation", "create", "tests", "--secret-reveal", "always", "--amqp-user", user
+        first = found(
+            corner.database_url,
+            "tests",
+            amqp_user=broker_user(corner.amqp_url),
+            secret_reveal=SecretReveal.ALWAYS,
         )
-        key = installation.admin("key", "create", organisation)
         for service in services.values():
             service.wait_ready()
-        yield Platform(installation=installation, services=services, organisation=organisation, key=key)
+        yield Platform(installation=installation, services=services, organisation=first.organisation, key=first.key)
     finally:
         slow = [service for service in services.values() if not _stops(service)]
         # Tests that end with a service which does not stop have found a fault of the service.

@@ -3,7 +3,7 @@
 import ast
 import importlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,46 +33,65 @@ class Statement:
     place: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Module:
+    """What a module's text says.
+
+    Attributes:
+        definitions: whatever it names at its top: functions, classes, constants.
+        imports: names that come from elsewhere in the code, with what they stand for.
+    """
+
     name: str
     path: Path
-    tree: ast.Module
-
-    def definitions(self) -> dict[str, ast.stmt]:
-        """Whatever the module's text names at its top: functions, classes, constants."""
-        found: dict[str, ast.stmt] = {}
-        for node in self.tree.body:
-            match node:
-                case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                    found[node.name] = node
-                case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-                    found[name] = node
-        return found
-
-    def imports(self) -> dict[str, str]:
-        """Names that come from elsewhere in the code, with what they stand for."""
-        return {
-            alias.asname or alias.name: f"{node.module}.{alias.name}"
-            for node in ast.walk(self.tree)
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(("libs.", "services."))
-            for alias in node.names
-        }
+    definitions: Mapping[str, ast.stmt]
+    imports: Mapping[str, str]
 
 
 @cache
 def _module(name: str) -> _Module | None:
     path = CHECKOUT.joinpath(*name.split(".")).with_suffix(".py")
-    return _Module(name, path, ast.parse(path.read_text(encoding="utf-8"))) if path.exists() else None
+    if not path.exists():
+        return None
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return _Module(name=name, path=path, definitions=_definitions(tree), imports=_imports(tree))
 
 
-def statements(role: str) -> list[Statement]:
+def _definitions(tree: ast.Module) -> dict[str, ast.stmt]:
+    found: dict[str, ast.stmt] = {}
+    for node in tree.body:
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                found[node.name] = node
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                found[name] = node
+    return found
+
+
+def _imports(tree: ast.Module) -> dict[str, str]:
+    return {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(("libs.", "services."))
+        for alias in node.names
+    }
+
+
+def _modules(package: str) -> Iterator[_Module]:
+    for path in sorted(CHECKOUT.joinpath(*package.split(".")).rglob("*.py")):
+        module = _module(".".join(path.relative_to(CHECKOUT).with_suffix("").parts))
+        assert module is not None
+        yield module
+
+
+@cache
+def statements(role: str) -> Sequence[Statement]:
     """Every statement that is within reach of the role's programs."""
     waiting = [
-        f"{'.'.join(path.relative_to(CHECKOUT).with_suffix('').parts)}.{name}"
+        f"{module.name}.{name}"
         for package in ROLES[role]
-        for path in sorted(CHECKOUT.joinpath(*package.split(".")).rglob("*.py"))
-        for name in _Module("", path, ast.parse(path.read_text(encoding="utf-8"))).definitions()
+        for module in _modules(package)
+        for name in module.definitions
     ]
     reached: set[str] = set(AS_OWNER)
     found: dict[str, Statement] = {}
@@ -82,18 +101,18 @@ def statements(role: str) -> list[Statement]:
             continue
         reached.add(name)
         module = _module(name.rpartition(".")[0])
-        definition = module.definitions().get(name.rpartition(".")[2]) if module else None
+        definition = module.definitions.get(name.rpartition(".")[2]) if module else None
         if module is None or definition is None:
             continue
         waiting += _named(module, definition)
         for statement in _said(module, definition):
             found.setdefault(statement.text, statement)
-    return list(found.values())
+    return tuple(found.values())
 
 
 def _named(module: _Module, definition: ast.stmt) -> Iterator[str]:
     """What a definition refers to: by a name of its own module, an imported one, or one within an imported module."""
-    own, imported = module.definitions(), module.imports()
+    own, imported = module.definitions, module.imports
     for node in ast.walk(definition):
         match node:
             case ast.Name(id=name) if name in own:

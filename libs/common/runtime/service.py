@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from importlib import metadata
-from typing import Final, NoReturn, TypeVar
+from typing import Final, NoReturn, TypeAlias, TypeVar
 
 import uvloop
 
@@ -17,6 +17,7 @@ from libs.common.runtime.metrics import BUILD
 from libs.common.runtime.settings import CommonSettings, SettingsError, help_text, load
 
 Settings = TypeVar("Settings", bound=CommonSettings)
+Serve: TypeAlias = Callable[[Settings, asyncio.Event], Awaitable[None]]
 BAD_USAGE: Final = 2
 KILLED: Final = 130
 GARBAGE_THRESHOLD: Final = 20_000
@@ -30,7 +31,7 @@ def run(
     name: str,
     purpose: str,
     settings_type: type[Settings],
-    serve: Callable[[Settings, asyncio.Event], Awaitable[None]],
+    program: Callable[[], Serve[Settings]],
 ) -> None:
     """Run a service and exit.
 
@@ -38,7 +39,8 @@ def run(
         name: of the program.
         purpose: one sentence for `--help`.
         settings_type: what is read from the environment.
-        serve: runs until the event is set, then drains and returns; raises `StartError` if it cannot begin.
+        program: imports what serves, once the settings are known to be good. That runs until the event is set, then
+            drains and returns; it raises `StartError` if it cannot begin.
 
     Exit codes: 0 after a stop that was asked for, 2 for what the operator has to mend, 130 after a second signal.
     """
@@ -61,6 +63,8 @@ def run(
             "failpoints", folder=settings.failpoints, means="this process can be killed there"
         )
     _collect_less()
+    serve = program()
+    gc.freeze()  # what was imported stays for good
     _open_more()
     try:
         uvloop.run(_until_signalled(settings, serve))
@@ -68,7 +72,7 @@ def run(
         _refuse(name, str(error))
 
 
-async def _until_signalled(settings: Settings, serve: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> None:
+async def _until_signalled(settings: Settings, serve: Serve[Settings]) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -85,12 +89,11 @@ async def _until_signalled(settings: Settings, serve: Callable[[Settings, asynci
 
 
 def _collect_less() -> None:
-    """Keep the garbage collector off what stays for good, and off every few hundred new objects.
+    """Keep the garbage collector off every few hundred new objects.
 
-    By default it took a quarter of a busy dispatcher's processor time, for cycles that are hardly there.
+    By default it took a quarter of a busy dispatcher's processor time, for cycles that are hardly there, and a tenth
+    of the start's.
     """
-    gc.collect()
-    gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD, 20, 20)
 
 

@@ -21,6 +21,7 @@ from services.dispatcher.lean_sender import LeanSender
 from services.dispatcher.lease import Lease
 from services.dispatcher.recorder import Recorder
 from services.dispatcher.skips import Skips
+from tests.integration.dispatcher.sending import TRUST
 from tests.integration.dispatcher.world import World
 
 POLICY = AddressPolicy(development=True)
@@ -72,7 +73,7 @@ async def dispatching(
 ) -> AsyncIterator[Parts]:
     """A dispatcher without a broker, whose loops the test starts."""
     pool = await open_pool(world.url, "dispatcher", size=6)
-    async with pool, LeanSender(POLICY) as sender:
+    async with pool, LeanSender(POLICY, trust=TRUST) as sender:
         snapshot = RegistrySnapshot(pool, world.keys)
         await snapshot.catch_up()
         capacity = Capacity(most)

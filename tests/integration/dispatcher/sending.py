@@ -8,6 +8,7 @@ from pathlib import Path
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.egress import Egress
 from services.dispatcher.aiohttp_sender import AiohttpSender
+from services.dispatcher.connections import trusted
 from services.dispatcher.lean_sender import LeanSender
 from services.dispatcher.sender import Report, Sender, SenderName
 from services.dispatcher.senders import SENDERS
@@ -15,6 +16,9 @@ from services.dispatcher.senders import SENDERS
 BODY = b'{"a":1, "b":[1,2],"e":"\xc3\xa9"}'
 HEADERS = {"Content-Type": "application/json", "webhook-id": "msg_1"}
 FIVE_SECONDS = timedelta(seconds=5)
+TRUST = trusted()
+"""As senders have it by default; to read all certificates anew for each takes longer than what it is tried with."""
+
 LOOPBACK = AddressPolicy(allowed_networks=(ip_network("127.0.0.0/8"),))
 
 
@@ -27,7 +31,7 @@ class SenderOf:
     def __call__(
         self, policy: AddressPolicy = LOOPBACK, *, egress: Egress | None = None, trust: ssl.SSLContext | None = None
     ) -> LeanSender | AiohttpSender:
-        return SENDERS[self.name](policy, egress=egress, trust=trust)
+        return SENDERS[self.name](policy, egress=egress, trust=trust or TRUST)
 
 
 async def send(client: Sender, url: str, *, seconds: float = 5.0, body: bytes = BODY) -> Report:

@@ -49,23 +49,6 @@ async def test_no_more_are_in_flight_than_the_endpoint_takes_however_many_claim(
     assert await world.owner.fetchval("SELECT sum(inflight) FROM hookledger.lane") == 0
 
 
-async def test_a_small_application_is_served_while_another_has_20_000_due(world: World, receiver: Receiver) -> None:
-    big, small = await world.application(), await world.application()
-    for path in ("/big/1", "/big/2"):
-        await world.waiting(big, await world.endpoint(big, receiver.url(path)), 10_000)
-    async with dispatching(world, most=64) as parts:
-        parts.start_claiming()
-        await receiver.wait_for(50)
-        endpoint = await world.endpoint(small, receiver.url("/small"))
-        await world.waiting(small, endpoint, 20)
-        parts.claims.note([])
-        assert await world.until_over(small, 20) == {"succeeded": 20}
-        assert (await world.statuses(big))["waiting"] > 15_000
-        parts.stopping.set()
-        parts.claims.note([])
-        await parts.attempts.drain(5)
-
-
 async def test_every_application_comes_to_its_turn_when_a_claim_has_not_room_for_all(world: World) -> None:
     """Those for whom there was no room keep their place in the line; those who were served go to its end."""
     apps = [await world.application() for _ in range(5)]
@@ -188,8 +171,26 @@ async def test_claimers_sleep_until_the_next_due_time(world: World, receiver: Re
         parts.claims.note([delivery_of(await world.state(delivery))])
         [request] = await receiver.wait_for(1)
         due_at: datetime = (await world.state(delivery))["created_at"] + timedelta(milliseconds=300)
-        assert timedelta(0) <= request.at - due_at < timedelta(milliseconds=250)
+        late = request.at - due_at
+        assert timedelta(0) <= late < timedelta(milliseconds=500), "who looks each second would be later"
         await world.until_over(app, 1)
+
+
+async def test_a_small_application_is_served_while_another_has_20_000_due(world: World, receiver: Receiver) -> None:
+    big, small = await world.application(), await world.application()
+    for path in ("/big/1", "/big/2"):
+        await world.waiting(big, await world.endpoint(big, receiver.url(path)), 10_000)
+    async with dispatching(world, most=64) as parts:
+        parts.start_claiming()
+        await receiver.wait_for(50)
+        endpoint = await world.endpoint(small, receiver.url("/small"))
+        await world.waiting(small, endpoint, 20)
+        parts.claims.note([])
+        assert await world.until_over(small, 20) == {"succeeded": 20}
+        assert (await world.statuses(big))["waiting"] > 15_000
+        parts.stopping.set()
+        parts.claims.note([])
+        await parts.attempts.drain(5)
 
 
 async def _claim_and_finish(pool: Pool, app: UUID) -> list[UUID]:

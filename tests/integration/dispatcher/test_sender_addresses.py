@@ -11,6 +11,7 @@ import pytest
 
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.outcome import Answer, Failure
+from services.dispatcher.connections import trusted
 from tests.integration.dispatcher.conftest import OnLoop
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, answering, raw_receiver
 from tests.integration.dispatcher.sending import SenderOf, send, server_tls
@@ -124,7 +125,7 @@ def test_tls_below_1_2_is_refused(
         old = server_tls(certificate)
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
-        async with raw_receiver(answering(OK), tls=old) as receiver, sender() as client:
+        async with raw_receiver(answering(OK), tls=old) as receiver, sender(trust=trusted()) as client:
             report = await send(client, receiver.url(scheme="https"))
         assert report.answer == Answer(failure=Failure.TLS)
 
@@ -136,7 +137,8 @@ def test_a_certificate_that_is_trusted_is_spoken_with_and_timed(
     on_loop: OnLoop, sender: SenderOf, certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        async with raw_receiver(answering(OK), tls=server_tls(certificate)) as receiver, sender() as client:
+        tls = server_tls(certificate)
+        async with raw_receiver(answering(OK), tls=tls) as receiver, sender(trust=trusted()) as client:
             first = await send(client, receiver.url(scheme="https"))
             second = await send(client, receiver.url(scheme="https"))
         assert (first.answer, second.answer) == (Answer(status=200), Answer(status=200))

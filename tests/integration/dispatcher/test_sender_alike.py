@@ -14,10 +14,9 @@ from services.dispatcher.connections import trusted
 from services.dispatcher.sender import Report
 from tests.integration.dispatcher.conftest import OnLoop
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, raw_receiver
-from tests.integration.dispatcher.sending import SenderOf, send, server_tls
+from tests.integration.dispatcher.sending import TRUST, SenderOf, send, server_tls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-TRUST = trusted()  # reading all certificates anew for each sender takes longer than the rest
 CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

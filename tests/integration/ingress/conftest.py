@@ -1,7 +1,6 @@
 """The ingress under test: real processes, on a database and in a corner of the broker of the module's own."""
 
 from collections.abc import AsyncIterator, Iterator
-from urllib.parse import unquote, urlsplit
 
 import aio_pika
 import asyncpg
@@ -15,6 +14,7 @@ from libs.common.postgres.pool import open_pool
 from tests.conftest import Amqp
 from tests.integration.ingress.stand import Stand, Tenant, started
 from tests.support.client import Client, connected
+from tests.support.organisations import broker_user
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ async def stand(request: pytest.FixtureRequest, servers: Servers, database: str,
     )
     writer = await open_pool(database, "registry", size=4)
     observer = await asyncpg.create_pool(database, min_size=0, max_size=4)
-    user = unquote(urlsplit(amqp.url).username or "guest")
+    user = broker_user(amqp.url)
     yield Stand(installation=installation, writer=writer, observer=observer, broker_user=user)
     await observer.close()
     await writer.close()

@@ -129,7 +129,7 @@ async def test_publishing_without_a_broker_fails_fast() -> None:
     began = monotonic()
     with pytest.raises(BrokerUnavailableError):
         await broker.publish("absent.messages", b"", content_type="x/x")
-    assert monotonic() - began < 0.5
+    assert monotonic() - began < 2
     assert not broker.ready
     broker.close()
     await asyncio.wait_for(running, 2)

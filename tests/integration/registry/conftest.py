@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 import pytest
@@ -11,8 +12,10 @@ from deploy.stack.installation import Installation
 from deploy.stack.isolation import Isolation
 from deploy.stack.servers import Servers
 from deploy.stack.services import Service
+from libs.common.contracts.registry import SecretReveal
 from tests.conftest import Amqp
 from tests.support.client import Client, connected
+from tests.support.organisations import admin_key, found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,12 +31,13 @@ class Registry:
     def url(self) -> str:
         return self.service.url
 
-    def tenant(self, *options: str) -> str:
-        """The admin key of another organisation."""
-        return self.key_of(self.installation.admin("organisation", "create", "tenant", *options))
+    def tenant(self, **settings: Any) -> str:
+        """The admin key of another organisation, with these settings."""
+        return found(self.installation.corner.database_url, "tenant", **settings).key
 
-    def key_of(self, organisation: str, *options: str) -> str:
-        return self.installation.admin("key", "create", organisation, *options)
+    def another_key(self) -> str:
+        """Of the organisation, with scope admin."""
+        return admin_key(self.installation.corner.database_url, self.organisation)
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +45,12 @@ def registry(request: pytest.FixtureRequest, servers: Servers, database: str, am
     corner = Isolation(database_url=database, amqp_url=amqp.url, amqp_prefix=amqp.prefix)
     folder = servers.folder / "registries" / request.path.stem
     installation = Installation(folder=folder, corner=corner)
-    organisation = installation.admin("organisation", "create", "tests", "--secret-reveal", "always")
     service = installation.service("registry")
     service.start()
     try:
+        first = found(database, "tests", secret_reveal=SecretReveal.ALWAYS)
         service.wait_ready()
-        key = installation.admin("key", "create", organisation)
-        yield Registry(installation=installation, service=service, organisation=organisation, key=key)
+        yield Registry(installation=installation, service=service, organisation=first.organisation, key=first.key)
     finally:
         service.stop(grace_s=10)
 

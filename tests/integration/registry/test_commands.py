@@ -1,6 +1,7 @@
 """The operator's command and the service's start: one line and an exit code, never a traceback."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -69,11 +70,21 @@ async def test_an_organisation_and_its_key_are_printed_alone(database: str) -> N
     assert refused(again, because="publishes for another organisation already")
 
 
+async def test_an_organisation_has_the_settings_that_its_options_name(database: str) -> None:
+    options = ("--secret-reveal", "always", "--no-https-only")
+    done = await admin("organisation", "create", "Lax", *options, DATABASE_URL=database)
+    sql = await asyncpg.connect(database)
+    data = await sql.fetchval("SELECT data FROM hookledger.registry_object WHERE data ->> 'name' = 'Lax'")
+    await sql.close()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(data) == {"name": "Lax", "secretReveal": "always", "endpointHttpsOnly": False}
+
+
 async def test_verify_says_what_it_compared(database: str) -> None:
     done = await admin("verify", DATABASE_URL=database)
     assert (done.returncode, done.stdout) == (
         0,
-        "ledger: verified (0 deliveries, 0 attempts, 2 registry objects, 0 lanes, 0 rows of statistics, health of 0 endpoints)\n",
+        "ledger: verified (0 deliveries, 0 attempts, 3 registry objects, 0 lanes, 0 rows of statistics, health of 0 endpoints)\n",
     )
     sql = await asyncpg.connect(database)
     await sql.execute("UPDATE hookledger.registry_object SET version = 9 WHERE kind = 'api_key'")

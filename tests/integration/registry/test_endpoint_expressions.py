@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from libs.common.contracts.registry import SecretReveal
 from libs.common.domain.signatures import standard
 from libs.common.runtime import ed25519
 from tests.integration.registry.conftest import Registry
@@ -109,7 +110,7 @@ async def test_of_a_pair_of_keys_only_the_public_one_is_ever_shown(registry: Reg
 
 
 async def test_a_public_key_can_be_read_where_secrets_are_shown_once(registry: Registry) -> None:
-    key = registry.tenant("--secret-reveal", "once")
+    key = registry.tenant(secret_reveal=SecretReveal.ONCE)
     async with connected(registry.url, key) as client:
         app = await client.create_application()
         path = f"/app/{app}/endpoint"

@@ -37,7 +37,7 @@ async def test_a_key_counts_for_its_path_and_its_api_key_only(registry: Registry
     first = (await post(api, "/app", "k3", {"name": "a"})).json["id"]
     elsewhere = await post(api, "/event-type", "k3", {"name": "a", "description": ""})
     assert elsewhere.status == 201
-    async with connected(registry.url, registry.key_of(registry.organisation)) as other:
+    async with connected(registry.url, registry.another_key()) as other:
         second = await post(other, "/app", "k3", {"name": "a"})
     assert second.json["id"] != first
 

@@ -11,6 +11,7 @@ from deploy.stack.servers import Servers
 from deploy.stack.services import Service
 from tests.conftest import Amqp
 from tests.support.client import Client, connected
+from tests.support.organisations import found
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +36,15 @@ def service(installation: Installation) -> Iterator[Service]:
 @pytest.fixture
 async def strict(installation: Installation, service: Service) -> AsyncIterator[Client]:
     """A client of an organisation with the default settings."""
-    key = installation.admin("key", "create", installation.admin("organisation", "create", "strict"))
-    async with connected(service.url, key) as client:
+    async with connected(service.url, found(installation.corner.database_url, "strict").key) as client:
         yield client
 
 
 @pytest.fixture
 async def lax(installation: Installation, service: Service) -> AsyncIterator[Client]:
     """A client of an organisation whose endpoints may have http URLs."""
-    organisation = installation.admin("organisation", "create", "lax", "--no-https-only")
-    async with connected(service.url, installation.admin("key", "create", organisation)) as client:
+    lax = found(installation.corner.database_url, "lax", endpoint_https_only=False)
+    async with connected(service.url, lax.key) as client:
         yield client
 
 
