@@ -111,7 +111,11 @@ def _kept(found: documents.MessageIn) -> timedelta | None:
 
 
 def _given(member: msgspec.Raw | UnsetType) -> bytes | None:
-    return None if isinstance(member, UnsetType) or bytes(member) == _NULL else bytes(member)
+    if isinstance(member, UnsetType) or (given := bytes(member)) == _NULL:
+        return None
+    if not given.startswith(b"{"):
+        raise invalid(["body", "application"], "the application is not a JSON object", "type_error.object")
+    return given
 
 
 def _content(payload: bytes, parameters: documents.Transformation | None) -> tuple[bytes, str]:

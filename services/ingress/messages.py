@@ -167,11 +167,15 @@ class Messages:
         """The application that the message brings along, created by the registry on the caller's behalf."""
         if given is None:
             raise no_application()
-        await self._registry.create_application(
-            _application(given, named),
-            authorization=request.headers["Authorization"],
-            request_id=request[REQUEST_ID_KEY],
-        )
+        document = _application(given, named)
+        try:
+            await self._registry.create_application(
+                document,
+                authorization=request.headers["Authorization"],
+                request_id=request[REQUEST_ID_KEY],
+            )
+        except ApiError as refusal:
+            raise _within_the_message(refusal) from None
         app = await self._directory.fresh_application(org, named)
         if app is None:
             raise no_application()
@@ -216,6 +220,14 @@ def _application(data: bytes, named: str) -> bytes:
     elif uid != named:
         raise invalid(["body", "application", "uid"], "not the application of the path")
     return msgspec.json.encode(document)
+
+
+def _within_the_message(refusal: ApiError) -> ApiError:
+    """The registry's refusal of an application, whose body is a member of the caller's."""
+    if isinstance(refusal.detail, str):
+        return refusal
+    detail = [item | {"loc": ["body", "application", *item["loc"][1:]]} for item in refusal.detail]
+    return ApiError(refusal.status, detail, code=refusal.code, headers=refusal.headers)
 
 
 def _all_replayed(acceptances: list[Acceptance]) -> bool:

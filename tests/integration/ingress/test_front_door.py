@@ -109,6 +109,7 @@ async def test_what_the_registry_says_of_an_inline_application_is_passed_on(door
     message = {"eventType": "a.b", "payload": {}, "application": {"name": 1}}
     answer = await door.request("POST", "/api/v1/app/inline-4/msg", json=message)
     assert (answer.status, answer.json["code"]) == (422, "validation")
+    assert answer.json["detail"][0]["loc"] == ["body", "application", "name"]
 
 
 async def test_fifty_inline_creations_at_once_make_one_application(door: Client) -> None:

@@ -45,6 +45,7 @@ def test_the_answer_shows_the_payload_as_it_came() -> None:
         (b'{"eventType":"a","payload":{},"tags":[1]}', ["body", "tags"]),
         (b'{"eventType":"a","payload":{},"transformationsParams":{"rawPayload":1}}', ["body", "transformationsParams"]),
         (b'{"eventType":"a","payload":1}', ["body", "payload"]),
+        (b'{"eventType":"a","payload":{},"application":[null]}', ["body", "application"]),
         (
             b'{"eventType":"a","payload":{},"transformationsParams":{"rawPayload":"x","headers":{"content-type":"a\\nb"}}}',
             ["body", "transformationsParams", "headers", "content-type"],
