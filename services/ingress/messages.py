@@ -153,9 +153,10 @@ class Messages:
         """The application that the message brings along, created by the registry on the caller's behalf."""
         if given is None:
             raise no_application()
+        document = _application(given, named)
         try:
             await self._registry.create_application(
-                _application(given, named),
+                document,
                 authorization=request.headers["Authorization"],
                 request_id=request[REQUEST_ID_KEY],
             )
