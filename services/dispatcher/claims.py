@@ -118,7 +118,8 @@ class Claims:
                     flights, changed = await self._start(connection, claim, now)
                 terms.hand_over(flights)
                 parked = _parked(claim, flights)
-                await lanes.refresh(connection, claim.served, now, served=True, parked=parked)
+                started = Counter(flight.lane for flight in flights)
+                await lanes.refresh(connection, claim.served, now, served=True, parked=parked, started=started)
                 await lanes.refresh_turns(connection, claim.idle, now, served=True, parked=parked)
                 idle = claim.idle - claim.parked.keys()
                 self._next_due = await lanes.next_ready(connection, idle=idle, full=claim.full)
@@ -141,7 +142,6 @@ class Claims:
         bodies = await messages.read(connection, list({state.message for state in states.values()}))
         flights: list[Flight] = []
         changed: list[Transition] = []
-        started: Counter[UUID] = Counter()
         probes: dict[UUID, UUID] = {}
         put_back: list[tuple[UUID, datetime]] = []
         for item in claim.deliveries:
@@ -166,7 +166,6 @@ class Claims:
             changed.append(change)
             match facts:
                 case [AttemptStarted() as begun] if endpoint is not None:
-                    started[item.lane] += 1
                     if probe := endpoint.id in claim.probes:
                         probes[endpoint.id] = item.delivery
                     flights.append(
@@ -187,7 +186,6 @@ class Claims:
         await transitions.write_facts(connection, self._epoch, changed)
         await lanes.finish(connection, [change.delivery for change in changed if not change.after.open])
         await lanes.release(connection, put_back)
-        await lanes.count(connection, started)
         await breakers.begin(connection, probes, self._lease.process)
         return flights, changed
 
