@@ -34,6 +34,7 @@ from services.dispatcher.transitions import HELD_LOOK, Transition
 
 _LOG: Final = logger("claims")
 MOST_AT_ONCE: Final = 128
+BEGUN_TOGETHER: Final = 8
 LONGEST_SLEEP_SECONDS: Final = 1.0
 LINGER_SECONDS: Final = 0.004
 _SOON: Final = timedelta(milliseconds=2)
@@ -72,6 +73,12 @@ class Claims:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Claim until told to stop."""
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._capacity.watch())
+            await self._claim_until(stopping)
+            watching.cancel()
+
+    async def _claim_until(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             try:
                 claimed = await self._claim_if_free()
@@ -88,14 +95,16 @@ class Claims:
 
     async def _claim_if_free(self) -> bool:
         self._wake.clear()
-        most = min(self._capacity.free, MOST_AT_ONCE)
+        most = min(self._capacity.claimable, MOST_AT_ONCE)
         if not most:
             await self._wait_for_room()
             return True
         await self._snapshot.catch_up()
         flights, claimed = await self._claim(most)
-        for flight in flights:
+        for number, flight in enumerate(flights, start=1):
             self._attempts.begin(flight)
+            if number % BEGUN_TOGETHER == 0:
+                await asyncio.sleep(0)  # what has become ready meanwhile is not kept waiting for all of them
         CLAIMED.inc(claimed)
         return claimed > 0
 
