@@ -115,6 +115,7 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
         turns = await _turns_of_others(connection, now)
     if not turns:
         return Claim(full=full)
+    apps = frozenset(row["app"] for row in turns)
     rows = await _lanes(connection, [row["app"] for row in turns], now, most=most, full=full)
     bounds = {row["endpoint"]: terms.bounds(row["endpoint"]) for row in rows}
     if joins:
@@ -141,9 +142,7 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
     return Claim(
         deliveries=tuple(taken.claimed),
         served=taken.served(),
-        idle=frozenset()
-        if joins
-        else frozenset(row["app"] for row in turns) - {row["app"] for row in rows} | allotted.spent,
+        idle=frozenset() if joins else apps - {row["app"] for row in rows} | allotted.spent,
         parked=taken.parked,
         full=full,
         probes={endpoint: gate.look_at for endpoint, gate in gates.items() if gate.heads},
