@@ -164,17 +164,17 @@ async def _lanes(
     connection: Connection, apps: Sequence[UUID], now: datetime, *, most: int, full: Collection[UUID]
 ) -> list[asyncpg.Record]:
     """A few lanes of each application, locked; as many as there are places, where these have little due."""
-    rows = await _locked(connection, apps, now, each=LANES_OF_A_TURN, full=full)
+    rows = await _locked(connection, apps, now, each=LANES_OF_A_TURN, most=most, full=full)
     more = most // len(apps)
     if more > LANES_OF_A_TURN <= len(rows) and sum(min(row["due"], row["free"]) for row in rows) < most:
-        rows = await _locked(connection, apps, now, each=more, full=full)
+        rows = await _locked(connection, apps, now, each=more, most=most, full=full)
     return rows
 
 
 async def _locked(
-    connection: Connection, apps: Sequence[UUID], now: datetime, *, each: int, full: Collection[UUID]
+    connection: Connection, apps: Sequence[UUID], now: datetime, *, each: int, most: int, full: Collection[UUID]
 ) -> list[asyncpg.Record]:
-    """Lanes that are ready, `each` of an application at most, with how much of it is due, up to a quantum.
+    """Lanes that are ready, `each` of an application at most, with how much of it is due, up to a quantum or `most`.
 
     What is due is read with the lock, and others may have taken some of it before: it only says how far to go on.
     """
@@ -199,7 +199,7 @@ async def _locked(
         now,
         each,
         list(full),
-        QUANTUM,
+        min(QUANTUM, most),
     )
 
 

@@ -11,9 +11,9 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-LEAST: Final = 8
+LEAST: Final = 16
 """Places that are there in any case: a backlog always goes on."""
-LATE_SECONDS: Final = 0.0008
+LATE_SECONDS: Final = 0.001
 """What is ready waits longer than this, on average: more is under way than there is time for."""
 _GROWTH: Final = 8
 """By one part of so many it grows, and by one."""
