@@ -173,4 +173,6 @@ FIGURES: Final[dict[str, Figure]] = {
         judged=Judged.MOST_RATIO_OR_MOVED,
         must=1.5,
     ),
+    "dispatch_backlog_beside": Figure(means="the same: sent of the backlog meanwhile", unit="1/s"),
+    "dispatch_backlog_alone": Figure(means="the same: sent of it while nothing else comes", unit="1/s"),
 }

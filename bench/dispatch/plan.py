@@ -54,6 +54,6 @@ QUICK: Final = Plan(
     retries=1_500,
     pairs=1,
     window=2.0,
-    backlog=(50, 20),
+    backlog=(50, 400),
     most_seconds=120.0,
 )

@@ -109,7 +109,7 @@ class Attempts:
         except Exception:  # noqa: BLE001  a task's boundary: the attempt stays without an end and is declared unknown
             _LOG.exception("attempt.failed_here")
         finally:
-            self._capacity.give_back(flight.endpoint.id, flight.endpoint.app)
+            self._capacity.give_back(flight.endpoint.id, flight.endpoint.app, claimed=flight.counted)
 
     async def _end_of(self, flight: Flight) -> Ending:
         """Send, unless this process has lost its lease."""
@@ -125,7 +125,10 @@ class Attempts:
             return _ending(flight, _unsent(Failure.TRANSFORMATION), url=target.without_query)
         if not self._lease.held or flight.lease != self._lease.epoch:
             raise LeaseLostError
-        report = await self._sender.send(target.text, request.headers, request.body, timeout=flight.endpoint.timeout)
+        with self._capacity.sending(claimed=flight.counted):
+            report = await self._sender.send(
+                target.text, request.headers, request.body, timeout=flight.endpoint.timeout
+            )
         reach(Failpoint.ATTEMPT_SENT)
         return _ending(flight, report, url=target.without_query, target=target)
 

@@ -6,10 +6,22 @@ too, though nobody asks the database before a first attempt.
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import inf
+from typing import Final
 from uuid import UUID
 
+from libs.common.domain.allowance import Look, beginning
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.lanes import Standing, share
+from libs.common.runtime import clock
+
+_TICK_SECONDS: Final = 0.01
+_TICKS: Final = 10
+"""Of one look."""
+_FRESH_SECONDS: Final = 2.0
+"""For so long after a first attempt began at once, others may be expected."""
 
 
 class Capacity:
@@ -19,7 +31,7 @@ class Capacity:
         most: attempts under way at the same time.
 
     Attributes:
-        freed: set when an attempt is over.
+        freed: set when an attempt is over, or one that was claimed waits for its receiver.
         room: set when an endpoint or an application that had its whole share in flight has room again. Who claims
             sleeps on it.
     """
@@ -28,6 +40,10 @@ class Capacity:
         self._most = most
         self._in_flight: Counter[UUID] = Counter()
         self._total = 0
+        self._in_hand = 0
+        self._asked_at = -inf
+        self._allowance = beginning(most)
+        self._busy = asyncio.Event()
         self._full: set[UUID] = set()
         self.freed = asyncio.Event()
         self.room = asyncio.Event()
@@ -36,6 +52,11 @@ class Capacity:
     def free(self) -> int:
         """Attempts that may begin now."""
         return max(0, self._most - self._total)
+
+    @property
+    def claimable(self) -> int:
+        """Attempts that may be claimed now. Where first attempts begin as well, a backlog leaves them time."""
+        return min(self.free, self._allowance.left(self._in_hand)) if self._fresh else self.free
 
     @property
     def in_flight(self) -> int:
@@ -57,20 +78,27 @@ class Capacity:
 
     def take_direct(self, endpoint: Endpoint, standing: Standing) -> bool:
         """Take a place for a first attempt, which touches no lane."""
+        self._asked_at = clock.monotonic()
         if not self.free or not self.room_for(endpoint, standing) or self.app_room_for(endpoint, standing) == 0:
             return False
-        self.take(endpoint.id, endpoint.app)
+        self._take(endpoint.id, endpoint.app)
         return True
 
     def take(self, endpoint: UUID, app: UUID) -> None:
-        """Take a place for an attempt that a claim has begun: it asked for no more than there was room for."""
+        """Take a place for an attempt that is claimed: it asked for no more than there was room for."""
+        self._in_hand += 1
+        self._busy.set()
+        self._take(endpoint, app)
+
+    def _take(self, endpoint: UUID, app: UUID) -> None:
         self._in_flight[endpoint] += 1
         self._in_flight[app] += 1
         self._total += 1
 
-    def give_back(self, endpoint: UUID, app: UUID) -> None:
-        """The attempt is over."""
+    def give_back(self, endpoint: UUID, app: UUID, *, claimed: bool = False) -> None:
+        """The attempt is over; `claimed` says that it came from a lane."""
         self._total -= 1
+        self._in_hand -= claimed
         for owner in (endpoint, app):
             self._in_flight[owner] -= 1
             if not self._in_flight[owner]:
@@ -79,6 +107,44 @@ class Capacity:
                 self._full.discard(owner)
                 self.room.set()
         self.freed.set()
+
+    @contextmanager
+    def sending(self, *, claimed: bool) -> Iterator[None]:
+        """While an attempt waits for its receiver, which takes a place and no time."""
+        self._in_hand -= claimed
+        if claimed:
+            self.freed.set()
+        try:
+            yield
+        finally:
+            self._in_hand += claimed
+
+    @property
+    def _fresh(self) -> bool:
+        """Whether first attempts begin these days."""
+        return clock.monotonic() - self._asked_at < _FRESH_SECONDS
+
+    async def watch(self) -> None:
+        """See how much time what is claimed leaves to what is fresh, and have it keep to that, until cancelled."""
+        while True:
+            await self._busy.wait()
+            look = await self._look()
+            if self._fresh:
+                self._allowance = self._allowance.after(look)
+            if self.claimable:
+                self.freed.set()
+            if not self._in_hand:
+                self._busy.clear()
+
+    async def _look(self) -> Look:
+        """See for a moment how late this process comes to what is ready."""
+        late, in_hand = 0.0, 0
+        for _ in range(_TICKS):
+            due = clock.monotonic() + _TICK_SECONDS
+            await asyncio.sleep(_TICK_SECONDS)
+            late += max(0.0, clock.monotonic() - due)
+            in_hand = max(in_hand, self._in_hand)
+        return Look(late=late / _TICKS, in_hand=in_hand)
 
     def _left(self, owner: UUID, most: int, standing: Standing) -> int:
         left = share(most, standing) - self._in_flight[owner]

@@ -34,6 +34,7 @@ from services.dispatcher.transitions import HELD_LOOK, Transition
 
 _LOG: Final = logger("claims")
 MOST_AT_ONCE: Final = 128
+BEGUN_TOGETHER: Final = 8
 LONGEST_SLEEP_SECONDS: Final = 1.0
 LINGER_SECONDS: Final = 0.004
 _SOON: Final = timedelta(milliseconds=2)
@@ -72,6 +73,12 @@ class Claims:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Claim until told to stop."""
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._capacity.watch())
+            await self._claim_until(stopping)
+            watching.cancel()
+
+    async def _claim_until(self, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
             try:
                 claimed = await self._claim_if_free()
@@ -88,14 +95,16 @@ class Claims:
 
     async def _claim_if_free(self) -> bool:
         self._wake.clear()
-        most = min(self._capacity.free, MOST_AT_ONCE)
+        most = min(self._capacity.claimable, MOST_AT_ONCE)
         if not most:
             await self._wait_for_room()
             return True
         await self._snapshot.catch_up()
         flights, claimed = await self._claim(most)
-        for flight in flights:
+        for number, flight in enumerate(flights, start=1):
             self._attempts.begin(flight)
+            if number % BEGUN_TOGETHER == 0:
+                await asyncio.sleep(0)  # what has become ready meanwhile is not kept waiting for all of them
         CLAIMED.inc(claimed)
         return claimed > 0
 
@@ -118,7 +127,8 @@ class Claims:
                     flights, changed = await self._start(connection, claim, now)
                 terms.hand_over(flights)
                 parked = _parked(claim, flights)
-                await lanes.refresh(connection, claim.served, now, served=True, parked=parked)
+                started = Counter(flight.lane for flight in flights)
+                await lanes.refresh(connection, claim.served, now, served=True, parked=parked, started=started)
                 await lanes.refresh_turns(connection, claim.idle, now, served=True, parked=parked)
                 idle = claim.idle - claim.parked.keys()
                 self._next_due = await lanes.next_ready(connection, idle=idle, full=claim.full)
@@ -141,7 +151,6 @@ class Claims:
         bodies = await messages.read(connection, list({state.message for state in states.values()}))
         flights: list[Flight] = []
         changed: list[Transition] = []
-        started: Counter[UUID] = Counter()
         probes: dict[UUID, UUID] = {}
         put_back: list[tuple[UUID, datetime]] = []
         for item in claim.deliveries:
@@ -166,7 +175,6 @@ class Claims:
             changed.append(change)
             match facts:
                 case [AttemptStarted() as begun] if endpoint is not None:
-                    started[item.lane] += 1
                     if probe := endpoint.id in claim.probes:
                         probes[endpoint.id] = item.delivery
                     flights.append(
@@ -187,7 +195,6 @@ class Claims:
         await transitions.write_facts(connection, self._epoch, changed)
         await lanes.finish(connection, [change.delivery for change in changed if not change.after.open])
         await lanes.release(connection, put_back)
-        await lanes.count(connection, started)
         await breakers.begin(connection, probes, self._lease.process)
         return flights, changed
 

@@ -8,7 +8,7 @@ ordering key, whose head is what was accepted first, due or not, and which has o
 Each change of a lane goes in separate statements: first the lane's row is locked, then what it is computed from is
 read. In one statement the reading would use a snapshot from before the lock was had. Locks are taken in the order
 lanes, then turns, each by id; the claim takes turns first but waits for none (SKIP LOCKED), so nobody waits in a
-circle.
+circle. A claim that finds every turn taken takes lanes alone, and waits for the turns at its end as anybody does.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -41,6 +41,7 @@ _SOMETHING_WAITS: Final = """(l.head_due IS NOT NULL OR l.lane <> l.endpoint AND
 LOOKED_AT_MOST: Final = 1_000
 """Lanes that are told together from when on to look: an ordered endpoint may have very many. The others come later."""
 _NOT_PARKED: Final[Mapping[UUID, datetime]] = MappingProxyType({})
+_NONE_STARTED: Final[Mapping[UUID, int]] = MappingProxyType({})
 
 
 def is_ordered(lane: UUID, endpoint: UUID) -> bool:
@@ -147,8 +148,9 @@ async def refresh(
     *,
     served: bool,
     parked: Mapping[UUID, datetime] = _NOT_PARKED,
+    started: Mapping[UUID, int] = _NONE_STARTED,
 ) -> None:
-    """Compute head and readiness of lanes that this transaction has locked, and of their applications' turns.
+    """Count what starts in lanes that this transaction has locked; compute their heads and readiness, and their turns.
 
     Args:
         connection: in the transaction that holds the locks.
@@ -156,6 +158,7 @@ async def refresh(
         now: the database's time.
         served: whether they were just served, and so go to the back of the line.
         parked: lanes and applications of those served that are not to be looked at before that time.
+        started: attempts that begin, by lane.
     """
     if not changes:
         return
@@ -164,13 +167,14 @@ async def refresh(
         """
         UPDATE hookledger.lane l
         SET head_due = h.head,
+            inflight = l.inflight + u.started,
             not_before = CASE WHEN $3 THEN u.not_before ELSE l.not_before END,
             ready_at = CASE
-                WHEN h.head IS NULL OR l.inflight >= l.max_inflight THEN 'infinity'
+                WHEN h.head IS NULL OR l.inflight + u.started >= l.max_inflight THEN 'infinity'
                 WHEN $3 THEN greatest(h.head, $2, u.not_before)
                 ELSE least(l.ready_at, greatest(h.head, $2, l.not_before))
             END
-        FROM unnest($1::uuid[], $4::timestamptz[], $5::bool[]) AS u (lane, not_before, ordered)
+        FROM unnest($1::uuid[], $4::timestamptz[], $5::bool[], $6::int[]) AS u (lane, not_before, ordered, started)
         LEFT JOIN LATERAL (
             (SELECT q.due_at AS head FROM hookledger.queue q
              WHERE NOT u.ordered AND q.lane = u.lane AND q.owner IS NULL ORDER BY q.due_at LIMIT 1)
@@ -185,6 +189,7 @@ async def refresh(
         served,
         [parked.get(lane, now) for lane in sorted(changes)],
         [is_ordered(lane, changes[lane].endpoint) for lane in sorted(changes)],
+        [started.get(lane, 0) for lane in sorted(changes)],
     )
     if ordered:
         # There are as many as there are keys: they go when they are empty, and come again.
@@ -238,19 +243,6 @@ async def refresh_turns(
         served,
         [parked.get(app, now) for app in ordered],
     )
-
-
-async def count(connection: Connection, started: Mapping[UUID, int]) -> None:
-    """Count attempts that begin in their lanes, which this transaction has locked."""
-    if started:
-        await connection.execute(
-            """
-            UPDATE hookledger.lane l SET inflight = l.inflight + u.started
-            FROM unnest($1::uuid[], $2::int[]) AS u (lane, started) WHERE l.lane = u.lane
-            """,
-            list(started),
-            list(started.values()),
-        )
 
 
 async def look_from(connection: Connection, app: UUID, endpoint: UUID, at: datetime) -> None:

@@ -60,7 +60,7 @@ class ClaimTerms:
     def give_back(self) -> None:
         """What is left of the reserved places was not needed."""
         for endpoint, app in self._reserved.elements():
-            self._capacity.give_back(endpoint, app)
+            self._capacity.give_back(endpoint, app, claimed=True)
         self._reserved.clear()
 
     def _wanted(self, endpoint: UUID) -> Endpoint | None:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from libs.common.domain.breaker import Gate
-from libs.common.domain.lanes import Allotment, Ready, allot, settling, trim
+from libs.common.domain.lanes import QUANTUM, Allotment, Ready, allot, settling, trim
 from libs.common.domain.throttle import Throttle
 from libs.common.postgres.pool import Connection
 from services.dispatcher import breakers, throttles
@@ -37,6 +37,11 @@ class Bounds(Struct, frozen=True, kw_only=True):
     rate: int | None = None
     app_rate: int | None = None
     config_version: int | None = None
+
+    @property
+    def rated(self) -> bool:
+        """Whether an account is to be asked."""
+        return self.rate is not None or self.app_rate is not None
 
 
 class Terms(Protocol):
@@ -105,25 +110,16 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
         now,
         TURNS_AT_ONCE,
     )
+    joins = not turns
+    if joins:
+        turns = await _turns_of_others(connection, now)
     if not turns:
         return Claim(full=full)
-    rows = await connection.fetch(
-        """
-        SELECT l.lane, l.app, l.endpoint, l.max_inflight - l.inflight AS free,
-            EXISTS (SELECT FROM hookledger.breaker b WHERE b.endpoint = l.endpoint) AS broken
-        FROM unnest($1::uuid[]) AS u (app)
-        CROSS JOIN LATERAL (
-            SELECT * FROM hookledger.lane
-            WHERE app = u.app AND ready_at <= $2 AND endpoint <> ALL($4) AND app <> ALL($4)
-            ORDER BY ready_at LIMIT $3 FOR UPDATE SKIP LOCKED
-        ) l
-        """,
-        [row["app"] for row in turns],
-        now,
-        max(LANES_OF_A_TURN, most // len(turns)),  # an ordered lane gives one: of few applications it takes many
-        list(full),
-    )
+    apps = frozenset(row["app"] for row in turns)
+    rows = await _lanes(connection, [row["app"] for row in turns], now, most=most, full=full)
     bounds = {row["endpoint"]: terms.bounds(row["endpoint"]) for row in rows}
+    if joins:
+        rows = [row for row in rows if not row["broken"] and not bounds[row["endpoint"]].rated]
     gates = await _gates(connection, rows, bounds, now)
     accounts = await throttles.lock(connection, _rates(rows, bounds), now)
     available = {identity: account.available(now) for identity, account in accounts.items()}
@@ -135,7 +131,7 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
     )
     of_lane = {row["lane"]: row for row in rows}
     if sum(allotted.limits.values()) > most:
-        allotted = trim(allotted, most=most, due=await _due(connection, allotted.limits, of_lane, now, most))
+        allotted = trim(allotted, most=most, due={row["lane"]: row["due"] for row in rows})
     for lane, limit in allotted.limits.items():
         terms.reserve(of_lane[lane]["endpoint"], of_lane[lane]["app"], limit)
     taken = _Taking(rows, bounds, allotted, now)
@@ -146,45 +142,65 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
     return Claim(
         deliveries=tuple(taken.claimed),
         served=taken.served(),
-        idle=frozenset(row["app"] for row in turns) - {row["app"] for row in rows} | allotted.spent,
+        idle=frozenset() if joins else apps - {row["app"] for row in rows} | allotted.spent,
         parked=taken.parked,
         full=full,
         probes={endpoint: gate.look_at for endpoint, gate in gates.items() if gate.heads},
     )
 
 
-async def _due(
-    connection: Connection,
-    limits: Mapping[UUID, int],
-    of_lane: Mapping[UUID, asyncpg.Record],
-    now: datetime,
-    most: int,
-) -> dict[UUID, int]:
-    """How much is due in these lanes, each up to its limit; it looks no further than to the lane that makes it `most`.
+async def _turns_of_others(connection: Connection, now: datetime) -> list[asyncpg.Record]:
+    """Applications whose turn others have in hand, where there is no other: their lanes are served side by side.
 
-    The lanes are locked, so that nobody takes anything from them meanwhile.
+    Such a turn is waited for at the end, when it is computed anew, with lanes in hand. So whoever has it must not wait
+    for anything else of those who join: they leave out the lanes whose breakers and accounts they would lock.
     """
-    due = {lane: limit for lane, limit in limits.items() if is_ordered(lane, of_lane[lane]["endpoint"])}
-    plain = {lane: limit for lane, limit in limits.items() if lane not in due}
-    rows = await connection.fetch(
-        """
-        SELECT found.lane, count(*) AS due
-        FROM (
-            SELECT u.lane FROM unnest($1::uuid[], $2::int[]) AS u (lane, most)
-            CROSS JOIN LATERAL (
-                SELECT FROM hookledger.queue q
-                WHERE q.lane = u.lane AND q.owner IS NULL AND q.due_at <= $3 ORDER BY q.due_at LIMIT u.most
-            ) q
-            LIMIT $4
-        ) found
-        GROUP BY found.lane
-        """,
-        list(plain),
-        list(plain.values()),
-        now,
-        most,
+    return await connection.fetch(
+        "SELECT app FROM hookledger.app_turn WHERE ready_at <= $1 ORDER BY ready_at LIMIT $2", now, TURNS_AT_ONCE
     )
-    return due | {row["lane"]: row["due"] for row in rows}
+
+
+async def _lanes(
+    connection: Connection, apps: Sequence[UUID], now: datetime, *, most: int, full: Collection[UUID]
+) -> list[asyncpg.Record]:
+    """A few lanes of each application, locked; as many as there are places, where these have little due."""
+    rows = await _locked(connection, apps, now, each=LANES_OF_A_TURN, most=most, full=full)
+    more = most // len(apps)
+    if more > LANES_OF_A_TURN <= len(rows) and sum(min(row["due"], row["free"]) for row in rows) < most:
+        rows = await _locked(connection, apps, now, each=more, most=most, full=full)
+    return rows
+
+
+async def _locked(
+    connection: Connection, apps: Sequence[UUID], now: datetime, *, each: int, most: int, full: Collection[UUID]
+) -> list[asyncpg.Record]:
+    """Lanes that are ready, `each` of an application at most, with how much of it is due, up to a quantum or `most`.
+
+    What is due is read with the lock, and others may have taken some of it before: it only says how far to go on.
+    """
+    return await connection.fetch(
+        """
+        SELECT l.lane, l.app, l.endpoint, l.max_inflight - l.inflight AS free,
+            EXISTS (SELECT FROM hookledger.breaker b WHERE b.endpoint = l.endpoint) AS broken,
+            CASE WHEN l.lane <> l.endpoint THEN 1 ELSE (
+                SELECT count(*) FROM (
+                    SELECT FROM hookledger.queue q
+                    WHERE q.lane = l.lane AND q.owner IS NULL AND q.due_at <= $2 ORDER BY q.due_at LIMIT $5
+                ) counted
+            ) END AS due
+        FROM unnest($1::uuid[]) AS u (app)
+        CROSS JOIN LATERAL (
+            SELECT * FROM hookledger.lane
+            WHERE app = u.app AND ready_at <= $2 AND endpoint <> ALL($4) AND app <> ALL($4)
+            ORDER BY ready_at LIMIT $3 FOR UPDATE SKIP LOCKED
+        ) l
+        """,
+        apps,
+        now,
+        each,
+        list(full),
+        min(QUANTUM, most),
+    )
 
 
 def _rooms(rows: Iterable[asyncpg.Record], terms: Terms) -> dict[UUID, int]:

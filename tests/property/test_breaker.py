@@ -89,6 +89,14 @@ def test_failures_that_are_far_apart_are_not_held_together() -> None:
     assert run.failures == 1
 
 
+def test_an_endpoint_with_one_connection_on_which_everything_times_out_is_found() -> None:
+    timeouts = [ended(number * 30, began=(number - 1) * 30) for number in range(1, POLICY.failures + 1)]
+    run = run_of(*timeouts)
+    assert run is not None
+    assert is_suspicious(run, POLICY, 1)
+    assert run.since == NOON
+
+
 def test_what_an_earlier_configuration_met_with_says_nothing_of_the_present_one() -> None:
     run = run_of(ended(1), ended(2), ended(3, version=2), ended(4), ended(5, Sign.UP))
     assert run == run_of(ended(3, version=2))

@@ -15,7 +15,10 @@ from typing import Final
 from libs.common.domain.outcome import Answer, Failure
 
 WINDOW: Final = timedelta(seconds=60)
-"""Failures further apart than this are not held together: so few attempts are no burden to anybody."""
+"""A failure that comes so long after the one before is held together with none: so few attempts burden nobody.
+
+It is longer than an attempt takes, so that an endpoint with one connection, whose attempts all time out, is found too.
+"""
 PROBE_HEADS: Final = 8
 """Deliveries that are looked at for a probe: some may be too old to be sent, and the others stay where they are."""
 LONGEST_PROBE: Final = timedelta(seconds=35)
@@ -104,7 +107,7 @@ def note(run: Run | None, ended: Ended) -> Run | None:
         return run
     if ended.sign is Sign.UP:
         return None
-    if run is None or ended.config_version > run.config_version or ended.ended_at - run.first_at > WINDOW:
+    if run is None or ended.config_version > run.config_version or ended.ended_at - run.last_at > WINDOW:
         return Run(
             config_version=ended.config_version,
             since=ended.started_at,

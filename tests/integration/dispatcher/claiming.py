@@ -35,7 +35,7 @@ async def claim(connection: Connection, *, most: int, owner: UUID | None = None)
     """Claim, in a transaction that the caller has begun; without an `owner`, for one that nobody knows."""
     now = await connection.fetchval("SELECT clock_timestamp()")
     taken = await turns.claim(connection, now, most=most, owner=owner or new_id(), terms=Unlimited(), epoch=1)
-    await lanes.count(connection, Counter(item.lane for item in taken.deliveries))
-    await lanes.refresh(connection, taken.served, now, served=True, parked=taken.parked)
+    started = Counter(item.lane for item in taken.deliveries)
+    await lanes.refresh(connection, taken.served, now, served=True, parked=taken.parked, started=started)
     await lanes.refresh_turns(connection, taken.idle, now, served=True, parked=taken.parked)
     return taken.deliveries

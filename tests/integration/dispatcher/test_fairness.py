@@ -6,6 +6,7 @@ from uuid import UUID
 
 from bench import volume
 from libs.common.postgres.pool import Connection
+from services.dispatcher.turns import Claimed
 from tests.integration.dispatcher.claiming import claim
 from tests.integration.dispatcher.parts import dispatching
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, raw_receiver
@@ -49,6 +50,30 @@ async def test_many_lanes_of_one_application_that_have_little_are_claimed_togeth
         await volume.backlog(connection, UUID(int=1 << 64), lanes=100, rows=200)
         assert len(await claim(connection, most=128)) == 128
         assert len(await claim(connection, most=128)) == 72
+    await world.owner.execute("TRUNCATE hookledger.queue, hookledger.lane, hookledger.app_turn")
+
+
+async def test_who_finds_every_turn_in_hand_claims_from_other_lanes_of_the_same_application(world: World) -> None:
+    async with world.owner.acquire() as connection, connection.transaction():
+        await volume.backlog(connection, UUID(int=1 << 64), lanes=20, rows=2_000)
+    async with world.owner.acquire() as one, world.owner.acquire() as other:
+
+        async def beside() -> tuple[Claimed, ...]:
+            async with other.transaction():
+                return await claim(other, most=64)
+
+        async def waits_for_the_turn() -> bool:
+            return bool(await world.owner.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
+
+        async with one.transaction():
+            first = await claim(one, most=64)
+            joining = asyncio.create_task(beside())
+            await until(waits_for_the_turn, "what was claimed beside the first, but for the turn")
+        second = await joining
+    assert (len(first), len(second)) == (64, 64)
+    assert not {item.lane for item in first} & {item.lane for item in second}
+    ready = await world.owner.fetchval("SELECT ready_at <= clock_timestamp() FROM hookledger.app_turn")
+    assert ready, "what is left comes in its turn"
     await world.owner.execute("TRUNCATE hookledger.queue, hookledger.lane, hookledger.app_turn")
 
 

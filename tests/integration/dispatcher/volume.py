@@ -149,8 +149,8 @@ async def _start_again(world: World, connection: Any, live: Sequence[_Live], pro
         process,
     )
     await transitions.write_facts(connection, world.epoch, changes)
-    await lanes.count(connection, Counter(item.state.endpoint for item in live))
-    await lanes.refresh(connection, touched, now, served=True)
+    started = Counter(item.state.endpoint for item in live)
+    await lanes.refresh(connection, touched, now, served=True, started=started)
 
 
 def _command(at: datetime, process: UUID) -> StartAttempt:

@@ -1,7 +1,10 @@
 """How much a process may have in flight: a limit for all, and its share of what endpoints and applications may."""
 
+import asyncio
+from contextlib import ExitStack
 from dataclasses import replace
 
+from libs.common.domain.allowance import LEAST, Allowance
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.ids import time_ordered
 from libs.common.domain.lanes import Standing
@@ -79,3 +82,35 @@ def test_when_another_replica_goes_what_was_its_share_is_ours() -> None:
     capacity.shared_anew()
     assert capacity.room.is_set()
     assert capacity.take_direct(ENDPOINT, ALONE)
+
+
+def test_beside_what_is_fresh_a_backlog_has_places_of_its_own_and_those_at_their_receivers_take_none() -> None:
+    capacity = Capacity(200)
+    for _ in range(LEAST):
+        capacity.take(OTHER.id, APP)
+    assert capacity.claimable == 200 - LEAST, "nothing is fresh"
+    assert capacity.take_direct(ENDPOINT, ALONE)
+    assert capacity.claimable == 0
+    with ExitStack() as sending:
+        for _ in range(LEAST // 2):
+            sending.enter_context(capacity.sending(claimed=True))
+        assert capacity.claimable == LEAST // 2
+        assert capacity.freed.is_set()
+    assert capacity.claimable == 0
+    for _ in range(LEAST):
+        capacity.give_back(OTHER.id, APP, claimed=True)
+    assert capacity.claimable == LEAST
+
+
+async def test_a_backlog_makes_room_while_what_is_fresh_finds_the_process_late() -> None:
+    capacity = Capacity(200)
+    capacity._allowance = Allowance(places=200, most=200)
+    capacity.take(OTHER.id, APP)
+    async with asyncio.TaskGroup() as tasks, asyncio.timeout(10):
+        watching = tasks.create_task(capacity.watch())
+        while capacity.claimable > 100:
+            assert capacity.take_direct(ENDPOINT, ALONE), "what is fresh has every place"
+            capacity.give_back(ENDPOINT.id, APP)
+            sum(range(300_000))  # what keeps the process busy
+            await asyncio.sleep(0)
+        watching.cancel()
