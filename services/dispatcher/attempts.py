@@ -98,7 +98,7 @@ class Attempts:
 
     async def _carry_out(self, flight: Flight, *, disowned: bool = False) -> None:
         # Within this task, which has a context of its own: every line about the attempt says which it is.
-        structlog.contextvars.bind_contextvars(delivery=str(flight.delivery), message=str(flight.message.id))
+        structlog.contextvars.bind_contextvars(delivery=flight.delivery, message=flight.message.id)
         try:
             ending = _abandoned(flight) if disowned or self._stopping else await self._end_of(flight)
             await self._record(ending)

@@ -5,9 +5,8 @@ too, though nobody asks the database before a first attempt.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import inf
 from typing import Final
 from uuid import UUID
@@ -17,6 +16,7 @@ from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.lanes import Standing, share
 from libs.common.runtime import clock
 
+_NOTHING: Final = nullcontext()
 _TICK_SECONDS: Final = 0.01
 _TICKS: Final = 10
 """Of one look."""
@@ -38,7 +38,7 @@ class Capacity:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._in_flight: Counter[UUID] = Counter()
+        self._in_flight: dict[UUID, int] = {}
         self._total = 0
         self._in_hand = 0
         self._asked_at = -inf
@@ -91,8 +91,8 @@ class Capacity:
         self._take(endpoint, app)
 
     def _take(self, endpoint: UUID, app: UUID) -> None:
-        self._in_flight[endpoint] += 1
-        self._in_flight[app] += 1
+        for owner in (endpoint, app):
+            self._in_flight[owner] = self._in_flight.get(owner, 0) + 1
         self._total += 1
 
     def give_back(self, endpoint: UUID, app: UUID, *, claimed: bool = False) -> None:
@@ -100,24 +100,26 @@ class Capacity:
         self._total -= 1
         self._in_hand -= claimed
         for owner in (endpoint, app):
-            self._in_flight[owner] -= 1
-            if not self._in_flight[owner]:
-                del self._in_flight[owner]
+            left = self._in_flight.pop(owner) - 1
+            if left:
+                self._in_flight[owner] = left
             if owner in self._full:
                 self._full.discard(owner)
                 self.room.set()
         self.freed.set()
 
-    @contextmanager
-    def sending(self, *, claimed: bool) -> Iterator[None]:
+    def sending(self, *, claimed: bool) -> AbstractContextManager[None]:
         """While an attempt waits for its receiver, which takes a place and no time."""
-        self._in_hand -= claimed
-        if claimed:
-            self.freed.set()
+        return self._out_of_hand() if claimed else _NOTHING
+
+    @contextmanager
+    def _out_of_hand(self) -> Iterator[None]:
+        self._in_hand -= 1
+        self.freed.set()
         try:
             yield
         finally:
-            self._in_hand += claimed
+            self._in_hand += 1
 
     @property
     def _fresh(self) -> bool:
@@ -147,7 +149,7 @@ class Capacity:
         return Look(late=late / _TICKS, in_hand=in_hand)
 
     def _left(self, owner: UUID, most: int, standing: Standing) -> int:
-        left = share(most, standing) - self._in_flight[owner]
+        left = share(most, standing) - self._in_flight.get(owner, 0)
         if left > 0:
             self._full.discard(owner)
         else:

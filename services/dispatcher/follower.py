@@ -5,7 +5,7 @@ passed over. One process at a time follows; it publishes, awaits the confirms, t
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -85,9 +85,9 @@ class Follower:
             )
         message_of = {row["delivery"]: row["message"] for row in rows}
         outcomes = (outcome(item, message_of[item.stream]) for item in items if item.stream in message_of)
-        await self._send(self._broker.names.accepted, [accepted(bodies[s]) for s in wanted if s in bodies])
-        await self._send(self._broker.names.deliveries, [event for event in outcomes if event is not None])
+        await self._send(self._broker.names.accepted, (accepted(bodies[s]) for s in wanted if s in bodies))
+        await self._send(self._broker.names.deliveries, (event for event in outcomes if event is not None))
 
-    async def _send(self, exchange: str, events: Sequence[Outgoing]) -> None:
-        await self._broker.publish_many(exchange, events, content_type=structured.CONTENT_TYPE)
-        FOLLOWED.labels(exchange).inc(len(events))
+    async def _send(self, exchange: str, events: Iterable[Outgoing]) -> None:
+        sent = await self._broker.publish_many(exchange, events, content_type=structured.CONTENT_TYPE)
+        FOLLOWED.labels(exchange).inc(sent)

@@ -7,6 +7,7 @@ Source: RFC 9562, section 5.7.
 
 import hashlib
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
@@ -17,6 +18,8 @@ _SIX: Final = 62**6
 _VALUE: Final = {digit: value for value, digit in enumerate(_DIGITS)}
 _LENGTH: Final = 22
 _TIME_BITS: Final = 48
+_TEXTS_KEPT: Final = 16_384
+"""An application's id, an endpoint's or a message's is written again and again within a short time."""
 _HASH_BYTES: Final = 10
 
 WEEK_MS: Final = 7 * 24 * 3600 * 1000
@@ -79,12 +82,16 @@ def lowest(at_ms: int) -> UUID:
 
 def encode(prefix: Prefix, identity: UUID) -> str:
     """The API's text of an id."""
+    return f"{prefix}_{_digits(identity.int)}"
+
+
+@lru_cache(_TEXTS_KEPT)
+def _digits(number: int) -> str:
     # Small numbers divide much faster than large ones: 22 digits are four parts of 4, 6, 6 and 6.
-    rest, last = divmod(identity.int, _SIX)
+    rest, last = divmod(number, _SIX)
     rest, third = divmod(rest, _SIX)
     first, second = divmod(rest, _SIX)
-    head = _PAIRS[first // _TWO] + _PAIRS[first % _TWO]
-    return f"{prefix}_{head}{_six(second)}{_six(third)}{_six(last)}"
+    return _PAIRS[first // _TWO] + _PAIRS[first % _TWO] + _six(second) + _six(third) + _six(last)
 
 
 def _six(number: int) -> str:

@@ -8,7 +8,7 @@ outbox's and the broker's to bring again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -128,17 +128,26 @@ class Broker:
             target = await channel.get_exchange(exchange, ensure=False)
             await target.publish(message, routing_key, mandatory=mandatory)
 
-    async def publish_many(self, exchange: str, messages: Sequence[Outgoing], *, content_type: str) -> None:
+    async def publish_many(self, exchange: str, messages: Iterable[Outgoing], *, content_type: str) -> int:
         """Publish persistent messages in their order, where consumers are optional, and await each one's confirm.
+
+        Args:
+            messages: are taken burst by burst, so that making them keeps nothing else waiting for long.
+
+        Returns:
+            How many they were.
 
         Raises:
             BrokerUnavailableError: no confirm within `PUBLISH_SECONDS`, or a refusal; some may have been taken.
         """
+        sent = 0
         for burst in bursts(messages):
             async with self._channel() as channel:
                 underlying = await channel.get_underlay_channel()
                 assert isinstance(underlying, Channel)
                 await publish_burst(underlying, exchange, burst, content_type=content_type)
+            sent += len(burst)
+        return sent
 
     async def stop_consuming(self) -> None:
         """Take no more messages; those in hand can still be acknowledged, and publishing goes on."""

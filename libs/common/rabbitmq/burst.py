@@ -19,7 +19,7 @@ from msgspec import Struct
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-MOST_MESSAGES: Final = 500
+MOST_MESSAGES: Final = 200
 MOST_BYTES: Final = 1024 * 1024
 _PERSISTENT: Final = 2
 _HEADS_KEPT: Final = 1024
@@ -76,13 +76,11 @@ def bursts(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
 
 
 async def publish_burst(channel: Channel, exchange: str, messages: Sequence[Outgoing], *, content_type: str) -> None:
-    """Publish messages in their order; returns when the broker has confirmed each.
+    """Publish messages, one at least, in their order; returns when the broker has confirmed each.
 
     Raises:
         aiormq.exceptions.AMQPError: the channel closed, or the broker refused one; which were taken is not known.
     """
-    if not messages:
-        return
     async with channel.lock:
         first = channel.delivery_tag + 1
         tags = range(first, first + len(messages))

@@ -177,7 +177,7 @@ def headers(secrets: Sequence[bytes | PrivateKey], *, message_id: str, timestamp
         ID_HEADER: message_id,
         _TIMESTAMP_HEADER: str(timestamp),
         SIGNATURE_HEADER: " ".join(
-            sign(secret, message_id=message_id, timestamp=timestamp, body=body) for secret in secrets
+            [sign(secret, message_id=message_id, timestamp=timestamp, body=body) for secret in secrets]
         ),
     }
 
