@@ -8,14 +8,14 @@ outbox's and the broker's to bring again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
-import aio_pika
 import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractMessage, DeliveryMode
 from aiormq.channel import Channel
+from pamqp.commands import Basic
 
 from libs.common.rabbitmq import connection as connections
 from libs.common.rabbitmq.burst import Outgoing, bursts, publish_burst
@@ -99,7 +99,6 @@ class Broker:
         *,
         routing_key: str = "",
         content_type: str,
-        headers: Mapping[str, Any] | None = None,
         mandatory: bool = False,
     ) -> None:
         """Publish one persistent message and await the broker's confirm.
@@ -110,16 +109,16 @@ class Broker:
         Raises:
             BrokerUnavailableError: no confirm within `PUBLISH_SECONDS`, or a refusal.
         """
-        message = aio_pika.Message(
-            body,
-            content_type=content_type,
-            headers=dict(headers or {}),
-            delivery_mode=DeliveryMode.PERSISTENT,
-        )
-        await self.send(exchange, message, routing_key=routing_key, mandatory=mandatory)
+        properties = Basic.Properties(content_type=content_type, delivery_mode=DeliveryMode.PERSISTENT)
+        async with self._channel() as channel:
+            # Past aio-pika, which makes an exchange and a message for each: half of what publishing costs.
+            underlying = await channel.get_underlay_channel()
+            await underlying.basic_publish(
+                body, exchange=exchange, routing_key=routing_key, properties=properties, mandatory=mandatory
+            )
 
     async def send(self, exchange: str, message: AbstractMessage, *, routing_key: str = "", mandatory: bool) -> None:
-        """As `publish`, for a message that is made already.
+        """As `publish`, for a message with properties of its own.
 
         Raises:
             BrokerUnavailableError: no confirm within `PUBLISH_SECONDS`, or a refusal.
