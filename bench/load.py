@@ -31,6 +31,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         paths: are taken in turn.
         key: an API key, empty where none is asked for.
         payload_bytes: of each payload.
+        connections: so many requests are under way at the most. What commits in batches takes more at a time than what
+            does not, and is only as busy as can be where enough wait for it.
         rate: requests a second; None for a closed load.
         keys: so many ordering keys take turns; 0: messages have none.
         deliver_at: when messages are due, as the API takes it; empty: at once.
@@ -42,7 +44,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     count: int
     payload_bytes: int = 1024
-    connections: int = 64
+    connections: int = 128
     rate: float | None = None
     keys: int = 0
     deliver_at: str = ""
