@@ -67,19 +67,25 @@ class Attempts:
 
     def begin(self, flight: Flight) -> None:
         """Carry out an attempt; its place in the capacity was taken by the caller."""
-        self._hold(self._carry_out(flight))
+        self._hold(flight, self._carry_out(flight))
 
     def disown(self, flight: Flight) -> None:
         """Abandon an attempt whose start may be committed or not, since the answer to its commit was lost.
 
         It was surely not sent. If its start is not in the ledger, nothing is recorded.
         """
-        self._hold(self._carry_out(flight, disowned=True))
+        self._hold(flight, self._carry_out(flight, disowned=True))
 
-    def _hold(self, work: Coroutine[Any, Any, None]) -> None:
+    def _hold(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(
+            partial(self._let_go, flight)
+        )  # which a task calls that was cancelled before it began, too
+
+    def _let_go(self, flight: Flight, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        self._capacity.give_back(flight.endpoint.id, flight.endpoint.app, claimed=flight.counted)
 
     async def drop(self) -> None:
         """Drop everything in flight, because the lease has passed: nothing of it may be recorded."""
@@ -108,8 +114,6 @@ class Attempts:
             _LOG.warning("attempt.unrecorded")
         except Exception:  # noqa: BLE001  a task's boundary: the attempt stays without an end and is declared unknown
             _LOG.exception("attempt.failed_here")
-        finally:
-            self._capacity.give_back(flight.endpoint.id, flight.endpoint.app, claimed=flight.counted)
 
     async def _end_of(self, flight: Flight) -> Ending:
         """Send, unless this process has lost its lease."""

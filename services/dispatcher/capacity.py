@@ -120,6 +120,7 @@ class Capacity:
             yield
         finally:
             self._in_hand += 1
+            self._busy.set()
 
     @property
     def _fresh(self) -> bool:

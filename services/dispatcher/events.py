@@ -28,6 +28,8 @@ from libs.common.domain.outcome import Outcome
 from libs.common.postgres.ledger import Appended
 from libs.common.rabbitmq.burst import Outgoing
 
+_LONGEST_ROUTING_KEY: Final = 255
+"""Source: AMQP 0-9-1, section 4.2.5.3. An event type, which is ASCII, may have one character more."""
 KINDS: Final = frozenset({
     "MessageAccepted", "AttemptEnded", "AttemptOutcomeUnknown", "DeliveryExhausted", "DeliveryRefused", "DeliveryGone",
     "DeliveryCancelled", "DeliverySkipped", "DeliveryExpired", "DeliveryHeld",
@@ -107,7 +109,7 @@ def accepted(message: Message) -> Outgoing:
         subject=identity,
         extensions=extensions,
     )
-    return Outgoing(routing_key=message.event_type, body=body)
+    return Outgoing(routing_key=message.event_type[:_LONGEST_ROUTING_KEY], body=body)
 
 
 def _opaque_type(content_type: str) -> str:

@@ -13,6 +13,8 @@ from msgspec.structs import replace
 
 LEAST: Final = 16
 """Places that are there in any case: a backlog always goes on."""
+MOST: Final = 64
+"""Places beside what is fresh, however well it goes: those who are claimed together begin together, in one go."""
 LATE_SECONDS: Final = 0.001
 """What is ready waits longer than this, on average: more is under way than there is time for."""
 _GROWTH: Final = 8
@@ -34,7 +36,7 @@ class Look(Struct, frozen=True, kw_only=True):
 
 
 class Allowance(Struct, frozen=True, kw_only=True):
-    """Attempts of a backlog that may be in hand beside what is fresh: `places`, of `most` that there are for all."""
+    """Attempts of a backlog that may be in hand beside what is fresh: `places`, and never more than `most`."""
 
     places: int
     most: int
@@ -54,5 +56,5 @@ class Allowance(Struct, frozen=True, kw_only=True):
 
 
 def beginning(most: int) -> Allowance:
-    """Before anything was seen."""
-    return Allowance(places=min(LEAST, most), most=most)
+    """Before anything was seen, where the process has `most` places for all that it does."""
+    return Allowance(places=min(LEAST, most), most=min(MOST, most))

@@ -8,6 +8,7 @@ Source: AMQP 0-9-1, sections 2.3.5 and 4.2.6.
 
 import asyncio
 import struct
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -81,6 +82,7 @@ async def publish_burst(channel: Channel, exchange: str, messages: Sequence[Outg
     Raises:
         aiormq.exceptions.AMQPError: the channel closed, or the broker refused one; which were taken is not known.
     """
+    payload = b"".join(_frames(channel, exchange, messages, content_type))
     async with channel.lock:
         first = channel.delivery_tag + 1
         tags = range(first, first + len(messages))
@@ -89,7 +91,6 @@ async def publish_burst(channel: Channel, exchange: str, messages: Sequence[Outg
         channel.confirmations.update(dict.fromkeys(tags, confirms))
         channel.delivery_tag += len(messages)
         written = channel.create_future()
-        payload = b"".join(_frames(channel, exchange, messages, content_type))
         try:
             await channel.write_queue.put(ChannelFrame(payload=payload, should_close=False, drain_future=written))
         except asyncio.CancelledError:  # waiting for a place in the queue ends in no other way
@@ -98,12 +99,15 @@ async def publish_burst(channel: Channel, exchange: str, messages: Sequence[Outg
             for tag in tags:
                 channel.confirmations.pop(tag)
             confirmed.cancel()
+            written.cancel()
             raise
     await asyncio.gather(written, confirmed)
 
 
 def _frames(channel: Channel, exchange: str, messages: Iterable[Outgoing], content_type: str) -> Iterator[bytes]:
     number, most = channel.number, channel.max_content_size
+    if most <= 0:  # the broker has no bound
+        most = sys.maxsize
     for message in messages:
         method, before_size, after_size = _heads(number, exchange, message.routing_key, content_type)
         body = message.body

@@ -170,7 +170,8 @@ class ExpressConnection(Connection):
         else:
             self._answer(self.transport, identity, reply)
         if under_way.behind and not self._force_close:
-            self._resume_transport_reading()
+            if not self._reading_paused and not self._buffer_paused:  # else aiohttp resumes when it has read
+                self._resume_transport_reading()
             self.data_received(under_way.behind)
 
     def _reply(self, under_way: _UnderWay, identity: str) -> Reply | None:
