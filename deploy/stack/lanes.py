@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, NoReturn
 
 from deploy.stack.places import CHECKOUT
 
@@ -95,12 +96,25 @@ class _Run:
         return f"{label} ok  {self.lane.name}  {seconds}: {said.rpartition(chr(10))[2]}"
 
 
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM came, which reaches this process alone; Ctrl-C reaches those that it runs as well."""
+
+
+def terminate(*_: object) -> NoReturn:
+    """The handler of SIGTERM."""
+    raise TerminatedError
+
+
 @contextmanager
 def _running() -> Iterator[list[_Run]]:
-    """Those that run. They are waited for, also after an interrupt: it reaches them too, and they clean up."""
+    """Those that run. They are waited for, also after an interrupt, of which all of them hear: they clean up."""
     runs: list[_Run] = []
     try:
         yield runs
+    except TerminatedError:
+        for run in runs:
+            run.process.send_signal(signal.SIGINT)
+        raise
     finally:
         for run in runs:
             run.process.wait()

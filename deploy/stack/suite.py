@@ -1,9 +1,10 @@
 """Everything that `make test` runs: `python -m deploy.stack.suite`."""
 
+import signal
 import sys
 import time
 
-from deploy.stack.lanes import Lane, module, run_alone, run_beside
+from deploy.stack.lanes import Lane, module, run_alone, run_beside, terminate
 
 AT_ONCE = 3
 """One more than a small machine has processors, since every lane waits now and then."""
@@ -38,6 +39,7 @@ DEMO = Lane(name="demo", command=module("deploy.demo"))
 def main() -> int:
     """Run the lanes and then the demo; returns the exit code of what fails first."""
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, terminate)
     print(f"test: {len(LANES)} lanes, {AT_ONCE} at once, then the demo", flush=True)
     try:
         code = run_beside(LANES, at_once=AT_ONCE, say=_say) or _demonstrate()

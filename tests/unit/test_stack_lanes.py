@@ -1,9 +1,12 @@
 """How the suite runs its lanes: beside one another, in their order, each told of as a whole."""
 
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 from deploy.stack.lanes import Lane, run_beside
+from deploy.stack.places import CHECKOUT
 
 
 def lane(name: str, program: str) -> Lane:
@@ -64,3 +67,28 @@ def test_meanwhile_it_is_told_how_far_each_has_come(tmp_path: Path) -> None:
     program = f"print('.......s [ 45%]'); print('..', end='', flush=True)\n{waits_for(done)}\nprint('done')"
     assert run_beside([lane("long", program), lane("short", "print()")], at_once=1, say=say, report_s=0) == 0
     assert "test:   long 10 tests" in said
+
+
+def test_who_is_terminated_has_those_that_run_clean_up(tmp_path: Path) -> None:
+    begun, cleaned = tmp_path / "begun", tmp_path / "cleaned"
+    cleans_up = f"""
+import pathlib, time
+try:
+    pathlib.Path({str(begun)!r}).touch()
+    time.sleep(60)
+except KeyboardInterrupt:
+    pathlib.Path({str(cleaned)!r}).touch()
+"""
+    runs = f"""
+import signal, sys
+from deploy.stack.lanes import Lane, run_beside, terminate
+signal.signal(signal.SIGTERM, terminate)
+run_beside([Lane(name="one", command=(sys.executable, "-c", {cleans_up!r}))], at_once=1, say=print)
+"""
+    with subprocess.Popen([sys.executable, "-c", runs], cwd=CHECKOUT, stderr=subprocess.DEVNULL) as process:
+        while not begun.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.terminate()
+    assert process.returncode
+    assert cleaned.exists()
