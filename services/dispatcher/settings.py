@@ -35,7 +35,7 @@ class DispatcherSettings(CommonSettings, kw_only=True, frozen=True):
     sender: Annotated[
         SenderName, Meta(description="HTTP client that delivers; through a proxy it is always aiohttp's")
     ] = "lean"
-    max_concurrency: Annotated[int, Meta(ge=1, le=10_000, description="attempts under way at the same time")] = 1024
+    max_concurrency: Annotated[int, Meta(ge=1, le=10_000, description="attempts under way at the same time")] = 2048
     breaker_failures: Annotated[
         int,
         Meta(ge=0, le=1_000, description="failures in a row after which an endpoint's circuit breaker opens; 0: never"),
