@@ -48,13 +48,7 @@ class ReadOn(Protocol):
     """How a follower reads: `read_on`, or that of a `Tail`."""
 
     def __call__(
-        self,
-        connection: "Connection | Pool",
-        cursor: Cursor,
-        *,
-        kinds: Collection[str],
-        most: int,
-        until: Cursor | None = None,
+        self, connection: "Connection | Pool", cursor: Cursor, *, kinds: Collection[str], most: int
     ) -> Awaitable[Read]:
         """See `read_on`."""
 
@@ -83,6 +77,7 @@ async def read_on(
 
 
 KEPT_FACTS: Final = 20_000
+"""A second's worth at thousands of deliveries a second, which is how often the slowest follower looks."""
 
 
 class Tail:
@@ -100,21 +95,13 @@ class Tail:
         self._facts = 0
 
     async def read_on(
-        self,
-        connection: "Connection | Pool",
-        cursor: Cursor,
-        *,
-        kinds: Collection[str],
-        most: int,
-        until: Cursor | None = None,
+        self, connection: "Connection | Pool", cursor: Cursor, *, kinds: Collection[str], most: int
     ) -> Read:
         """As the function, but that where `most` or more come there may be more to come.
 
         Who is behind what is kept reads by itself, up to where that begins.
         """
         assert self._kinds.issuperset(kinds), "the tail was made without these kinds"
-        if until is not None:
-            return await read_on(connection, cursor, kinds=kinds, most=most, until=until)
         if not self._reads or cursor >= self._reads[-1][1].last:
             read = await read_on(connection, cursor, kinds=self._kinds, most=most)
             self._add(cursor, read)

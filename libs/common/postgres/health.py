@@ -7,7 +7,7 @@ when they die.
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from functools import reduce
+from functools import partial, reduce
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -78,7 +78,7 @@ async def fold_until(connection: Connection, until: Cursor) -> dict[UUID, Row]:
     folded: dict[UUID, Health] = {}
     apps: dict[UUID, UUID] = {}
     while True:
-        batch = await _next(connection, cursor, until=until)
+        batch = await _next(connection, cursor, partial(read_on, until=until))
         folded |= {endpoint: health for (_, endpoint), health in _folded(folded, batch.attempts).items()}
         apps |= {endpoint: app for app, endpoint in batch.attempts}
         if batch.facts < BATCH:
@@ -131,11 +131,9 @@ def _folded(known: Mapping[UUID, Health], attempts: Mapping[Key, Sequence[Ended]
     return {key: reduce(evolve, ended, known.get(key[1], Health())) for key, ended in attempts.items()}
 
 
-async def _next(
-    connection: Connection, cursor: Cursor, read_on: ReadOn = read_on, *, until: Cursor | None = None
-) -> _Batch:
-    """The next `BATCH` facts after `cursor`, up to and including `until` where that is given."""
-    batch = await read_on(connection, cursor, kinds=KINDS, most=BATCH, until=until)
+async def _next(connection: Connection, cursor: Cursor, read_on: ReadOn) -> _Batch:
+    """The next `BATCH` facts after `cursor`."""
+    batch = await read_on(connection, cursor, kinds=KINDS, most=BATCH)
     ended = batch.found
     versions = await _config_versions(connection, [item for item in ended if not _succeeded(item)])
     attempts: dict[Key, list[Ended]] = defaultdict(list)
