@@ -79,9 +79,8 @@ class Attempts:
     def _hold(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(
-            partial(self._let_go, flight)
-        )  # which a task calls that was cancelled before it began, too
+        # Not in the task, which may be cancelled before it begins.
+        task.add_done_callback(partial(self._let_go, flight))
 
     def _let_go(self, flight: Flight, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

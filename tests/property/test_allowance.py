@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libs.common.domain import allowance as bounds
 from libs.common.domain.allowance import LATE_SECONDS, LEAST, Allowance, Look, beginning
 
 MOST = 1024
@@ -13,11 +14,13 @@ looks = st.builds(Look, late=st.floats(0, 10), in_hand=st.integers(0, 10_000))
 
 
 @given(st.integers(1, 10_000), st.lists(looks, max_size=100))
-def test_there_are_always_some_places_and_never_more_than_the_process_has(most: int, seen: list[Look]) -> None:
+def test_there_are_always_some_places_and_never_more_than_the_process_has_or_begin_in_one_go(
+    most: int, seen: list[Look]
+) -> None:
     allowance = beginning(most)
     for look in seen:
         allowance = allowance.after(look)
-        assert min(LEAST, most) <= allowance.places <= most
+        assert min(LEAST, most) <= allowance.places <= min(bounds.MOST, most)
 
 
 @given(st.integers(LEAST, MOST), looks)

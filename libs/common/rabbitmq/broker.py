@@ -111,7 +111,7 @@ class Broker:
         """
         properties = Basic.Properties(content_type=content_type, delivery_mode=DeliveryMode.PERSISTENT)
         async with self._channel() as channel:
-            # Past aio-pika, which makes an exchange and a message for each: half of what publishing costs.
+            # Past aio-pika, which makes an exchange and a message of its own for each.
             underlying = await channel.get_underlay_channel()
             await underlying.basic_publish(
                 body, exchange=exchange, routing_key=routing_key, properties=properties, mandatory=mandatory

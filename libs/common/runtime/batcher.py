@@ -165,6 +165,7 @@ class Batcher(Generic[Item, Result]):
         if until <= loop.time():
             return
         self._full.clear()
+        # The loop rounds half a millisecond off: where less is left, this looks again at each of its turns.
         while (look := min(until, self._last_arrival + _MISSED_ARRIVALS * self._distance)) > loop.time():
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(look):

@@ -68,7 +68,7 @@ def jitter() -> float:
 
 
 def random_bytes(count: int) -> bytes:
-    """Bytes fit for keys and salts."""
+    """Bytes fit for keys."""
     return os.urandom(count)
 
 
