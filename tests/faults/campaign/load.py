@@ -1,6 +1,7 @@
 """Load: senders that insist, on every way in."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ BURST: Final = "load.burst"
 BATCH: Final = "application/cloudevents-batch+json"
 SENDERS: Final = 12
 BURST_SENDERS: Final = 48
+BURST_MESSAGES: Final = 20_000
+"""At most: what is accepted in seconds takes minutes to deliver while everything else is broken."""
 FENCE_SECONDS: Final = 0.6
 REQUEST_SECONDS: Final = 8.0
 PATIENT: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 4.0)
@@ -45,6 +48,7 @@ class Load:
         self._producer = producer
         self._chance = random.Random(f"{round_.seed}/load")
         self._numbers = iter(range(1, 1_000_000))
+        self._burst_left = iter(range(BURST_MESSAGES))
         self._source = ""
 
     async def register(self) -> None:
@@ -103,9 +107,9 @@ class Load:
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _burst(self, began: float) -> None:
-        """As much as one connection takes, without insisting."""
-        loop = asyncio.get_running_loop()
-        while loop.time() < began + self._round.seconds:
+        """As much as one connection takes, without insisting, until the round ends or the burst is as large as may be."""
+        ends = began + self._round.seconds
+        for _ in itertools.takewhile(lambda _: asyncio.get_running_loop().time() < ends, self._burst_left):
             number = next(self._numbers)
             sent = Sent(event_type=BURST, body=_body(number, BURST), way="api", insisted=False)
             self.told.sent[number] = sent
