@@ -39,6 +39,9 @@ from services.ingress.schemas import Schemas
 
 _LOG: Final = logger("accept")
 MAX_BATCH_MESSAGES: Final = 256
+ENOUGH_MESSAGES: Final = 64
+"""Senders who await their answers would all be answered by one commit, and then do nothing until the next one: so what
+waits is divided, and while the one half is committed the other half is read."""
 MAX_BATCH_BYTES: Final = 2 * 1024 * 1024
 MAX_WAITING_MESSAGES: Final = 4096
 MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
@@ -96,6 +99,7 @@ class Acceptor:
             self._write,
             is_content_fault=lambda error: isinstance(error, _CONTENT_FAULTS),
             max_items=MAX_BATCH_MESSAGES,
+            enough=ENOUGH_MESSAGES,
             max_weight=MAX_BATCH_BYTES,
             weight=_weight,
             writers=WRITERS,

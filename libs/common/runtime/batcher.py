@@ -3,6 +3,8 @@
 Items that arrive while a batch is being written make up the next one. The linger adapts: where items come further apart
 than it is long, each is written at once; where they come closer, the first waits for company, unless that was in vain,
 and no longer than company seems to come: senders who await their answers send nothing more until the batch is written.
+Where more wait than a batch gains by, they are divided among the idle writers, so that such senders take turns instead
+of all waiting at the same time.
 A batch that fails by its content is bisected, so that one bad item fails alone; a batch that fails by its server fails
 whole.
 """
@@ -43,6 +45,8 @@ class Batcher(Generic[Item, Result]):
         write: writes a batch and gives a result for each item, in their order.
         is_content_fault: whether an exception of `write` is the fault of an item; only then is the batch bisected.
         max_items: items in a batch at most.
+        enough: so many items wait for no company, and what is more is divided among the writers that have nothing to
+            do: a larger batch would save next to nothing. `max_items` by default.
         max_weight: sum of `weight` in a batch at most; a single heavier item goes alone.
         weight: what an item weighs, such as its bytes.
         linger: seconds that an item waits for company at most, where company is to be expected.
@@ -56,6 +60,7 @@ class Batcher(Generic[Item, Result]):
         *,
         is_content_fault: Callable[[BaseException], bool],
         max_items: int,
+        enough: int | None = None,
         max_weight: int | None = None,
         weight: Callable[[Item], int] = lambda _: 0,
         linger: float = 0.003,
@@ -65,10 +70,12 @@ class Batcher(Generic[Item, Result]):
         self._write = write
         self._is_content_fault = is_content_fault
         self._max_items = max_items
+        self._enough = enough or max_items
         self._max_weight = max_weight
         self._weight = weight
         self._linger = linger
         self._writers = writers
+        self._idle = writers
         self._patience = patience
         self._waiting: list[_Waiting[Item, Result]] = []
         self._arrived = asyncio.Event()
@@ -107,7 +114,7 @@ class Batcher(Generic[Item, Result]):
         self._last_arrival = now
         self._waiting.append((item, future, now))
         self._arrived.set()
-        if len(self._waiting) >= self._max_items:
+        if len(self._waiting) >= self._enough:
             self._full.set()
         return future
 
@@ -140,11 +147,13 @@ class Batcher(Generic[Item, Result]):
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            if self._company_expected and not self._stopping and len(self._waiting) < self._max_items:
+            if self._company_expected and not self._stopping and len(self._waiting) < self._enough:
                 await self._wait_for_company()
             batch = self._take()
             if batch:
+                self._idle -= 1
                 await self._settle(batch)
+                self._idle += 1
 
     async def _turn_away_overdue(self, patience: float) -> None:
         """Fail what waits too long; the writers may all be held up by the server."""
@@ -177,7 +186,8 @@ class Batcher(Generic[Item, Result]):
     def _take(self) -> list[_Waiting[Item, Result]]:
         weight = 0
         count = 0
-        for item, _, _ in self._waiting[: self._max_items]:
+        most = min(self._max_items, max(self._enough, -(-len(self._waiting) // self._idle)))
+        for item, _, _ in self._waiting[:most]:
             weight += self._weight(item)
             if count and self._max_weight is not None and weight > self._max_weight:
                 break

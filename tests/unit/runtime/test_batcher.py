@@ -134,6 +134,43 @@ async def test_a_batch_holds_no_more_items_than_allowed() -> None:
     assert ledger.batches == [["a", "b"], ["c", "d"], ["e"]]
 
 
+async def test_enough_items_wait_for_no_more_company() -> None:
+    ledger = Ledger()
+    ledger.open.set()
+    batcher = Batcher(ledger.write, is_content_fault=is_poison, max_items=10, enough=2, linger=3600)
+    async with running(batcher):
+        assert await batcher.submit("a") == "A"
+        await asyncio.gather(batcher.put("b"), batcher.put("c"))
+    assert ledger.batches == [["a"], ["b", "c"]]
+
+
+async def test_what_is_more_than_enough_is_divided_among_the_idle_writers() -> None:
+    ledger = Ledger()
+    batcher = Batcher(ledger.write, is_content_fault=is_poison, max_items=10, enough=2, writers=2)
+    results = [batcher.put(item) for item in "abcdefg"]
+    async with running(batcher):
+        for _ in range(2):
+            await ledger.begun.acquire()
+        results += [batcher.put(item) for item in "hijkl"]
+        ledger.open.set()
+        await asyncio.gather(*results)
+    assert sorted(map(len, ledger.batches[:2])) == [3, 4]
+    assert sorted("".join(map("".join, ledger.batches))) == [*"abcdefghijkl"]
+
+
+async def test_one_busy_writer_leaves_the_rest_to_the_other() -> None:
+    ledger = Ledger()
+    batcher = Batcher(ledger.write, is_content_fault=is_poison, max_items=10, enough=2, writers=2)
+    async with running(batcher):
+        results = [batcher.put("a")]
+        await ledger.begun.acquire()
+        results += [batcher.put(item) for item in "bcdefg"]
+        await ledger.begun.acquire()
+        ledger.open.set()
+        await asyncio.gather(*results)
+    assert ledger.batches == [["a"], [*"bcdefg"]]
+
+
 async def test_a_batch_weighs_no_more_than_allowed_and_a_heavy_item_goes_alone() -> None:
     ledger = Ledger()
     ledger.open.set()
