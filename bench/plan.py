@@ -34,9 +34,9 @@ class Plan:
 FULL: Final = Plan(
     rounds=3,
     ceiling_seconds=2.0,
-    deliveries=8_000,
+    deliveries=20_000,
     bulky=(3_000, 1_000),
-    accepted=5_000,
+    accepted=15_000,
     paced=5.0,
     retried=200,
     celery=1_500,
