@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from msgspec.structs import fields, replace
+from msgspec.structs import fields
 
 from libs.common.contracts import ledger
 from libs.common.domain.endpoint import Rule
@@ -189,19 +189,17 @@ GOLDEN = [
 EACH = pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: type(golden.fact).__name__)
 
 
-def row(golden: Golden) -> ledger.Recorded:
-    """The row of the ledger that the golden fact stands in."""
-    kind = type(golden.fact).__name__
-    return ledger.Recorded(
-        stream=STREAM,
-        version=1,
-        app=APP,
-        endpoint=ENDPOINT if isinstance(golden.fact, DeliveryScheduled) else None,
-        kind=kind,
-        schema=1,
-        at=AT,
-        data=golden.data,
-    )
+def decoded(golden: Golden, **columns: Any) -> Fact:
+    """The fact in the row of the ledger that the golden fact stands in, with other columns where they are given."""
+    row: dict[str, Any] = {
+        "kind": type(golden.fact).__name__,
+        "schema": 1,
+        "data": golden.data,
+        "at": AT,
+        "app": APP,
+        "endpoint": ENDPOINT if isinstance(golden.fact, DeliveryScheduled) else None,
+    }
+    return ledger.decode(**row | columns)
 
 
 # The frozen bytes
@@ -214,7 +212,7 @@ def test_a_fact_is_stored_as_exactly_these_bytes(golden: Golden) -> None:
 
 @EACH
 def test_the_stored_bytes_are_read_as_that_fact(golden: Golden) -> None:
-    assert ledger.decode(row(golden)) == golden.fact
+    assert decoded(golden) == golden.fact
 
 
 def test_every_kind_of_fact_has_its_frozen_bytes() -> None:
@@ -277,7 +275,7 @@ def test_what_the_ledger_has_a_column_for_is_not_in_the_data(golden: Golden) -> 
 
 def test_a_fact_takes_its_time_and_owner_from_the_columns() -> None:
     [golden] = [golden for golden in GOLDEN if isinstance(golden.fact, DeliveryScheduled)]
-    moved = ledger.decode(replace(row(golden), at=DUE, app=MESSAGE, endpoint=STREAM))
+    moved = decoded(golden, at=DUE, app=MESSAGE, endpoint=STREAM)
     assert isinstance(moved, DeliveryScheduled)
     assert (moved.at, moved.app, moved.endpoint) == (DUE, MESSAGE, STREAM)
 
@@ -291,7 +289,7 @@ def test_a_fact_takes_its_time_and_owner_from_the_columns() -> None:
 def test_what_a_newer_version_wrote_is_refused_rather_than_guessed(newer: dict[str, Any]) -> None:
     [golden] = [golden for golden in GOLDEN if isinstance(golden.fact, DeliveryExpired)]
     with pytest.raises(ledger.UnknownFactError, match="newer version"):
-        ledger.decode(replace(row(golden), **newer))
+        decoded(golden, **newer)
 
 
 def test_every_older_schema_number_has_its_upcaster() -> None:

@@ -4,13 +4,14 @@ What the ledger has a column for (`at`, `app`, `endpoint`) is not in the data. W
 schema number rises here and an upcaster turns older data into today's shape; the ledger itself is never rewritten.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, cast, get_args, get_type_hints
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
+from msgspec.structs import asdict, replace
 
 from libs.common.domain.facts import DeliveryFact, Fact, MessageFact
 
@@ -22,26 +23,13 @@ class UnknownFactError(Exception):
     """The ledger holds a kind or a schema number that this version does not know: the code is older than the data."""
 
 
-class Recorded(Struct, frozen=True, kw_only=True):
-    """A fact as a row of the ledger has it."""
-
-    stream: UUID
-    version: int
-    app: UUID
-    endpoint: UUID | None
-    kind: str
-    schema: int
-    at: datetime
-    data: bytes
-
-
 class _Shape(Struct, frozen=True):
-    """How one kind of fact is laid out in `data`."""
+    """How one kind of fact is laid out in `data`: its decoder, and what is not in there."""
 
     fact: type[Fact]
-    names: tuple[str, ...]
-    wire: type[msgspec.Struct]
-    columns: tuple[str, ...]
+    data: msgspec.json.Decoder[Any]
+    columns: Sequence[str]
+    without_columns: Mapping[str, Any]
 
 
 def _shape(fact: type[Fact]) -> _Shape:
@@ -50,14 +38,15 @@ def _shape(fact: type[Fact]) -> _Shape:
     if any(not field.required for field in inside):
         raise TypeError(f"{fact.__name__}: a fact has no defaults, it says everything")
     wire = msgspec.defstruct(f"{fact.__name__}Data", [(field.name, hints[field.name]) for field in inside])
-    columns = tuple(name for name in fact.__struct_fields__ if name in _COLUMNS)
-    return _Shape(fact=fact, names=tuple(field.name for field in inside), wire=wire, columns=columns)
+    columns = [name for name in fact.__struct_fields__ if name in _COLUMNS]
+    return _Shape(
+        fact=fact, data=msgspec.json.Decoder(wire), columns=columns, without_columns=dict.fromkeys(columns, UNSET)
+    )
 
 
 _SHAPES: Final[Mapping[str, _Shape]] = {
     kind.__name__: _shape(kind) for union in (MessageFact, DeliveryFact) for kind in get_args(union)
 }
-_DECODERS: Final = {kind: msgspec.json.Decoder(shape.wire) for kind, shape in _SHAPES.items()}
 _ENCODER: Final = msgspec.json.Encoder()
 
 KINDS: Final = frozenset(_SHAPES)
@@ -70,23 +59,23 @@ _UPCASTERS: Final[Mapping[tuple[str, int], Upcaster]] = {}
 def encode(fact: Fact) -> tuple[str, int, bytes]:
     """Kind, schema number and data of `fact`."""
     kind = type(fact).__name__
-    shape = _SHAPES[kind]
-    return kind, SCHEMA, _ENCODER.encode(shape.wire(*[getattr(fact, name) for name in shape.names]))
+    # msgspec leaves out what is unset.
+    return kind, SCHEMA, _ENCODER.encode(replace(fact, **_SHAPES[kind].without_columns))
 
 
-def decode(row: Recorded) -> Fact:
-    """The fact that a row of the ledger records.
+def decode(kind: str, schema: int, data: bytes, *, at: datetime, app: UUID, endpoint: UUID | None) -> Fact:
+    """The fact that a row of the ledger records, in its data and its columns.
 
     Raises:
         UnknownFactError: a kind or schema number from a newer version.
     """
-    shape = _SHAPES.get(row.kind)
-    if shape is None or row.schema > SCHEMA:
-        raise UnknownFactError(f"{row.kind}, schema {row.schema}: written by a newer version of Hookledger")
-    data = row.data
-    for number in range(row.schema, SCHEMA):
-        data = _UPCASTERS[row.kind, number](data)
-    wire = _DECODERS[row.kind].decode(data)
-    values: dict[str, Any] = {name: getattr(wire, name) for name in shape.names}
-    values |= {name: getattr(row, name) for name in shape.columns}
+    shape = _SHAPES.get(kind)
+    if shape is None or schema > SCHEMA:
+        raise UnknownFactError(f"{kind}, schema {schema}: written by a newer version of Hookledger")
+    for number in range(schema, SCHEMA):
+        data = _UPCASTERS[kind, number](data)
+    values = asdict(shape.data.decode(data))
+    columns = {"at": at, "app": app, "endpoint": endpoint}
+    for name in shape.columns:
+        values[name] = columns[name]
     return cast("Callable[..., Fact]", shape.fact)(**values)

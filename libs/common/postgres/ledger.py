@@ -63,16 +63,6 @@ async def read_streams(connection: Connection, streams: Iterable[UUID]) -> list[
 
 def appended(row: asyncpg.Record) -> Appended:
     """The fact of a row that has the ledger's columns."""
-    fact = ledger.decode(
-        ledger.Recorded(
-            stream=row["stream"],
-            version=row["version"],
-            app=row["app"],
-            endpoint=row["endpoint"],
-            kind=row["kind"],
-            schema=row["schema"],
-            at=row["at"],
-            data=row["data"],
-        )
-    )
-    return Appended(stream=row["stream"], version=row["version"], app=row["app"], endpoint=row["endpoint"], fact=fact)
+    app, endpoint = row["app"], row["endpoint"]
+    fact = ledger.decode(row["kind"], row["schema"], row["data"], at=row["at"], app=app, endpoint=endpoint)
+    return Appended(stream=row["stream"], version=row["version"], app=app, endpoint=endpoint, fact=fact)

@@ -18,6 +18,7 @@ ATTRIBUTES: Final = frozenset(
     {"specversion", "id", "source", "type", "time", "subject", "datacontenttype", "dataschema"}
 )
 DATA_MEMBERS: Final = frozenset({"data", "data_base64"})
+_RESERVED: Final = ATTRIBUTES | DATA_MEMBERS
 
 _EXTENSION: Final = re.compile(r"[a-z0-9]{1,64}")
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii"})
@@ -115,7 +116,7 @@ def optional(attributes: Mapping[str, Any], name: str) -> str | None:
 
 def is_extension(name: str) -> bool:
     """Whether an extension attribute may have that name."""
-    return name not in ATTRIBUTES | DATA_MEMBERS and _EXTENSION.fullmatch(name) is not None
+    return name not in _RESERVED and _EXTENSION.fullmatch(name) is not None
 
 
 def canonical_time(time: datetime) -> str:
