@@ -17,22 +17,20 @@ from libs.common.postgres.ledger import Appended, appended
 from libs.common.postgres.pool import Connection, Pool
 
 _NEXT: Final = """
-    WITH batch AS MATERIALIZED (
-        SELECT f.stream, f.version, f.epoch, f.xact, f.position, f.app, f.endpoint, f.kind, f.schema, f.at,
-            CASE WHEN f.kind = ANY($5) THEN f.data END AS data
-        FROM hookledger.fact f
-        WHERE (f.epoch, f.xact, f.position) > ($1, $2, $3)
-          AND (f.epoch, f.xact) < ((SELECT max(epoch) FROM hookledger.ledger_epoch),
-              pg_snapshot_xmin(pg_current_snapshot()))
-          AND ($6::int IS NULL OR (f.epoch, f.xact, f.position) <= ($6, $7, $8))
-        ORDER BY f.epoch, f.xact, f.position LIMIT $4
-    ), ends AS (
-        SELECT count(*) OVER () AS facts, epoch, xact, position
-        FROM batch ORDER BY epoch DESC, xact DESC, position DESC LIMIT 1
-    )
-    SELECT e.facts, e.epoch, e.xact, e.position, b.stream, b.version, b.app, b.endpoint, b.kind, b.schema, b.at, b.data
-    FROM ends e LEFT JOIN batch b ON b.data IS NOT NULL
-    ORDER BY b.epoch, b.xact, b.position
+    SELECT place, epoch, xact, position, stream, version, app, endpoint, kind, schema, at, data FROM (
+        SELECT b.*, row_number() OVER () AS place, lead(false, 1, true) OVER () AS is_last
+        FROM (
+            SELECT f.stream, f.version, f.epoch, f.xact, f.position, f.app, f.endpoint, f.kind, f.schema, f.at,
+                CASE WHEN f.kind = ANY($5) THEN f.data END AS data
+            FROM hookledger.fact f
+            WHERE (f.epoch, f.xact, f.position) > ($1, $2, $3)
+              AND (f.epoch, f.xact) < ((SELECT max(epoch) FROM hookledger.ledger_epoch),
+                  pg_snapshot_xmin(pg_current_snapshot()))
+              AND ($6::int IS NULL OR (f.epoch, f.xact, f.position) <= ($6, $7, $8))
+            ORDER BY f.epoch, f.xact, f.position LIMIT $4
+        ) b
+    ) numbered
+    WHERE data IS NOT NULL OR is_last
 """
 
 
@@ -68,10 +66,10 @@ async def read_on(
     rows = await connection.fetch(_NEXT, *cursor, most, list(kinds), *(until or (None, None, None)))
     if not rows:
         return Read(facts=0, last=cursor, found=())
-    first = rows[0]
+    last = rows[-1]
     return Read(
-        facts=first["facts"],
-        last=Cursor(first["epoch"], first["xact"], first["position"]),
+        facts=last["place"],
+        last=Cursor(last["epoch"], last["xact"], last["position"]),
         found=[appended(row) for row in rows if row["data"] is not None],
     )
 
