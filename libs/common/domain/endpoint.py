@@ -1,6 +1,5 @@
 """Endpoints and messages as the dispatcher sees them, and which message goes where."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -187,7 +186,7 @@ def fan_out(
         most: after so many matches the result says where to go on.
     """
     matches: list[tuple[Endpoint, Rule]] = []
-    counts: Counter[Rule] = Counter()
+    counts: dict[Rule, int] = {}
     for identity in sorted(endpoints, key=_NUMBER):  # ids compare as their numbers do, those are compared faster
         if after is not None and identity <= after:
             continue
@@ -195,7 +194,7 @@ def fan_out(
             return FanOut(matches=tuple(matches), counts=counts, continues_after=matches[-1][0].id)
         endpoint = endpoints[identity]
         rule = match(endpoint, event_type=event_type, channels=channels, judge=judge)
-        counts[rule] += 1
+        counts[rule] = counts.get(rule, 0) + 1
         if rule.matched:
             matches.append((endpoint, rule))
     return FanOut(matches=tuple(matches), counts=counts, continues_after=None)
