@@ -166,9 +166,7 @@ class Dispatcher:
             pool=pool, lease=self._lease, snapshot=self._snapshot, policy=settings.breaker, waiting=self._note
         )
         self._recorder = Recorder(pool, epoch, self._lease, self._note, self._breaking)
-        self._attempts = Attempts(
-            self._sender, self._recorder, self._lease, self._capacity, self._policy, breaking=self._breaking
-        )
+        self._attempts = Attempts(self._sender, self._recorder, self._lease, self._capacity, self._policy)
         self._claims = Claims(
             pool=pool,
             epoch=epoch,

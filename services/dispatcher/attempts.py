@@ -2,28 +2,27 @@
 
 import asyncio
 from collections.abc import Coroutine
-from functools import cache, lru_cache, partial
+from functools import lru_cache, partial
 from typing import Any, Final
+from uuid import UUID
 
 import asyncpg
-import structlog
+from msgspec import Struct
 
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.commands import AbandonAttempt, RecordAnswer
 from libs.common.domain.facts import Timings
 from libs.common.domain.outcome import Answer, Failure, describe
-from libs.common.domain.urls import TargetUrl, UrlRefusal, parse_target
+from libs.common.domain.urls import UrlRefusal, parse_target
 from libs.common.postgres.pool import CONNECTION_ERRORS, CONTENT_ERRORS
 from libs.common.runtime import clock
 from libs.common.runtime.batcher import StoppedError
 from libs.common.runtime.expressions.evaluation import TransformationError
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
-from services.dispatcher.breaking import Breaking
 from services.dispatcher.capacity import Capacity
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
-from services.dispatcher.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from services.dispatcher.recorder import Ending, Recorder
 from services.dispatcher.sender import Report, Sender
 from services.dispatcher.signing import NoSigningKeyError, sign
@@ -31,7 +30,14 @@ from services.dispatcher.signing import NoSigningKeyError, sign
 _LOG: Final = logger("attempts")
 TARGETS_KEPT: Final = 10_000
 _RECORD_AGAIN_SECONDS: Final = 0.3
-_attempts_by: Final = cache(ATTEMPTS.labels)
+
+
+class _Target(Struct, frozen=True, kw_only=True):
+    """A URL that may be sent to, normalised; and the parts of it that are recorded in different places."""
+
+    text: str
+    shown: str
+    query: str | None
 
 
 class Attempts:
@@ -43,7 +49,6 @@ class Attempts:
         lease: without which nothing is sent.
         capacity: given back as attempts end.
         policy: which URLs endpoints may have.
-        breaking: is told what attempts say of their receivers.
     """
 
     def __init__(
@@ -53,15 +58,12 @@ class Attempts:
         lease: Lease,
         capacity: Capacity,
         policy: AddressPolicy,
-        *,
-        breaking: Breaking,
     ) -> None:
         self._sender = sender
         self._recorder = recorder
         self._lease = lease
         self._capacity = capacity
-        self._breaking = breaking
-        self._target = lru_cache(TARGETS_KEPT)(partial(parse_target, policy=policy, https_only=False))
+        self._target = lru_cache(TARGETS_KEPT)(partial(_parse, policy=policy))
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -77,7 +79,7 @@ class Attempts:
         self._hold(flight, self._carry_out(flight, disowned=True))
 
     def _hold(self, flight: Flight, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         # Not in the task, which may be cancelled before it begins.
         task.add_done_callback(partial(self._let_go, flight))
@@ -102,17 +104,15 @@ class Attempts:
         await self.drop()
 
     async def _carry_out(self, flight: Flight, *, disowned: bool = False) -> None:
-        # Within this task, which has a context of its own: every line about the attempt says which it is.
-        structlog.contextvars.bind_contextvars(delivery=flight.delivery, message=flight.message.id)
         try:
             ending = _abandoned(flight) if disowned or self._stopping else await self._end_of(flight)
             await self._record(ending)
         except LeaseLostError:
-            _LOG.warning("attempt.lease_lost")
+            _LOG.warning("attempt.lease_lost", **_which(flight))
         except StoppedError:
-            _LOG.warning("attempt.unrecorded")
+            _LOG.warning("attempt.unrecorded", **_which(flight))
         except Exception:  # noqa: BLE001  a task's boundary: the attempt stays without an end and is declared unknown
-            _LOG.exception("attempt.failed_here")
+            _LOG.exception("attempt.failed_here", **_which(flight))
 
     async def _end_of(self, flight: Flight) -> Ending:
         """Send, unless this process has lost its lease."""
@@ -122,10 +122,10 @@ class Attempts:
         try:
             request = sign(flight, clock.now())
         except NoSigningKeyError:
-            return _ending(flight, _unsent(Failure.CONFIGURATION), url=target.without_query)
+            return _ending(flight, _unsent(Failure.CONFIGURATION), url=target.shown)
         except TransformationError as error:
-            _LOG.info("attempt.transformation_failed", delivery=str(flight.delivery), reason=str(error))
-            return _ending(flight, _unsent(Failure.TRANSFORMATION), url=target.without_query)
+            _LOG.info("attempt.transformation_failed", **_which(flight), reason=str(error))
+            return _ending(flight, _unsent(Failure.TRANSFORMATION), url=target.shown)
         if not self._lease.held or flight.lease != self._lease.epoch:
             raise LeaseLostError
         with self._capacity.sending(claimed=flight.counted):
@@ -133,36 +133,45 @@ class Attempts:
                 target.text, request.headers, request.body, timeout=flight.endpoint.timeout
             )
         reach(Failpoint.ATTEMPT_SENT)
-        return _ending(flight, report, url=target.without_query, target=target)
+        return _ending(flight, report, url=target.shown, query=target.query)
 
     async def _record(self, ending: Ending) -> None:
         """Have the end recorded, however long Postgres is away, for as long as the lease may come back."""
         while True:
             try:
-                transition = await self._recorder.batcher.submit(ending)
+                transition = await self._recorder.batcher.put(ending)
                 break
             except CONTENT_ERRORS as error:
                 # It would spoil one batch after another. The attempt is declared unknown when this process ends.
-                _LOG.error("attempt.unrecordable", reason=repr(error))
+                _LOG.error("attempt.unrecordable", **_which(ending.flight), reason=repr(error))
                 return
             except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
-                _LOG.warning("attempt.not_recorded_yet", reason=str(error) or type(error).__name__)
+                reason = str(error) or type(error).__name__
+                _LOG.warning("attempt.not_recorded_yet", **_which(ending.flight), reason=reason)
                 await asyncio.sleep(_RECORD_AGAIN_SECONDS)
-        if transition is None:
-            return
         command = ending.command
-        if isinstance(command, RecordAnswer):
-            self._breaking.note(ending.flight, command.answer, command.at)
-            _attempts_by(transition.after.status.value).inc()
-            ATTEMPT_SECONDS.observe(command.timings.total.total_seconds())
+        if transition is not None and isinstance(command, RecordAnswer):
             _LOG.info(
                 "attempt.ended",
+                **_which(ending.flight),
                 number=ending.flight.started.number,
                 answer=describe(command.answer),
                 status=transition.after.status,
                 due_at=transition.after.due_at,
                 total_ms=command.timings.total.total_seconds() * 1000,
             )
+
+
+def _which(flight: Flight) -> dict[str, UUID]:
+    """What each line about an attempt says."""
+    return {"delivery": flight.delivery, "message": flight.message.id}
+
+
+def _parse(url: str, policy: AddressPolicy) -> _Target | UrlRefusal:
+    target = parse_target(url, policy=policy, https_only=False)
+    if isinstance(target, UrlRefusal):
+        return target
+    return _Target(text=target.text, shown=target.without_query, query=target.query)
 
 
 def _abandoned(flight: Flight) -> Ending:
@@ -173,7 +182,7 @@ def _unsent(failure: Failure) -> Report:
     return Report(answer=Answer(failure=failure), peer=None, sends=0, timings=Timings())
 
 
-def _ending(flight: Flight, report: Report, *, url: str, target: TargetUrl | None = None) -> Ending:
+def _ending(flight: Flight, report: Report, *, url: str, query: str | None = None) -> Ending:
     command = RecordAnswer(
         at=clock.now(),
         attempt=flight.started.attempt,
@@ -185,5 +194,4 @@ def _ending(flight: Flight, report: Report, *, url: str, target: TargetUrl | Non
         sends=report.sends,
         timings=report.timings,
     )
-    query = target.query if target is not None else None
     return Ending(flight=flight, command=command, response=report.response, url_query=query)

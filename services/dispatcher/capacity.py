@@ -103,7 +103,7 @@ class Capacity:
             left = self._in_flight.pop(owner) - 1
             if left:
                 self._in_flight[owner] = left
-            if owner in self._full:
+            if self._full and owner in self._full:
                 self._full.discard(owner)
                 self.room.set()
         self.freed.set()
@@ -151,10 +151,10 @@ class Capacity:
 
     def _left(self, owner: UUID, most: int, standing: Standing) -> int:
         left = share(most, standing) - self._in_flight.get(owner, 0)
-        if left > 0:
-            self._full.discard(owner)
-        else:
+        if left <= 0:
             self._full.add(owner)
+        elif self._full:
+            self._full.discard(owner)
         return max(0, left)
 
     def shared_anew(self) -> None:

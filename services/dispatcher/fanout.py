@@ -129,14 +129,16 @@ class FanOuts:
                     futures = [self.batcher.put(message) for message in left]
                 except StoppedError:
                     return False
-                results = await asyncio.gather(*futures, return_exceptions=True)
                 again = []
-                for message, result in zip(left, results, strict=True):
-                    if isinstance(result, _AWAY) and not isinstance(result, CONTENT_ERRORS):
-                        again.append(message)
-                    elif isinstance(result, BaseException):
+                for message, future in zip(left, futures, strict=True):  # a batch, or a few: they end together
+                    try:
+                        await future
+                    except Exception as error:  # noqa: BLE001  whatever it is, the others are fanned out
+                        if isinstance(error, _AWAY) and not isinstance(error, CONTENT_ERRORS):
+                            again.append(message)
+                            continue
                         # Its outbox row stays: the sweep comes back to it, in case the cause is mended.
-                        _LOG.error("fanout.failed", message=str(message.id), reason=repr(result))
+                        _LOG.error("fanout.failed", message=str(message.id), reason=repr(error))
                         self._set_aside[message.id] = clock.monotonic() + SET_ASIDE_SECONDS
                 FANNED_OUT.labels(path).inc(len(left) - len(again))
                 if again and await set_within(self._stopping, _AGAIN_SECONDS):

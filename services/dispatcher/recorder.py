@@ -4,7 +4,8 @@ Those that end their deliveries, as most do, take one statement; what waits agai
 transaction of several.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from libs.common.domain.commands import AbandonAttempt, RecordAnswer
-from libs.common.domain.delivery import Delivery, StaleAttemptError, decide
+from libs.common.domain.delivery import Delivery, StaleAttemptError, Status, decide
 from libs.common.domain.facts import DeliveryFact
 from libs.common.domain.outcome import Answer
 from libs.common.postgres.pool import CONTENT_ERRORS, RETRYABLE_ERRORS, Connection, Pool, transaction
@@ -24,6 +25,7 @@ from services.dispatcher import at_once, projection, transitions
 from services.dispatcher.breaking import Breaking
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease
+from services.dispatcher.metrics import ATTEMPT_SECONDS, ATTEMPTS
 from services.dispatcher.transitions import Transition
 
 _LOG: Final = logger("recorder")
@@ -52,7 +54,7 @@ class Recorder:
         epoch: of the ledger.
         lease: without which nothing is recorded.
         waiting: called with deliveries that wait again.
-        breaking: is told what probes have come to.
+        breaking: is told what attempts say of their receivers, and what probes have come to.
     """
 
     def __init__(
@@ -98,7 +100,20 @@ class Recorder:
         waiting = [result.after for result in results if result is not None and result.after.open]
         if waiting or any(ending.flight.counted for ending in batch):
             self._waiting(waiting)
+        self._note(zip(batch, results, strict=True))
         return results
+
+    def _note(self, recorded: Iterable[tuple[Ending, Transition | None]]) -> None:
+        """Count attempts and remember what they say of their receivers, once that is committed."""
+        statuses: Counter[Status] = Counter()
+        for ending, transition in recorded:
+            command = ending.command
+            if transition is not None and isinstance(command, RecordAnswer):
+                statuses[transition.after.status] += 1
+                ATTEMPT_SECONDS.observe(command.timings.total.total_seconds())
+                self._breaking.note(ending.flight, command.answer, command.at)
+        for status, count in statuses.items():
+            ATTEMPTS.labels(status).inc(count)
 
     async def _record_at_once(self, batch: Mapping[int, Ending]) -> dict[int, Transition | None]:
         """Record what ends its delivery, where nothing has changed that meanwhile; by place in the batch."""

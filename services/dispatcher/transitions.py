@@ -1,5 +1,6 @@
 """Writing what was decided about deliveries: facts, projections and queue, in one transaction."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import reduce
@@ -115,9 +116,13 @@ async def write(connection: Connection, epoch: int, transitions: Sequence[Transi
 
 def count_ended(transitions: Iterable[Transition | None]) -> None:
     """Count what came to an end, once that is committed."""
-    for transition in transitions:
-        if transition is not None and transition.after.status.terminal and not transition.before.status.terminal:
-            ENDED.labels(transition.after.status.value).inc()
+    statuses = Counter(
+        transition.after.status
+        for transition in transitions
+        if transition is not None and transition.after.status.terminal and not transition.before.status.terminal
+    )
+    for status, count in statuses.items():
+        ENDED.labels(status).inc(count)
 
 
 def _appended(transition: Transition) -> list[Appended]:

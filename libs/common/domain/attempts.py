@@ -59,7 +59,7 @@ def result(end: End) -> str:
     """See `AttemptRow`."""
     match end:
         case AttemptEnded():
-            return end.outcome.value
+            return end.outcome
         case AttemptAbandoned():
             return ABANDONED
         case AttemptOutcomeUnknown():

@@ -44,7 +44,7 @@ def now() -> datetime:
     if _reference is None:
         return datetime.now(UTC) + clock_step()  # noqa: TID251  this is the clock
     database, at = _reference
-    return database + timedelta(seconds=monotonic() - at)
+    return database + timedelta(0, monotonic() - at)  # seconds; named, they would take half as long again
 
 
 def unix_ms() -> int:

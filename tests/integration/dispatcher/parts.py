@@ -88,7 +88,7 @@ async def dispatching(
         lease = Lease(pool, lost, capacity.shared_anew)
         breaking = Breaking(pool=pool, lease=lease, snapshot=snapshot, policy=breaker, waiting=note)
         recorder = Recorder(pool, world.epoch, lease, note, breaking)
-        attempts = Attempts(sender, recorder, lease, capacity, POLICY, breaking=breaking)
+        attempts = Attempts(sender, recorder, lease, capacity, POLICY)
         claims = Claims(
             pool=pool,
             epoch=world.epoch,

@@ -22,6 +22,7 @@ async def test_what_is_due_is_counted_with_its_age_until_it_is_sent(world: World
     await world.waiting(app, endpoint, 3, due_in=-MINUTE)
     await world.waiting(app, endpoint, 2, due_in=MINUTE)
     ended, late = told("deliveries_ended_total", status="succeeded"), told("delivery_lateness_seconds_sum")
+    attempts, timed = told("attempts_total", status="succeeded"), told("attempt_seconds_count")
     async with dispatching(world) as parts:
         await backlog.look(parts.pool)
         assert told("due_deliveries", lane="ready") == 3
@@ -33,6 +34,7 @@ async def test_what_is_due_is_counted_with_its_age_until_it_is_sent(world: World
         await backlog.look(parts.pool)
     assert told("due_deliveries", lane="ready") == told("oldest_due_seconds", lane="ready") == 0
     assert told("deliveries_ended_total", status="succeeded") - ended == 3
+    assert told("attempts_total", status="succeeded") - attempts == told("attempt_seconds_count") - timed == 3
     assert told("delivery_lateness_seconds_sum") - late > 180
 
 

@@ -1,7 +1,10 @@
 """Attempts: each one's place is given back, however it ends."""
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
+
+import structlog
 
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.delivery import evolve, scheduled, start
@@ -18,28 +21,47 @@ from services.dispatcher.planning import attempt_command
 UNUSED: Any = None
 
 
-async def test_an_attempt_that_is_dropped_before_it_began_gives_its_place_back() -> None:
-    at, app = datetime.now(UTC), new_id()
-    endpoint = Endpoint(id=new_id(), app=app, version=1, url="http://localhost")
+def _flight(endpoint: Endpoint) -> Flight:
+    at = datetime.now(UTC)
     message = Message(
-        id=new_id(), org=new_id(), app=app, event_type="order", body=b"{}", accepted_at=at, registry_version=1,
+        id=new_id(), org=new_id(), app=endpoint.app, event_type="order", body=b"{}", accepted_at=at, registry_version=1,
         origin=Origin.API, publish=False,
     )  # fmt: skip
     waiting = scheduled(
         DeliveryScheduled(
-            at=at, app=app, message=message.id, endpoint=endpoint.id, config_version=1, rule=Rule.ALL, due_at=at
-        )
-    )
-    started = start(waiting, attempt_command(endpoint, at, new_id()))
-    capacity = Capacity(8)
-    attempts = Attempts(UNUSED, UNUSED, UNUSED, capacity, AddressPolicy(development=True), breaking=UNUSED)
-    assert capacity.take_direct(endpoint, Standing())
-    attempts.begin(
-        Flight(
-            delivery=new_id(), state=evolve(waiting, started), started=started, message=message, endpoint=endpoint,
-            lane=endpoint.id, counted=False, lease=1,
+            at=at, app=endpoint.app, message=message.id, endpoint=endpoint.id, config_version=1, rule=Rule.ALL,
+            due_at=at,
         )
     )  # fmt: skip
+    started = start(waiting, attempt_command(endpoint, at, new_id()))
+    return Flight(
+        delivery=new_id(), state=evolve(waiting, started), started=started, message=message, endpoint=endpoint,
+        lane=endpoint.id, counted=False, lease=1,
+    )  # fmt: skip
+
+
+def _attempts(capacity: Capacity) -> Attempts:
+    return Attempts(UNUSED, UNUSED, UNUSED, capacity, AddressPolicy(development=True))
+
+
+async def test_an_attempt_that_is_dropped_before_it_began_gives_its_place_back() -> None:
+    endpoint, capacity = Endpoint(id=new_id(), app=new_id(), version=1, url="http://localhost"), Capacity(8)
+    attempts = _attempts(capacity)
+    assert capacity.take_direct(endpoint, Standing())
+    attempts.begin(_flight(endpoint))
     assert capacity.in_flight == 1
     await attempts.drop()
     assert capacity.in_flight == 0
+
+
+async def test_an_attempt_that_goes_wrong_here_says_which_it_is_and_gives_its_place_back() -> None:
+    endpoint, capacity = Endpoint(id=new_id(), app=new_id(), version=1, url="http://localhost"), Capacity(8)
+    flight = _flight(endpoint)
+    assert capacity.take_direct(endpoint, Standing())
+    with structlog.testing.capture_logs() as lines:
+        _attempts(capacity).begin(flight)
+        await asyncio.wait_for(capacity.freed.wait(), 5)
+    assert capacity.in_flight == 0
+    assert [(line["event"], line["delivery"], line["message"]) for line in lines] == [
+        ("attempt.failed_here", flight.delivery, flight.message.id)
+    ]

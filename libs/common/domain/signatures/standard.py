@@ -150,36 +150,26 @@ def format_secret(key: bytes) -> str:
     return _SECRET_PREFIX + base64.b64encode(key).decode()
 
 
-def sign(secret: bytes | PrivateKey, *, message_id: str, timestamp: int, body: bytes) -> str:
-    """The signature of one attempt at `timestamp` (Unix seconds): `v1,<base64>`, or `v1a,<base64>` by a private key.
-
-    Raises:
-        ValueError: `message_id` is not 1 to 256 printable ASCII characters without a full stop.
-    """
-    if not _MESSAGE_ID.fullmatch(message_id):
-        raise ValueError("a signed message id is 1 to 256 printable ASCII characters without a full stop")
-    if isinstance(secret, bytes):
-        return _signature(secret, message_id, str(timestamp), body).decode()
-    return "v1a," + base64.b64encode(secret(_signed(message_id, str(timestamp)) + body)).decode()
-
-
 def headers(secrets: Sequence[bytes | PrivateKey], *, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
     """The three headers of one attempt at `timestamp` (Unix seconds).
 
-    While a secret is being rotated both are given, and the receiver may hold either.
+    The last holds a signature by each secret: `v1,<base64>`, or `v1a,<base64>` by a private key. While a secret is
+    being rotated both are given, and the receiver may hold either.
 
     Raises:
-        ValueError: no secret is given, or the `message_id` cannot be signed (`sign`).
+        ValueError: no secret is given, or `message_id` is not 1 to 256 printable ASCII characters without a full stop.
     """
     if not secrets:
         raise ValueError("a message is signed with at least one secret")
-    return {
-        ID_HEADER: message_id,
-        _TIMESTAMP_HEADER: str(timestamp),
-        SIGNATURE_HEADER: " ".join(
-            [sign(secret, message_id=message_id, timestamp=timestamp, body=body) for secret in secrets]
-        ),
-    }
+    if not _MESSAGE_ID.fullmatch(message_id):
+        raise ValueError("a signed message id is 1 to 256 printable ASCII characters without a full stop")
+    seconds = str(timestamp)
+    signed = _signed(message_id, seconds, body)
+    signatures = [
+        _symmetric(secret, signed).decode() if isinstance(secret, bytes) else _asymmetric(secret, signed)
+        for secret in secrets
+    ]
+    return {ID_HEADER: message_id, _TIMESTAMP_HEADER: seconds, SIGNATURE_HEADER: " ".join(signatures)}
 
 
 def id_header(headers: Headers) -> str:
@@ -217,8 +207,9 @@ def verify(
         return malformed("the webhook-signature lists no v1 or v1a signature")
     if len(asymmetric) > _MAX_ASYMMETRIC:
         return malformed(f"the webhook-signature lists more than {_MAX_ASYMMETRIC} v1a signatures")
-    by_secret = any_equal(symmetric, [_signature(secret, message_id, timestamp, body) for secret in secrets if secret])
-    if not by_secret and not _by_public_key(asymmetric, public_keys, _signed(message_id, timestamp) + body):
+    signed = _signed(message_id, timestamp, body)
+    by_secret = any_equal(symmetric, [_symmetric(secret, signed) for secret in secrets if secret])
+    if not by_secret and not _by_public_key(asymmetric, public_keys, signed):
         return mismatch("no signature is by a secret of this source")
     return refuse_age(int(timestamp), now=now, tolerance=tolerance) or Verified()
 
@@ -240,9 +231,13 @@ def _by_public_key(candidates: Sequence[str], keys: Sequence[PublicKey], signed:
     return False
 
 
-def _signed(message_id: str, timestamp: str) -> bytes:
-    return f"{message_id}.{timestamp}.".encode()
+def _signed(message_id: str, timestamp: str, body: bytes) -> bytes:
+    return f"{message_id}.{timestamp}.".encode() + body
 
 
-def _signature(secret: bytes, message_id: str, timestamp: str, body: bytes) -> bytes:
-    return b"v1," + base64.b64encode(hmac_sha256(secret, _signed(message_id, timestamp), body))
+def _symmetric(secret: bytes, signed: bytes) -> bytes:
+    return b"v1," + base64.b64encode(hmac_sha256(secret, signed))
+
+
+def _asymmetric(key: PrivateKey, signed: bytes) -> str:
+    return "v1a," + base64.b64encode(key(signed)).decode()
