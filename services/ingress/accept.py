@@ -10,12 +10,12 @@ import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Final
 
 import asyncpg
 from msgspec.structs import replace
 
+from libs.common.domain.facts import Origin
 from libs.common.domain.message import Message
 from libs.common.postgres.pool import CONNECTION_ERRORS, CONTENT_ERRORS, RETRYABLE_ERRORS, Pool, transaction
 from libs.common.postgres.snapshot import RegistrySnapshot
@@ -130,8 +130,6 @@ class Acceptor:
             raise self._failure(group, error) from error
         finally:
             self._make_way(group, size)
-        for candidate, acceptance in zip(group, acceptances, strict=True):
-            _count(candidate, acceptance)
         return await self._prefer_first_answers(group, acceptances)
 
     def put(self, candidate: Candidate) -> "asyncio.Future[list[Acceptance]]":
@@ -156,13 +154,12 @@ class Acceptor:
             UnstorableError: as in `accept`.
             asyncio.CancelledError: the service ended before.
         """
-        self._make_way((candidate,), len(candidate.body))
+        self._waiting -= 1
+        self._waiting_bytes -= len(candidate.body)
         try:
-            [acceptance] = future.result()
+            return future.result()[0]
         except _FAILURES as error:
             raise self._failure((candidate,), error) from error
-        _count(candidate, acceptance)
-        return acceptance
 
     def _make_room(self, group: Sequence[Candidate]) -> int:
         """Count what waits, and its bytes, which this returns.
@@ -170,7 +167,7 @@ class Acceptor:
         Raises:
             UnavailableError: it would be too much.
         """
-        size = len(group[0].body) if len(group) == 1 else sum(len(candidate.body) for candidate in group)
+        size = _bytes(group)
         # A group that is larger than all that may wait is taken when nothing else does.
         if self._waiting and (
             self._waiting + len(group) > MAX_WAITING_MESSAGES or self._waiting_bytes + size > MAX_WAITING_BYTES
@@ -267,6 +264,7 @@ class Acceptor:
         metrics.COMMIT_SECONDS.observe(monotonic() - began)
         metrics.BATCH_MESSAGES.observe(len(candidates))
         self._committed([each.message for each in acceptances if isinstance(each, Accepted)])
+        _count(candidates, acceptances)
         each = iter(acceptances)
         return [list(itertools.islice(each, len(group))) for group in groups]
 
@@ -313,31 +311,39 @@ class Acceptor:
     def _judged(self, candidates: Sequence[Candidate], version: int, at: datetime) -> list[Acceptance]:
         """The messages to be, or why not: what an older registry was asked about is asked again."""
         judged: list[Acceptance] = []
+        born_ms = int(at.timestamp() * 1000)
         for candidate in candidates:
-            error = candidate.authorise() if candidate.registry_version < version else None
-            finding = self.check(candidate) if candidate.registry_version < version else candidate.finding
+            error, finding = None, candidate.finding
+            if candidate.registry_version < version:
+                error, finding = candidate.authorise(), self.check(candidate)
             if error is not None:
                 judged.append(Forbidden(error=error))
             elif finding.enforced:
                 judged.append(Violating(violations=finding.violations))
             else:
-                message = insertion.message_of(candidate, version, at)
+                message = insertion.message_of(candidate, version, at, born_ms)
                 judged.append(Accepted(message=message, violations=finding.violations))
         return judged
 
 
+def _bytes(group: Sequence[Candidate]) -> int:
+    return len(group[0].body) if len(group) == 1 else sum(len(candidate.body) for candidate in group)
+
+
 def _weight(group: Sequence[Candidate]) -> int:
-    return sum(len(candidate.body) for candidate in group) + (len(group) - 1) * _FURTHER_MESSAGE_BYTES
+    return _bytes(group) + (len(group) - 1) * _FURTHER_MESSAGE_BYTES
 
 
-_accepted: Final = cache(metrics.ACCEPTED.labels)
-
-
-def _count(candidate: Candidate, acceptance: Acceptance) -> None:
-    match acceptance:
-        case Accepted():
-            _accepted(candidate.origin).inc()
-        case Duplicate(kind=kind):
-            metrics.DUPLICATES.labels(str(kind)).inc()
-        case Forbidden() | Violating():
-            pass
+def _count(candidates: Sequence[Candidate], acceptances: Sequence[Acceptance]) -> None:
+    """Count what became of a batch."""
+    accepted: dict[Origin, int] = {}
+    for candidate, acceptance in zip(candidates, acceptances, strict=True):
+        match acceptance:
+            case Accepted():
+                accepted[candidate.origin] = accepted.get(candidate.origin, 0) + 1
+            case Duplicate(kind=kind):
+                metrics.DUPLICATES.labels(str(kind)).inc()
+            case Forbidden() | Violating():
+                pass
+    for origin, count in accepted.items():
+        metrics.ACCEPTED.labels(str(origin)).inc(count)

@@ -4,7 +4,7 @@ What is wrong with one message is that message's result; the others are accepted
 refused whole.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Final
 
@@ -47,12 +47,12 @@ def read_items(data: bytes) -> list[msgspec.Raw]:
 class Batch:
     """The messages of a batch by their places, and what is wrong with the others."""
 
-    def __init__(self, items: Sequence[msgspec.Raw], at: datetime) -> None:
+    def __init__(self, items: Sequence[msgspec.Raw], now: Callable[[], datetime]) -> None:
         self.messages: dict[int, MessageIn] = {}
         self._refused: dict[int, ApiError] = {}
         for place, item in enumerate(items):
             try:
-                self.messages[place] = _read(item, at)
+                self.messages[place] = _read(item, now)
             except ApiError as error:
                 self._refused[place] = error
 
@@ -74,10 +74,10 @@ class Batch:
         return _ENCODER.encode(MessageBatchOut(data=[results[place] for place in sorted(results)]))
 
 
-def _read(item: msgspec.Raw, at: datetime) -> MessageIn:
+def _read(item: msgspec.Raw, now: Callable[[], datetime]) -> MessageIn:
     if memoryview(item).nbytes > MAX_BODY_BYTES:
         raise ApiError(413, f"the message is larger than {MAX_BODY_BYTES} bytes")
-    return message_in.parse(bytes(item), at)
+    return message_in.parse(bytes(item), now)
 
 
 def _result(message: MessageIn, acceptance: Acceptance, *, with_content: bool) -> MessageResultOut:

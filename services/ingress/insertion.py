@@ -15,9 +15,8 @@ from libs.common.runtime.schemas.payload import Violation
 from services.ingress.candidate import Accepted, Candidate
 
 
-def message_of(candidate: Candidate, version: int, at: datetime) -> Message:
-    """The message that `candidate` becomes, accepted at `at` by the registry's `version`."""
-    born_ms = int(at.timestamp() * 1000)
+def message_of(candidate: Candidate, version: int, at: datetime, born_ms: int) -> Message:
+    """The message that `candidate` becomes, accepted at `at`, which is `born_ms`, by the registry's `version`."""
     return Message(
         id=ids.time_ordered(born_ms, entropy(10)),
         org=candidate.org,

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -64,8 +64,12 @@ class MessageIn(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def parse(data: bytes, at: datetime) -> MessageIn:
-    """The message that a request's body spells at that time; what is unknown in it is passed over.
+def parse(data: bytes, now: Callable[[], datetime]) -> MessageIn:
+    """The message that a request's body spells; what is unknown in it is passed over.
+
+    Args:
+        data: the body.
+        now: tells the time, which matters only where a message has one of its own.
 
     Raises:
         ApiError: 422.
@@ -82,7 +86,7 @@ def parse(data: bytes, at: datetime) -> MessageIn:
         raise invalid(["body", "channels"], f"at most {MAX_CHANNELS} channels")
     if len(tags) > MAX_TAGS:
         raise invalid(["body", "tags"], f"at most {MAX_TAGS} tags")
-    if found.deliver_at is not None and found.deliver_at > at + LONGEST_DELAY:
+    if found.deliver_at is not None and found.deliver_at > now() + LONGEST_DELAY:
         raise invalid(["body", "deliverAt"], f"at most {LONGEST_DELAY.days} days from now")
     payload = bytes(found.payload)
     if not payload.startswith(b"{"):

@@ -81,7 +81,7 @@ class Messages:
         app = await self._directory.fresh_application(key.org, named)
         claims = [] if app is None else _claims(request, key, app, body)
         try:
-            message = message_in.parse(body, now())
+            message = message_in.parse(body, now)
         except ApiError:
             # The key is judged before the content: under a key that was used, this is another request.
             if any(await self._acceptor.holders(claims)):
@@ -107,7 +107,7 @@ class Messages:
         self._key_use.note(key.id)
         items = read_items(body)
         await self._throttle.spend_key(key, len(items))
-        batch = Batch(items, now())
+        batch = Batch(items, now)
         named = request.match_info["app"]
         app = await self._directory.fresh_application(key.org, named)
         if app is None:

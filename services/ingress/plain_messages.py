@@ -62,7 +62,7 @@ class PlainMessages:
             return None
         given = head.fields.get(_IDEMPOTENCY_KEY)
         claims = [] if given is None else [claim_of(given, key, head.path, app, body)]
-        message = message_in.parse(body, now())
+        message = message_in.parse(body, now)
         publication = Publication(directory=self._directory, key_hash=digest, app=app)
         candidate = self._acceptor.judge(publication.candidate(message, *claims))
         if candidate.finding.enforced or not self._throttle.spend_at_once(key, app):
@@ -92,19 +92,17 @@ class Waiting(Struct, frozen=True):
             UnavailableError: Postgres does not answer.
         """
         try:
-            return self._reply()
+            acceptance = self.acceptor.outcome(self.candidate, self.future)
+            if isinstance(acceptance, Violating):
+                return None
+            return reply_to(acceptance, self.message, with_content=self.with_content)
+        except UnstorableError as error:
+            refusal = unstorable(error)
+            count(refusal)
+            raise refusal from error
         except ApiError as refusal:
             count(refusal)
             raise
-
-    def _reply(self) -> Reply | None:
-        try:
-            acceptance = self.acceptor.outcome(self.candidate, self.future)
-        except UnstorableError as error:
-            raise unstorable(error) from error
-        if isinstance(acceptance, Violating):
-            return None
-        return reply_to(acceptance, self.message, with_content=self.with_content)
 
 
 class TurnedAway(Struct, frozen=True):

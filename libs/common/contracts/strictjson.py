@@ -43,7 +43,9 @@ def _surely_unique(data: bytes, document: Any) -> bool:
     texts, and `document`, written again, as many as the keys that were seen and those within the texts that were seen.
     Where the texts have no colon in escaped form, the first number is larger by what was not seen, or equal.
     """
-    return _ESCAPED_COLON not in data and _count(data, b":") == _count(orjson.dumps(document), b":")
+    # Most have no escape at all: one byte is found, or not, many times faster than five.
+    escaped = b"\\" in data and _ESCAPED_COLON in data
+    return not escaped and _count(data, b":") == _count(orjson.dumps(document), b":")
 
 
 def _count(data: bytes, character: bytes) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from libs.common.contracts import ledger
-from libs.common.domain.facts import MessageAccepted
+from libs.common.domain.facts import MessageAccepted, Origin
 from libs.common.domain.message import Message
 from libs.common.postgres.pool import Connection, Pool
 from libs.common.runtime.clock import entropy
@@ -90,16 +90,16 @@ async def insert_unsent(connection: Connection, message: Message, *, epoch: int)
 def _columns(messages: Sequence[Message], epoch: int, violations: Mapping[UUID, str]) -> tuple[Any, ...]:
     """The parameters of these statements."""
     salts = [entropy(_SALT_BYTES) for _ in messages]
-    facts = [ledger.encode(_fact(message)) for message in messages]
+    facts = _facts(messages)
     first = messages[0]  # version and time are the batch's
     return (
         [message.id for message in messages],
         [message.org for message in messages],
         [message.app for message in messages],
         [message.event_type for message in messages],
-        [",".join(sorted(message.channels)) for message in messages],
+        [_joined(message.channels) for message in messages],
         [message.event_id for message in messages],
-        [str(message.origin) for message in messages],
+        [message.origin for message in messages],
         [message.source for message in messages],
         [message.content_type for message in messages],
         [hashlib.sha256(salt + message.body).digest() for salt, message in zip(salts, messages, strict=True)],
@@ -113,11 +113,28 @@ def _columns(messages: Sequence[Message], epoch: int, violations: Mapping[UUID, 
         first.registry_version,
         first.accepted_at,
         epoch,
-        [",".join(sorted(message.tags)) for message in messages],
+        [_joined(message.tags) for message in messages],
         [message.ordering_key for message in messages],
         [message.deliver_at for message in messages],
-        [violations.get(message.id) for message in messages],
+        [violations.get(message.id) for message in messages] if violations else [None] * len(messages),
     )
+
+
+def _joined(names: frozenset[str]) -> str:
+    return ",".join(sorted(names)) if names else ""
+
+
+def _facts(messages: Sequence[Message]) -> list[tuple[str, int, bytes]]:
+    """Kind, schema number and data of each message's first fact; a batch has few different ones, each encoded once."""
+    encoded: dict[tuple[str, Origin, UUID | None, bool], tuple[str, int, bytes]] = {}
+    facts = []
+    for message in messages:
+        said = message.event_type, message.origin, message.source, message.publish
+        fact = encoded.get(said)
+        if fact is None:
+            fact = encoded[said] = ledger.encode(_fact(message))
+        facts.append(fact)
+    return facts
 
 
 def _fact(message: Message) -> MessageAccepted:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import asyncpg
 from asyncpg.pool import PoolAcquireContext, PoolConnectionProxy
@@ -23,6 +23,8 @@ SEARCH_PATH: Final = f"hookledger, projection_{PROJECTION}, pg_catalog"
 CONNECT_SECONDS: Final = 10.0
 COMMAND_SECONDS: Final = 30.0
 QUERIES_A_CONNECTION: Final = 50_000
+LOOKED_AFTER_EVERY: Final = 64
+"""So often a connection is given back to asyncpg, which renews it after so many queries."""
 IDLE_IN_TRANSACTION_SECONDS: Final = 30
 DURABLE_SETTINGS: Final = ("fsync", "full_page_writes", "synchronous_commit")
 
@@ -74,22 +76,86 @@ class DatabaseUnavailableError(Exception):
 _UNUSABLE: Final = (*CONNECTION_ERRORS, asyncpg.PostgresError, ValueError, SchemaError)
 
 
+class _Pool(asyncpg.Pool):
+    """Keeps a connection that is given back at hand for whoever asks next, unless somebody waits for one.
+
+    asyncpg readies each for a user who may find it changed, in a task of its own: that takes as long as a small
+    statement, and while it goes on, nobody hears of what was committed. Here nobody changes a session.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.waiting = 0
+        """How many wait for a connection."""
+        self._kept: list[PoolConnectionProxy[asyncpg.Record]] = []
+        self._given_back = 0
+        self._closes = False
+
+    @property
+    def busy(self) -> int:
+        """Connections that are in use."""
+        return self.get_size() - self.get_idle_size() - len(self._kept)
+
+    def acquire(self, *, timeout: float | None = None) -> PoolAcquireContext:
+        """A connection, as asyncpg has it."""
+        return _Acquiring(self, timeout)
+
+    async def close(self) -> None:
+        """Close it when nobody uses it any more."""
+        self._closes = True
+        while self._kept:
+            await self.release(self._kept.pop())
+        await super().close()
+
+    async def kept(self) -> "PoolConnectionProxy[asyncpg.Record] | None":
+        """A connection that is at hand, if there is one."""
+        while self._kept:
+            connection = self._kept.pop()
+            if _is_open(connection):
+                return connection
+            await self.release(connection)
+        return None
+
+    def keep(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> bool:
+        """Have a connection at hand that is given back; whether that is right, else it is to be released."""
+        self._given_back += 1
+        looked_after = self._given_back % LOOKED_AFTER_EVERY == 0
+        if self.waiting or self._closes or looked_after or not _is_open(connection) or connection.is_in_transaction():
+            return False
+        self._kept.append(connection)
+        return True
+
+
 class _Acquiring(PoolAcquireContext):
-    """Acquiring a connection, with the time that it takes."""
+    """Acquiring a connection, with the time that it takes, and giving it back."""
 
     __slots__ = ()
+    pool: _Pool
 
     async def __aenter__(self) -> "PoolConnectionProxy[asyncpg.Record]":
         began = clock.monotonic()
+        self.connection = await self.pool.kept()
+        if self.connection is not None:
+            POOL_WAIT_SECONDS.observe(clock.monotonic() - began)
+            return self.connection
+        self.pool.waiting += 1
         try:
             return await super().__aenter__()
         finally:
+            self.pool.waiting -= 1
             POOL_WAIT_SECONDS.observe(clock.monotonic() - began)
 
+    async def __aexit__(self, *raised: object) -> None:
+        assert self.connection is not None, "it was had"
+        if raised[0] is not None or not self.pool.keep(self.connection):
+            await super().__aexit__(*raised)
 
-class _MeasuredPool(asyncpg.Pool):
-    def acquire(self, *, timeout: float | None = None) -> PoolAcquireContext:
-        return _Acquiring(self, timeout)
+
+def _is_open(connection: "PoolConnectionProxy[asyncpg.Record]") -> bool:
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:
+        return False  # closed by its server, and taken out of our hands
 
 
 async def open_pool(
@@ -114,7 +180,7 @@ async def open_pool(
         DatabaseUnavailableError: with one line for the operator.
     """
     try:
-        pool = await _MeasuredPool(
+        pool = await _Pool(
             url,
             min_size=1,
             max_size=size,
@@ -141,7 +207,7 @@ async def open_pool(
             await _warn_of_losses(connection)
     except _UNUSABLE as error:
         raise DatabaseUnavailableError(reason(error)) from error
-    POOL_BUSY.set_function(lambda: pool.get_size() - pool.get_idle_size())
+    POOL_BUSY.set_function(lambda: pool.busy)
     POOL_MOST.set(size)
     return pool
 

@@ -26,7 +26,6 @@ _END: Final = b"\r\n\r\n"
 _HEAD: Final = re.compile(
     r"POST (/[!-~]*+) HTTP/1\.1\r\n((?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[ -~]*+\r\n){1,64}+)", re.ASCII
 )
-_FIELD: Final = re.compile(r"([^:]++):([^\r]*+)\r\n")
 _LENGTH: Final = re.compile(r"[1-9][0-9]{0,6}", re.ASCII)
 _FOR_THE_CONNECTION: Final = frozenset(
     {
@@ -99,11 +98,14 @@ def recognise(data: bytes) -> Head | None:
     if matched is None:
         return None
     target, text = matched.groups()
-    found = _FIELD.findall(text)
-    fields = {name.lower(): value.strip(" ") for name, value in found}
+    lines = text.split("\r\n")[:-1]
+    fields = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields[name.lower()] = value.strip(" ")
     length = fields.get("content-length", "")
     if (
-        len(fields) != len(found)
+        len(fields) != len(lines)
         or "host" not in fields
         or not _LENGTH.fullmatch(length)
         or not _FOR_THE_CONNECTION.isdisjoint(fields)

@@ -280,11 +280,21 @@ async def test_each_of_many_at_once_is_accepted_once(
     tenant = publishers[0].tenant
     before = await stand.count("message", app=tenant.app)
     headers = {"Authorization": f"Bearer {tenant.key}"}
-    bodies = [b'{"eventType":"many","payload":{"n":%d}}' % n for n in range(AT_ONCE)]
+    bodies = [b'{"eventType":"many.%d","payload":{"n":%d}}' % (n % 3, n) for n in range(AT_ONCE)]
     said = await asyncio.gather(*(talk(ingress.url, request(tenant.path, headers, body)) for body in bodies))
     assert [answer.json["payload"]["n"] for answer in said] == list(range(AT_ONCE))
     assert len({answer.json["id"] for answer in said}) == AT_ONCE
     assert await stand.count("message", app=tenant.app) == before + AT_ONCE
+    facts = await stand.observer.fetch(
+        """
+        SELECT m.event_type, convert_from(f.data, 'UTF8')::jsonb ->> 'event_type' AS told
+        FROM hookledger.message m JOIN hookledger.fact f ON f.stream = m.id
+        WHERE m.app = $1 AND m.event_type LIKE 'many.%'
+        """,
+        tenant.app,
+    )
+    assert [fact["told"] for fact in facts] == [fact["event_type"] for fact in facts]
+    assert len({fact["told"] for fact in facts}) == 3, "each message's fact is its own"
 
 
 async def test_without_postgres_both_ways_are_503_and_never_2xx(stand: Stand, tenant: Tenant) -> None:

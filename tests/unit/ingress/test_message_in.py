@@ -12,9 +12,13 @@ from services.ingress.message_in import parse
 AT = datetime(2026, 8, 21, 10, tzinfo=UTC)
 
 
+def now() -> datetime:
+    return AT
+
+
 @pytest.mark.parametrize("payload", [b"{}", b'{ "a" : 1.0 }', b'{"payload":{}}', '{"é":"\\u00e9"}'.encode()])
 def test_the_payload_is_a_slice_of_the_request(payload: bytes) -> None:
-    message = parse(b'{"payload":  ' + payload + b' ,"eventType":"a.b"}', AT)
+    message = parse(b'{"payload":  ' + payload + b' ,"eventType":"a.b"}', now)
     assert (message.event_type, message.body, message.content_type) == ("a.b", payload, "application/json")
 
 
@@ -22,17 +26,17 @@ def test_what_may_be_absent_may_be_null() -> None:
     message = parse(
         b'{"eventType":"a","payload":{},"eventId":null,"channels":null,"tags":null,"payloadRetentionPeriod":null,'
         b'"transformationsParams":null,"application":null}',
-        AT,
+        now,
     )
     assert (message.event_id, message.channels, message.tags, message.application) == (None, (), (), None)
 
 
 def test_the_application_is_kept_as_it_came() -> None:
-    assert parse(b'{"eventType":"a","payload":{},"application": {"name" :1}}', AT).application == b'{"name" :1}'
+    assert parse(b'{"eventType":"a","payload":{},"application": {"name" :1}}', now).application == b'{"name" :1}'
 
 
 def test_the_answer_shows_the_payload_as_it_came() -> None:
-    message = parse(b'{"eventType":"a","payload":{"b" : 1.0}}', AT)
+    message = parse(b'{"eventType":"a","payload":{"b" : 1.0}}', now)
     answer = message.answer(UUID(int=7), AT, with_content=True)
     assert b'"payload":{"b" : 1.0}' in answer
     assert orjson.loads(answer)["timestamp"] == "2026-08-21T10:00:00Z"
@@ -54,7 +58,7 @@ def test_the_answer_shows_the_payload_as_it_came() -> None:
 )
 def test_a_refusal_says_where(body: bytes, place: list[str]) -> None:
     with pytest.raises(ApiError) as caught:
-        parse(body, AT)
+        parse(body, now)
     assert caught.value.status == 422
     assert isinstance(caught.value.detail, list)
     assert caught.value.detail[0]["loc"][: len(place)] == place
