@@ -22,6 +22,8 @@ _AFTER_WAITING_IN_VAIN: Final = 16
 """So many items are not kept waiting after one had no company: a sender who awaits each answer never brings any."""
 _MISSED_ARRIVALS: Final = 4
 """Nobody else is on the way where as many would have come by now, one after another as they have come of late."""
+_SHORTEST: Final = 0.0005
+"""Seconds that uvloop rounds off: to wait for less is to look again at each of its turns."""
 _LATELY: Final = 8
 """Over so many arrivals, the latest counting most, their distance is averaged."""
 
@@ -174,8 +176,7 @@ class Batcher(Generic[Item, Result]):
         if until <= loop.time():
             return
         self._full.clear()
-        # The loop rounds half a millisecond off: where less is left, this looks again at each of its turns.
-        while (look := min(until, self._last_arrival + _MISSED_ARRIVALS * self._distance)) > loop.time():
+        while (look := min(until, self._last_arrival + _MISSED_ARRIVALS * self._distance)) > loop.time() + _SHORTEST:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(look):
                     await self._full.wait()
