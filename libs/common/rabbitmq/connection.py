@@ -11,6 +11,7 @@ import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from yarl import URL
 
+from libs.common.rabbitmq.wire import Wire
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 
@@ -31,7 +32,7 @@ CONNECTION_ERRORS: Final = (
 )
 
 GiveUp = Callable[[str], None]
-Open = Callable[[AbstractConnection, GiveUp], Awaitable[Sequence[AbstractChannel]]]
+Open = Callable[[AbstractConnection, Wire, GiveUp], Awaitable[Sequence[AbstractChannel]]]
 
 
 class BrokerUnavailableError(Exception):
@@ -137,9 +138,12 @@ class LastingConnection:
 
     async def _open(self, gone: asyncio.Event) -> None:
         async with _answered_within(CONNECT_SECONDS):
-            connection = await aio_pika.connect(self._url, client_properties={"connection_name": self._name})
+            wire = Wire()
+            connection = aio_pika.Connection(URL(self._url), client_properties={"connection_name": self._name})
+            connection.kwargs["transport_factory"] = wire
+            await connection.connect()
             self._connection = connection
-            channels = await self._open_channels(connection, partial(self._give_up, gone))
+            channels = await self._open_channels(connection, wire, partial(self._give_up, gone))
         for channel in channels:
             channel.close_callbacks.add(lambda *_: gone.set())
         connection.close_callbacks.add(lambda *_: gone.set())
