@@ -8,8 +8,7 @@ outbox's and the broker's to bring again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import aiormq
@@ -33,6 +32,7 @@ DECLARE_SECONDS: Final = 30.0
 
 # The exchange is not there; nobody has bound a queue where somebody should have.
 _AMISS: Final = (aiormq.exceptions.ChannelNotFoundEntity, ReturnedError)
+_Write = Callable[[Publisher], "asyncio.Future[None]"]
 
 
 class Broker:
@@ -93,7 +93,7 @@ class Broker:
             group.create_task(self._keep_declared())
             group.create_task(self._keep_telling())
 
-    async def publish(
+    def publish(
         self,
         exchange: str,
         body: bytes,
@@ -101,8 +101,10 @@ class Broker:
         routing_key: str = "",
         content_type: str,
         mandatory: bool = False,
-    ) -> None:
-        """Publish one persistent message and await the broker's confirm.
+    ) -> Awaitable[None]:
+        """Publish one persistent message, and await the broker's confirm.
+
+        It is written before this returns, unless the broker takes none for now.
 
         Args:
             mandatory: whether somebody must have bound a queue; where consumers are optional, not.
@@ -110,9 +112,8 @@ class Broker:
         Raises:
             BrokerUnavailableError: no confirm within `PUBLISH_SECONDS`, or a refusal.
         """
-        message = Outgoing(routing_key=routing_key, body=body)
-        async with self._publishes() as publisher:
-            await publisher.publish(exchange, [message], content_type=content_type, mandatory=mandatory)
+        burst = [Outgoing(routing_key=routing_key, body=body)]
+        return self._publish_burst(exchange, burst, content_type=content_type, mandatory=mandatory)
 
     async def send(self, exchange: str, message: AbstractMessage, *, routing_key: str = "", mandatory: bool) -> None:
         """As `publish`, for a message with properties of its own.
@@ -120,8 +121,8 @@ class Broker:
         Raises:
             BrokerUnavailableError: no confirm within `PUBLISH_SECONDS`, or a refusal.
         """
-        async with self._publishes() as publisher:
-            await publisher.send(exchange, routing_key, message.properties, message.body, mandatory=mandatory)
+        properties, body = message.properties, message.body
+        await self._publish(lambda by: by.send(exchange, routing_key, properties, body, mandatory=mandatory))
 
     async def publish_many(self, exchange: str, messages: Iterable[Outgoing], *, content_type: str) -> int:
         """Publish persistent messages in their order, where consumers are optional, and await each one's confirm.
@@ -137,8 +138,7 @@ class Broker:
         """
         sent = 0
         for burst in bursts(messages):
-            async with self._publishes() as publisher:
-                await publisher.publish(exchange, burst, content_type=content_type)
+            await self._publish_burst(exchange, burst, content_type=content_type, mandatory=False)
             sent += len(burst)
         return sent
 
@@ -156,20 +156,29 @@ class Broker:
         self._amiss.set()
         self._opened.set()
 
-    @asynccontextmanager
-    async def _publishes(self) -> AsyncIterator[Publisher]:
-        """What publishes, for as long as a confirm may take."""
+    def _publish_burst(
+        self, exchange: str, burst: Sequence[Outgoing], *, content_type: str, mandatory: bool
+    ) -> Awaitable[None]:
+        return self._publish(lambda by: by.publish(exchange, burst, content_type=content_type, mandatory=mandatory))
+
+    def _publish(self, write: _Write) -> Awaitable[None]:
+        """Write at once, if the broker takes messages now; then await the confirm."""
         publisher = self._publisher
         if publisher is None or not self.ready:
             raise BrokerUnavailableError("RabbitMQ is not connected")
+        return self._confirmed(publisher, write, None if self._publishing.blocked else write(publisher))
+
+    async def _confirmed(self, publisher: Publisher, write: _Write, confirmed: "asyncio.Future[None] | None") -> None:
         try:
             async with self._publishing.within(PUBLISH_SECONDS):
-                # While the broker is short of memory or disk, what is written lies in buffers and is taken later,
-                # when the sender has long given it up.
-                await self._publishing.unblocked()
-                yield publisher
+                if confirmed is None:
+                    # While the broker is short of memory or disk, what is written lies in buffers and is taken later,
+                    # when the sender has long given it up.
+                    await self._publishing.unblocked()
+                    confirmed = write(publisher)
+                await confirmed
         except TimeoutError as error:
-            if not await self._publishing.blocked():
+            if not self._publishing.blocked:
                 self._publishing.reopen(f"no confirm within {PUBLISH_SECONDS:.0f} s")
                 self._amiss.set()  # the other connection may be as silent, and shows it when it is asked something
             raise BrokerUnavailableError(f"no confirm within {PUBLISH_SECONDS:.0f} s") from error

@@ -60,6 +60,7 @@ class LastingConnection:
         self._open_channels = open_channels
         self._opened = opened
         self._connection: AbstractConnection | None = None
+        self._wire = Wire()
         self._gone = asyncio.Event()
         self._closing = asyncio.Event()
         self._deadlines: set[asyncio.Timeout] = set()
@@ -107,20 +108,14 @@ class LastingConnection:
             finally:
                 self._deadlines.discard(deadline)
 
-    async def blocked(self) -> bool:
+    @property
+    def blocked(self) -> bool:
         """Whether the broker takes no messages from it for now, because its memory or disk runs out."""
-        try:
-            async with asyncio.timeout(0):
-                await self.unblocked()
-        except TimeoutError:
-            return True
-        return False
+        return not self._wire.unblocked.is_set()
 
     async def unblocked(self) -> None:
         """Wait until the broker takes messages from it."""
-        transport = self._connection.transport if self._connection is not None else None
-        if transport is not None:
-            await transport.ready()
+        await self._wire.unblocked.wait()
 
     def reopen(self, reason: str) -> None:
         """Give this connection up for a new one: its peer is silent, or it is not what it should be."""
@@ -138,7 +133,7 @@ class LastingConnection:
 
     async def _open(self, gone: asyncio.Event) -> None:
         async with _answered_within(CONNECT_SECONDS):
-            wire = Wire()
+            wire = self._wire = Wire()
             connection = aio_pika.Connection(URL(self._url), client_properties={"connection_name": self._name})
             connection.kwargs["transport_factory"] = wire
             await connection.connect()

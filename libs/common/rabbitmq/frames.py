@@ -12,7 +12,7 @@ from typing import Final
 import pamqp.frame
 from msgspec import Struct
 from msgspec.structs import replace
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Connection
 from pamqp.header import ContentHeader
 
 METHOD: Final = 1
@@ -27,6 +27,8 @@ ACK: Final = Basic.Ack.index.to_bytes(4)
 NACK: Final = Basic.Nack.index.to_bytes(4)
 RETURN: Final = Basic.Return.index.to_bytes(4)
 DELIVER: Final = Basic.Deliver.index.to_bytes(4)
+BLOCKED: Final = Connection.Blocked.index.to_bytes(4)
+UNBLOCKED: Final = Connection.Unblocked.index.to_bytes(4)
 
 ID_DIGITS: Final = 32
 _PERSISTENT: Final = 2

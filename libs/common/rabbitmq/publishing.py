@@ -18,6 +18,7 @@ from libs.common.runtime import clock
 
 MOST_MESSAGES: Final = 200
 MOST_BYTES: Final = 1024 * 1024
+_ID_PREFIX_DIGITS: Final = 16
 
 
 class Outgoing(Struct, frozen=True, kw_only=True):
@@ -81,59 +82,61 @@ class Publisher:
         self._wire = wire
         self._number = channel.number
         self._most = channel.max_content_size
+        self._id_prefix = clock.random_bytes(_ID_PREFIX_DIGITS // 2).hex()
         self._last = 0
         self._first_waiting = 1
         self._waiting: dict[int, _Burst] = {}
-        self._mandatory: dict[str, _Burst] = {}
         self._ended: Exception | None = None
         wire.take(channel.number, self._take)
         channel.closing.add_done_callback(self._end)
 
-    async def publish(
+    def publish(
         self, exchange: str, messages: Sequence[Outgoing], *, content_type: str, mandatory: bool = False
-    ) -> None:
-        """Publish messages, one at least, in their order; returns when the broker has confirmed each.
+    ) -> "asyncio.Future[None]":
+        """Write messages, one at least, in their order; done when the broker has confirmed each.
 
-        Raises:
+        The future's errors are
+
             NotTakenError: the broker refused one, or returned one that is mandatory; the others may be taken.
             AMQPError, OSError: the channel or its connection closed; which were taken is not known.
         """
         pieces: list[bytes] = []
-        ids = []
-        for message in messages:
+        for tag, message in enumerate(messages, self._last + 1):
             heads = frames.plain_heads(self._number, exchange, message.routing_key, content_type, mandatory=mandatory)
-            identity = ""
-            if mandatory:
-                identity = clock.new_id().hex
-                ids.append(identity)
-            pieces += frames.publication(heads, identity.encode(), message.body, number=self._number, most=self._most)
-        await self._confirmed(b"".join(pieces), len(messages), ids)
+            identity = self._id(tag).encode() if mandatory else b""
+            pieces += frames.publication(heads, identity, message.body, number=self._number, most=self._most)
+        return self._write(b"".join(pieces), len(messages))
 
-    async def send(
+    def send(
         self, exchange: str, routing_key: str, properties: Basic.Properties, body: bytes, *, mandatory: bool
-    ) -> None:
-        """As `publish`, for a message with properties of its own."""
-        if properties.message_id is None:
-            properties.message_id = clock.new_id().hex
+    ) -> "asyncio.Future[None]":
+        """As `publish`, for a message with properties of its own; a mandatory one's id is the publisher's."""
+        if mandatory:
+            assert properties.message_id is None, "the broker's return is told apart by it"
+            properties.message_id = self._id(self._last + 1)
         heads = frames.heads(self._number, exchange, routing_key, properties, mandatory=mandatory)
         pieces = frames.publication(heads, b"", body, number=self._number, most=self._most)
-        await self._confirmed(b"".join(pieces), 1, [properties.message_id])
+        return self._write(b"".join(pieces), 1)
 
-    async def _confirmed(self, written: bytes, count: int, ids: Sequence[str]) -> None:
-        """Write so many messages, among them mandatory ones with these ids, and await their confirms."""
-        if self._ended is not None:
-            raise self._ended
-        self._wire.write(written)
+    def _write(self, written: bytes, count: int) -> "asyncio.Future[None]":
         burst = _Burst(count)
-        tags = range(self._last + 1, self._last + count + 1)
+        if self._ended is not None:
+            burst.fail(self._ended)
+            return burst.whole
+        self._wire.write(written)
+        first = self._last + 1
         self._last += count
-        self._waiting.update(dict.fromkeys(tags, burst))
-        self._mandatory.update(dict.fromkeys(ids, burst))
-        try:
-            await burst.whole
-        finally:
-            for identity in ids:
-                del self._mandatory[identity]
+        self._waiting.update(dict.fromkeys(range(first, first + count), burst))
+        return burst.whole
+
+    def _id(self, tag: int) -> str:
+        """The id of a mandatory message, which no other has, and which says its tag."""
+        return f"{self._id_prefix}{tag:0{frames.ID_DIGITS - _ID_PREFIX_DIGITS}x}"
+
+    def _returned(self, message_id: str | None) -> _Burst | None:
+        if message_id is None or not message_id.startswith(self._id_prefix):
+            return None
+        return self._waiting.get(int(message_id[_ID_PREFIX_DIGITS:], 16))
 
     def _take(self, kind: int, payload: bytes) -> bool:
         """Take confirms, and what is returned; all content that comes here is."""
@@ -148,7 +151,7 @@ class Publisher:
                 case method:
                     return method == frames.RETURN
         elif kind == frames.HEADER:
-            returned = self._mandatory.get(frames.properties(payload).message_id or "")
+            returned = self._returned(frames.properties(payload).message_id)
             if returned is not None:  # its confirm follows, and comes too late
                 returned.fail(ReturnedError("nobody has bound a queue"))
         return kind <= frames.BODY

@@ -12,21 +12,29 @@ from aiormq.connection import TransportFactory
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
-from libs.common.rabbitmq.frames import END, HEAD, HEARTBEAT
+from libs.common.rabbitmq.frames import BLOCKED, END, HEAD, HEARTBEAT, METHOD, UNBLOCKED
 
 TELL_SECONDS: Final = 5.0
 """How often aiormq hears at least that the broker lives, while all that comes is taken. It gives up after 48."""
 _KINDS: Final = frozenset({1, 2, 3, 8})
+_CONNECTION: Final = 0
+"""The channel of what concerns the whole connection."""
 
 Take = Callable[[int, bytes], bool]
 """What takes a channel's frames, by kind and payload; it answers False for one that it leaves to aiormq."""
 
 
 class Wire(TransportFactory):
-    """What one connection is written to and read from, once it is connected."""
+    """What one connection is written to and read from, once it is connected.
+
+    Attributes:
+        unblocked: whether the broker takes messages from it: not while its memory or disk runs out.
+    """
 
     def __init__(self) -> None:
-        self._takers: dict[int, Take] = {}
+        self.unblocked = asyncio.Event()
+        self.unblocked.set()
+        self._takers: dict[int, Take] = {_CONNECTION: self._note}
         self._transport: asyncio.WriteTransport | None = None
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -60,12 +68,19 @@ class Wire(TransportFactory):
     def write(self, frames: bytes) -> None:
         """Write whole frames at once, between those of aiormq.
 
-        Raises:
-            ConnectionAbortedError: there is no connection any more.
+        While the connection ends they go nowhere: the end of their channel follows.
         """
-        if self._transport is None or self._transport.is_closing():
-            raise ConnectionAbortedError("the connection has ended")
-        self._transport.write(frames)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frames)
+
+    def _note(self, kind: int, payload: bytes) -> bool:
+        """Look on while aiormq is told whether the broker takes messages."""
+        if kind == METHOD:
+            if payload.startswith(BLOCKED):
+                self.unblocked.clear()
+            elif payload.startswith(UNBLOCKED):
+                self.unblocked.set()
+        return False
 
 
 class _Sorting(asyncio.StreamReaderProtocol):

@@ -273,9 +273,9 @@ MUTANTS = (
         breaks="was never told on the broker",
         edits=(
             Edit(
-                file="libs/common/rabbitmq/publishing.py",
-                old="            await burst.whole\n",
-                new="            burst.whole.add_done_callback(lambda c: c.cancelled() or c.exception())\n",
+                file="libs/common/rabbitmq/broker.py",
+                old="                await confirmed\n",
+                new="                confirmed.add_done_callback(lambda c: c.cancelled() or c.exception())\n",
             ),
         ),
         faults=(

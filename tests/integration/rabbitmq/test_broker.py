@@ -201,7 +201,6 @@ async def test_a_burst_whose_publisher_is_cancelled_leaves_the_confirms_of_other
         await broker.publish_many(names.deliveries, messages, content_type="x/x")
         assert broker._publisher is not None
         assert not broker._publisher._waiting
-        assert not broker._publisher._mandatory
 
 
 async def test_publishing_without_a_broker_fails_fast() -> None:

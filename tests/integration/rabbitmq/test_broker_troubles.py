@@ -88,7 +88,7 @@ async def test_a_publish_into_an_alarm_meets_its_deadline_and_consuming_goes_on(
         await asyncio.to_thread(local.control, "set_vm_memory_high_watermark", "0.0000001")
         try:
             async with asyncio.timeout(10):
-                while not await broker._publishing.blocked():
+                while not broker._publishing.blocked:
                     with suppress(BrokerUnavailableError):  # the one that the broker blocks the connection for
                         await broker.publish(names.accepted, b"", routing_key="any", content_type="x/x")
             await refused(broker)
