@@ -6,7 +6,6 @@ from typing import Final
 
 import asyncpg
 import orjson
-from aio_pika.abc import AbstractIncomingMessage
 from aiohttp import web
 
 from libs.common.domain.addresses import AddressPolicy
@@ -24,7 +23,7 @@ from libs.common.postgres.pool import (
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
-from libs.common.rabbitmq.consuming import Consumer
+from libs.common.rabbitmq.consuming import Consumer, Incoming
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.http import add_health, middlewares
 from libs.common.runtime.listening import listening
@@ -238,15 +237,15 @@ class Dispatcher:
             # Everything is in Postgres: a dispatcher delivers without a broker, and connects when there is one.
             _LOG.warning("broker.unreachable", reason=str(error), means="messages are taken from Postgres meanwhile")
 
-    async def _on_change(self, incoming: AbstractIncomingMessage) -> None:
-        async with incoming.process(requeue=False):
-            try:
-                version = int(orjson.loads(incoming.body)["version"])
-            except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-                _LOG.warning("registry.announcement_malformed")
-                return
-            await self._snapshot.catch_up(version)
-            self._look_now()
+    async def _on_change(self, incoming: Incoming) -> None:
+        incoming.ack()  # one that cannot be followed now need not come again: the next poll brings what it told
+        try:
+            version = int(orjson.loads(incoming.body)["version"])
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            _LOG.warning("registry.announcement_malformed")
+            return
+        await self._snapshot.catch_up(version)
+        self._look_now()
 
     async def _catch_up_soon(self) -> None:
         """Announcements may have gone unheard: look at once, apart from the broker, whose state is not Postgres's."""

@@ -26,7 +26,7 @@ from libs.common.domain.ids import Prefix, encode
 from libs.common.domain.message import JSON, Message
 from libs.common.domain.outcome import Outcome
 from libs.common.postgres.ledger import Appended
-from libs.common.rabbitmq.burst import Outgoing
+from libs.common.rabbitmq.publishing import Outgoing
 
 _LONGEST_ROUTING_KEY: Final = 255
 """Source: AMQP 0-9-1, section 4.2.5.3. An event type, which is ASCII, may have one character more."""

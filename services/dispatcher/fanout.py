@@ -14,7 +14,6 @@ from typing import Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
-from aio_pika.abc import AbstractIncomingMessage
 
 from libs.common.contracts import envelope
 from libs.common.domain.delivery import Delivery
@@ -30,6 +29,7 @@ from libs.common.postgres.pool import (
     transaction,
 )
 from libs.common.postgres.snapshot import RegistrySnapshot
+from libs.common.rabbitmq.consuming import Incoming
 from libs.common.runtime import clock
 from libs.common.runtime.batcher import Batcher, StoppedError
 from libs.common.runtime.expressions.evaluation import PayloadFilters
@@ -105,18 +105,18 @@ class FanOuts:
             writers=2,
         )
 
-    async def on_envelope(self, incoming: AbstractIncomingMessage) -> None:
+    async def on_envelope(self, incoming: Incoming) -> None:
         """Fan out an envelope's messages, then acknowledge it; its attempts take their own time."""
         try:
             batch = envelope.decode(incoming.body)
         except envelope.MalformedEnvelopeError as error:
             _LOG.error("envelope.malformed", reason=str(error))
-            await incoming.reject(requeue=False)
+            incoming.nack(requeue=False)
             return
         if await self.take(batch, path="envelope"):
-            await incoming.ack()
+            incoming.ack()
         else:
-            await incoming.nack(requeue=True)
+            incoming.nack(requeue=True)
 
     async def take(self, batch: Sequence[Message], *, path: str) -> bool:
         """Fan out messages, waiting for Postgres if it is away; False if this process stops before that."""

@@ -18,8 +18,8 @@ from libs.common.postgres.following import Tail
 from libs.common.postgres.ledger import Appended
 from libs.common.postgres.pool import CONNECTION_ERRORS, Pool
 from libs.common.rabbitmq.broker import Broker
-from libs.common.rabbitmq.burst import Outgoing
 from libs.common.rabbitmq.connection import BrokerUnavailableError
+from libs.common.rabbitmq.publishing import Outgoing
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within

@@ -9,7 +9,6 @@ from typing import Final
 import aiohttp
 import asyncpg
 import msgspec
-from aio_pika.abc import AbstractIncomingMessage
 from aiohttp import web
 
 from libs.common.postgres.key_use import KeyUse
@@ -18,7 +17,7 @@ from libs.common.postgres.pool import CONNECTION_ERRORS, DatabaseUnavailableErro
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
-from libs.common.rabbitmq.consuming import Consumer
+from libs.common.rabbitmq.consuming import Consumer, Incoming
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.express import Express
 from libs.common.runtime.http import add_health, middlewares
@@ -145,7 +144,7 @@ class Ingress:
             raise StartError(str(error)) from error
 
     def _make_broker(self) -> Broker:
-        async def publish(incoming: AbstractIncomingMessage) -> None:
+        async def publish(incoming: Incoming) -> None:
             await self._broker_in.handle(incoming)
 
         names = Names(self._settings.amqp_prefix)
@@ -216,14 +215,14 @@ class Ingress:
             for task in writing:
                 task.cancel()
 
-    async def _on_change(self, incoming: AbstractIncomingMessage) -> None:
+    async def _on_change(self, incoming: Incoming) -> None:
         try:
             version = _ANNOUNCEMENT.decode(incoming.body).version
         except msgspec.DecodeError:
             _LOG.warning("registry.announcement_malformed")
             version = None
         await self._catch_up(version)
-        await incoming.ack()
+        incoming.ack()
 
     async def _catch_up(self, version: int | None = None) -> None:
         """Catch up as far as it goes: the next poll brings what this one could not."""

@@ -10,12 +10,11 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
-from aio_pika.abc import AbstractIncomingMessage
-
 from libs.common.contracts.cloudevents import carried
 from libs.common.contracts.cloudevents.event import CloudEvent, MalformedCloudEventError
 from libs.common.contracts.registry import RegistryObject
 from libs.common.rabbitmq.connection import BrokerUnavailableError
+from libs.common.rabbitmq.consuming import Incoming
 from libs.common.rabbitmq.dead_letters import publisher_of
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.logs import logger
@@ -58,7 +57,7 @@ class BrokerIn:
         self._idle.set()
         self._in_hand = 0
 
-    async def handle(self, incoming: AbstractIncomingMessage) -> None:
+    async def handle(self, incoming: Incoming) -> None:
         """Accept the events of one message or park them with their reasons, then acknowledge it."""
         self._in_hand += 1
         self._idle.clear()
@@ -74,7 +73,7 @@ class BrokerIn:
         self._stopping.set()
         await self._idle.wait()
 
-    async def _settle(self, incoming: AbstractIncomingMessage) -> None:
+    async def _settle(self, incoming: Incoming) -> None:
         offers: list[_Offer] | None = None
         backoff = FIRST_BACKOFF_SECONDS
         while True:
@@ -85,14 +84,14 @@ class BrokerIn:
             except UnavailableError as error:
                 away = error
             if away is None:
-                await incoming.ack()
+                incoming.ack()
                 return
             _LOG.warning("broker_in.held", reason=str(away), retry_seconds=backoff)
-            if await set_within(self._stopping, backoff) or incoming.channel.is_closed:
+            if await set_within(self._stopping, backoff) or incoming.lost:
                 return
             backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
 
-    async def _open(self, incoming: AbstractIncomingMessage) -> list[_Offer]:
+    async def _open(self, incoming: Incoming) -> list[_Offer]:
         """What the message offers.
 
         Raises:
@@ -102,11 +101,9 @@ class BrokerIn:
             organisation = await organisation_of(self._directory, publisher_of(incoming, self._names))
             return [_offer(organisation, each) for each in _read(incoming, organisation)]
         except PoisonError as poison:
-            return [_Offer(judged=poison, content_type=incoming.content_type, body=incoming.body)]
+            return [_Offer(judged=poison, content_type=incoming.properties.content_type, body=incoming.body)]
 
-    async def _settle_each(
-        self, incoming: AbstractIncomingMessage, offers: list[_Offer]
-    ) -> tuple[list[_Offer], Exception | None]:
+    async def _settle_each(self, incoming: Incoming, offers: list[_Offer]) -> tuple[list[_Offer], Exception | None]:
         """Accept or park each, all at the same time, so that they share commits; those that must wait, and for what."""
         if len(offers) == 1:  # nearly always, and it needs no task
             away = [await self._settle_one(incoming, offers[0])]
@@ -115,7 +112,7 @@ class BrokerIn:
         left = [offer for offer, error in zip(offers, away, strict=True) if error is not None]
         return left, next((error for error in away if error is not None), None)
 
-    async def _settle_one(self, incoming: AbstractIncomingMessage, offer: _Offer) -> Exception | None:
+    async def _settle_one(self, incoming: Incoming, offer: _Offer) -> Exception | None:
         """Accept or park one; or why neither can be done now."""
         try:
             poison = await self._refusal(offer)
@@ -154,11 +151,11 @@ class BrokerIn:
             raise PoisonError(reason, org=organisation.id, app=app.id)
 
 
-def _read(incoming: AbstractIncomingMessage, organisation: RegistryObject) -> list[carried.Carried]:
-    if incoming.content_encoding:
+def _read(incoming: Incoming, organisation: RegistryObject) -> list[carried.Carried]:
+    if incoming.properties.content_encoding:
         raise PoisonError("the content is encoded: send it plain", org=organisation.id)
     try:
-        return carried.read(incoming.content_type, incoming.headers, incoming.body)
+        return carried.read(incoming.properties.content_type, incoming.headers, incoming.body)
     except MalformedCloudEventError as error:
         raise PoisonError(str(error), org=organisation.id) from None
 

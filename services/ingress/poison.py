@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
-from aio_pika.abc import AbstractIncomingMessage
-
 from libs.common.domain.facts import Origin
 from libs.common.rabbitmq import dead_letters
 from libs.common.rabbitmq.broker import Broker
+from libs.common.rabbitmq.consuming import Incoming
 from libs.common.runtime.clock import now
 from libs.common.runtime.logs import logger
 from services.ingress import metrics
@@ -40,9 +39,7 @@ class Parking:
         self._broker = broker
         self._rejections = rejections
 
-    async def park(
-        self, incoming: AbstractIncomingMessage, poison: PoisonError, *, content_type: str | None, body: bytes
-    ) -> None:
+    async def park(self, incoming: Incoming, poison: PoisonError, *, content_type: str | None, body: bytes) -> None:
         """Publish what is poison to the dead letters, with the reason.
 
         Args:

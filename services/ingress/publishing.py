@@ -6,7 +6,7 @@ be published now is left to the dispatcher that takes overdue rows.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Final
 
 from libs.common.contracts import envelope
@@ -30,11 +30,15 @@ class EnvelopePublisher:
         self._broker = broker
         self._waiting: deque[Message] = deque()
         self._waiting_bytes = 0
-        self._arrived = asyncio.Event()
-        self._stopping = False
+        self._in_flight = 0
+        self._confirming = asyncio.TaskGroup()
+        self._stopping = asyncio.Event()
 
     def offer(self, messages: Sequence[Message]) -> None:
-        """Publish these soon; where the broker is away or behind, leave them to the outbox at once."""
+        """Publish these, while `run` does: at once, or after those that are in flight.
+
+        Where the broker is away or behind, leave them to the outbox.
+        """
         size = sum(len(message.body) for message in messages)
         full = len(self._waiting) + len(messages) > MAX_WAITING_MESSAGES
         if not self._broker.ready or full or self._waiting_bytes + size > MAX_WAITING_BYTES:
@@ -42,38 +46,30 @@ class EnvelopePublisher:
             return
         self._waiting.extend(messages)
         self._waiting_bytes += size
-        self._arrived.set()
+        self._publish_on()
 
     async def run(self) -> None:
         """Publish until `stop`, then what is left."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(IN_FLIGHT):
-                group.create_task(self._publish_on())
+        async with self._confirming:
+            await self._stopping.wait()
 
     def stop(self) -> None:
         """End `run` when nothing waits any more."""
-        self._stopping = True
-        self._arrived.set()
+        self._stopping.set()
 
-    async def _publish_on(self) -> None:
-        while self._waiting or not self._stopping:
-            if not self._waiting:
-                self._arrived.clear()
-                await self._arrived.wait()
-                continue
+    def _publish_on(self) -> None:
+        while self._waiting and self._in_flight < IN_FLIGHT:
             messages = next(envelope.pack(self._waiting))
             for message in messages:
                 self._waiting.popleft()
                 self._waiting_bytes -= len(message.body)
-            await self._publish(messages)
+            self._publish(messages)
 
-    async def _publish(self, messages: Sequence[Message]) -> None:
+    def _publish(self, messages: Sequence[Message]) -> None:
         names = self._broker.names
         body = envelope.encode(messages)
-        metrics.ENVELOPE_MESSAGES.observe(len(messages))
-        metrics.ENVELOPE_BYTES.observe(len(body))
         try:
-            await self._broker.publish(
+            confirmed = self._broker.publish(
                 names.messages,
                 body,
                 routing_key=names.messages_queue,
@@ -81,9 +77,26 @@ class EnvelopePublisher:
                 mandatory=True,
             )
         except BrokerUnavailableError as error:
-            metrics.ENVELOPES.labels("unconfirmed").inc()
-            metrics.LEFT_TO_OUTBOX.inc(len(messages))
-            _LOG.warning("envelope.unconfirmed", messages=len(messages), reason=str(error))
+            _leave_to_outbox(messages, error)
+        else:
+            self._in_flight += 1
+            self._confirming.create_task(self._confirm(messages, len(body), confirmed))
+
+    async def _confirm(self, messages: Sequence[Message], size: int, confirmed: Awaitable[None]) -> None:
+        metrics.ENVELOPE_MESSAGES.observe(len(messages))
+        metrics.ENVELOPE_BYTES.observe(size)
+        try:
+            await confirmed
+        except BrokerUnavailableError as error:
+            _leave_to_outbox(messages, error)
         else:
             reach(Failpoint.ENVELOPE_CONFIRMED)
             metrics.ENVELOPES.labels("confirmed").inc()
+        self._in_flight -= 1
+        self._publish_on()
+
+
+def _leave_to_outbox(messages: Sequence[Message], error: BrokerUnavailableError) -> None:
+    metrics.ENVELOPES.labels("unconfirmed").inc()
+    metrics.LEFT_TO_OUTBOX.inc(len(messages))
+    _LOG.warning("envelope.unconfirmed", messages=len(messages), reason=str(error))

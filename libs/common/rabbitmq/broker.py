@@ -8,20 +8,19 @@ outbox's and the broker's to bring again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import aiormq
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractMessage, DeliveryMode
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractMessage
 from aiormq.channel import Channel
-from pamqp.commands import Basic
 
 from libs.common.rabbitmq import connection as connections
-from libs.common.rabbitmq.burst import Outgoing, bursts, publish_burst
 from libs.common.rabbitmq.connection import CONNECTION_ERRORS, BrokerUnavailableError, GiveUp, LastingConnection
 from libs.common.rabbitmq.consuming import Consumer, Consumption, consume
+from libs.common.rabbitmq.publishing import NotTakenError, Outgoing, Publisher, ReturnedError, bursts
 from libs.common.rabbitmq.topology import Names, Service, declare
+from libs.common.rabbitmq.wire import Wire
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 
@@ -32,7 +31,8 @@ DECLARE_SECONDS: Final = 30.0
 """How often everything is declared again: what somebody deletes comes back, and a silent peer is noticed."""
 
 # The exchange is not there; nobody has bound a queue where somebody should have.
-_AMISS: Final = (aiormq.exceptions.ChannelNotFoundEntity, aiormq.exceptions.PublishError)
+_AMISS: Final = (aiormq.exceptions.ChannelNotFoundEntity, ReturnedError)
+_Write = Callable[[Publisher], "asyncio.Future[None]"]
 
 
 class Broker:
@@ -67,7 +67,8 @@ class Broker:
         self._closing = False
         self._stopped = asyncio.Event()
         self._consumptions: list[Consumption] = []
-        self._publishing = LastingConnection(url, f"{client} publishing", _open_publishing, self._opened.set)
+        self._publisher: Publisher | None = None
+        self._publishing = LastingConnection(url, f"{client} publishing", self._open_publishing, self._opened.set)
         self._consuming = LastingConnection(url, f"{client} consuming", self._open_consuming, self._opened.set)
 
     @property
@@ -92,7 +93,7 @@ class Broker:
             group.create_task(self._keep_declared())
             group.create_task(self._keep_telling())
 
-    async def publish(
+    def publish(
         self,
         exchange: str,
         body: bytes,
@@ -100,8 +101,10 @@ class Broker:
         routing_key: str = "",
         content_type: str,
         mandatory: bool = False,
-    ) -> None:
-        """Publish one persistent message and await the broker's confirm.
+    ) -> Awaitable[None]:
+        """Publish one persistent message, and await the broker's confirm.
+
+        It is written before this returns, unless the broker takes none for now.
 
         Args:
             mandatory: whether somebody must have bound a queue; where consumers are optional, not.
@@ -109,13 +112,8 @@ class Broker:
         Raises:
             BrokerUnavailableError: no confirm within `PUBLISH_SECONDS`, or a refusal.
         """
-        properties = Basic.Properties(content_type=content_type, delivery_mode=DeliveryMode.PERSISTENT)
-        async with self._channel() as channel:
-            # Past aio-pika, which makes an exchange and a message of its own for each.
-            underlying = await channel.get_underlay_channel()
-            await underlying.basic_publish(
-                body, exchange=exchange, routing_key=routing_key, properties=properties, mandatory=mandatory
-            )
+        burst = [Outgoing(routing_key=routing_key, body=body)]
+        return self._publish_burst(exchange, burst, content_type=content_type, mandatory=mandatory)
 
     async def send(self, exchange: str, message: AbstractMessage, *, routing_key: str = "", mandatory: bool) -> None:
         """As `publish`, for a message with properties of its own.
@@ -123,9 +121,8 @@ class Broker:
         Raises:
             BrokerUnavailableError: no confirm within `PUBLISH_SECONDS`, or a refusal.
         """
-        async with self._channel() as channel:
-            target = await channel.get_exchange(exchange, ensure=False)
-            await target.publish(message, routing_key, mandatory=mandatory)
+        properties, body = message.properties, message.body
+        await self._publish(lambda by: by.send(exchange, routing_key, properties, body, mandatory=mandatory))
 
     async def publish_many(self, exchange: str, messages: Iterable[Outgoing], *, content_type: str) -> int:
         """Publish persistent messages in their order, where consumers are optional, and await each one's confirm.
@@ -141,10 +138,7 @@ class Broker:
         """
         sent = 0
         for burst in bursts(messages):
-            async with self._channel() as channel:
-                underlying = await channel.get_underlay_channel()
-                assert isinstance(underlying, Channel)
-                await publish_burst(underlying, exchange, burst, content_type=content_type)
+            await self._publish_burst(exchange, burst, content_type=content_type, mandatory=False)
             sent += len(burst)
         return sent
 
@@ -162,24 +156,33 @@ class Broker:
         self._amiss.set()
         self._opened.set()
 
-    @asynccontextmanager
-    async def _channel(self) -> AsyncIterator[AbstractChannel]:
-        """The channel to publish on, for as long as a confirm may take."""
-        if not self.ready:
+    def _publish_burst(
+        self, exchange: str, burst: Sequence[Outgoing], *, content_type: str, mandatory: bool
+    ) -> Awaitable[None]:
+        return self._publish(lambda by: by.publish(exchange, burst, content_type=content_type, mandatory=mandatory))
+
+    def _publish(self, write: _Write) -> Awaitable[None]:
+        """Write at once, if the broker takes messages now; then await the confirm."""
+        publisher = self._publisher
+        if publisher is None or not self.ready:
             raise BrokerUnavailableError("RabbitMQ is not connected")
-        channel = self._publishing.channels[0]
+        return self._confirmed(publisher, write, None if self._publishing.blocked else write(publisher))
+
+    async def _confirmed(self, publisher: Publisher, write: _Write, confirmed: "asyncio.Future[None] | None") -> None:
         try:
             async with self._publishing.within(PUBLISH_SECONDS):
-                # While the broker is short of memory or disk, what is written lies in buffers and is taken later,
-                # when the sender has long given it up.
-                await self._publishing.unblocked()
-                yield channel
+                if confirmed is None:
+                    # While the broker is short of memory or disk, what is written lies in buffers and is taken later,
+                    # when the sender has long given it up.
+                    await self._publishing.unblocked()
+                    confirmed = write(publisher)
+                await confirmed
         except TimeoutError as error:
-            if not await self._publishing.blocked():
+            if not self._publishing.blocked:
                 self._publishing.reopen(f"no confirm within {PUBLISH_SECONDS:.0f} s")
                 self._amiss.set()  # the other connection may be as silent, and shows it when it is asked something
             raise BrokerUnavailableError(f"no confirm within {PUBLISH_SECONDS:.0f} s") from error
-        except CONNECTION_ERRORS as error:
+        except (*CONNECTION_ERRORS, NotTakenError) as error:
             if isinstance(error, _AMISS):
                 self._amiss.set()
             raise BrokerUnavailableError(str(error) or type(error).__name__) from error
@@ -191,7 +194,18 @@ class Broker:
         except CONNECTION_ERRORS as error:
             _LOG.info("broker.cancel_failed", reason=str(error) or type(error).__name__)
 
-    async def _open_consuming(self, connection: AbstractConnection, give_up: GiveUp) -> Sequence[AbstractChannel]:
+    async def _open_publishing(
+        self, connection: AbstractConnection, wire: Wire, _: GiveUp
+    ) -> Sequence[AbstractChannel]:
+        channel = await connection.channel(publisher_confirms=True)
+        underlying = await channel.get_underlay_channel()
+        assert isinstance(underlying, Channel)
+        self._publisher = Publisher(wire, underlying)
+        return [channel]
+
+    async def _open_consuming(
+        self, connection: AbstractConnection, wire: Wire, give_up: GiveUp
+    ) -> Sequence[AbstractChannel]:
         declaring = await connection.channel()
         await declare(declaring, self.names, self._service)
         self._consumptions = []
@@ -200,7 +214,7 @@ class Broker:
             if self._stopped.is_set():
                 break
             channel = await connection.channel()
-            consumption = await consume(channel, consumer, lambda: give_up("a consumer was cancelled"))
+            consumption = await consume(wire, channel, consumer, lambda: give_up("a consumer was cancelled"))
             channels.append(channel)
             if self._stopped.is_set():  # while it began
                 await consumption.cancel()
@@ -232,7 +246,3 @@ class Broker:
                 await self._connected()
             except Exception:  # noqa: BLE001  a boundary: the connection is sound, whatever its owner made of it
                 _LOG.exception("broker.connected_failed")
-
-
-async def _open_publishing(connection: AbstractConnection, _: GiveUp) -> Sequence[AbstractChannel]:
-    return [await connection.channel(publisher_confirms=True, on_return_raises=True)]

@@ -11,6 +11,7 @@ import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from yarl import URL
 
+from libs.common.rabbitmq.wire import Wire
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 
@@ -31,7 +32,7 @@ CONNECTION_ERRORS: Final = (
 )
 
 GiveUp = Callable[[str], None]
-Open = Callable[[AbstractConnection, GiveUp], Awaitable[Sequence[AbstractChannel]]]
+Open = Callable[[AbstractConnection, Wire, GiveUp], Awaitable[Sequence[AbstractChannel]]]
 
 
 class BrokerUnavailableError(Exception):
@@ -59,6 +60,7 @@ class LastingConnection:
         self._open_channels = open_channels
         self._opened = opened
         self._connection: AbstractConnection | None = None
+        self._wire = Wire()
         self._gone = asyncio.Event()
         self._closing = asyncio.Event()
         self._deadlines: set[asyncio.Timeout] = set()
@@ -106,20 +108,14 @@ class LastingConnection:
             finally:
                 self._deadlines.discard(deadline)
 
-    async def blocked(self) -> bool:
+    @property
+    def blocked(self) -> bool:
         """Whether the broker takes no messages from it for now, because its memory or disk runs out."""
-        try:
-            async with asyncio.timeout(0):
-                await self.unblocked()
-        except TimeoutError:
-            return True
-        return False
+        return not self._wire.unblocked.is_set()
 
     async def unblocked(self) -> None:
         """Wait until the broker takes messages from it."""
-        transport = self._connection.transport if self._connection is not None else None
-        if transport is not None:
-            await transport.ready()
+        await self._wire.unblocked.wait()
 
     def reopen(self, reason: str) -> None:
         """Give this connection up for a new one: its peer is silent, or it is not what it should be."""
@@ -137,9 +133,12 @@ class LastingConnection:
 
     async def _open(self, gone: asyncio.Event) -> None:
         async with _answered_within(CONNECT_SECONDS):
-            connection = await aio_pika.connect(self._url, client_properties={"connection_name": self._name})
+            wire = self._wire = Wire()
+            connection = aio_pika.Connection(URL(self._url), client_properties={"connection_name": self._name})
+            connection.kwargs["transport_factory"] = wire
+            await connection.connect()
             self._connection = connection
-            channels = await self._open_channels(connection, partial(self._give_up, gone))
+            channels = await self._open_channels(connection, wire, partial(self._give_up, gone))
         for channel in channels:
             channel.close_callbacks.add(lambda *_: gone.set())
         connection.close_callbacks.add(lambda *_: gone.set())

@@ -22,6 +22,7 @@ from typing import Any, Final
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage, AbstractMessage, DeliveryMode
 
+from libs.common.rabbitmq.consuming import Incoming
 from libs.common.rabbitmq.topology import Names
 
 REASON: Final = "x-hookledger-reason"
@@ -34,6 +35,9 @@ _ADDED: Final = frozenset({REASON, USER, ROUTING_KEY, PARKED_AT, MESSAGE_ID, _DE
 _ADDED_FAMILIES: Final = ("x-first-death-", "x-last-death-")
 _COUNTS: Final = frozenset({"x-delivery-count", "x-acquired-count"})
 _ID_DIGITS: Final = 12
+
+Received = Incoming | AbstractIncomingMessage
+"""A message that a service consumes, or one that somebody has fetched by aio-pika."""
 
 
 class NowhereError(Exception):
@@ -68,16 +72,16 @@ class DeadLetter:
     properties: Mapping[str, Any]
 
 
-def publisher_of(incoming: AbstractIncomingMessage, names: Names) -> str | None:
+def publisher_of(incoming: Received, names: Names) -> str | None:
     """The broker's user that published a message which producers sent: the broker or `redrive` vouches for it."""
     if incoming.exchange != names.redrive:
-        return incoming.user_id
+        return incoming.properties.user_id
     said = incoming.headers.get(USER)
     return said if isinstance(said, str) else None
 
 
 def parked(
-    incoming: AbstractIncomingMessage,
+    incoming: Received,
     names: Names,
     *,
     reason: str,
@@ -103,7 +107,7 @@ def parked(
     )
 
 
-def read(incoming: AbstractIncomingMessage, names: Names, platform: str) -> DeadLetter:
+def read(incoming: Received, names: Names, platform: str) -> DeadLetter:
     """A message of the queue of dead letters.
 
     Args:
@@ -120,8 +124,8 @@ def read(incoming: AbstractIncomingMessage, names: Names, platform: str) -> Dead
         at, queue, reason = death.get("time"), str(death.get("queue", "")), str(death.get("reason", ""))
         keys = death.get("routing-keys")
         routing_key = str(keys[0]) if isinstance(keys, list) and keys else ""
-        sent_again = death.get("exchange") == names.redrive and incoming.user_id == platform
-        user = str(said.get(USER, "")) if sent_again else incoming.user_id or ""
+        sent_again = death.get("exchange") == names.redrive and incoming.properties.user_id == platform
+        user = str(said.get(USER, "")) if sent_again else incoming.properties.user_id or ""
     else:
         at = _time(said.get(PARKED_AT))
         queue = names.publish_queue if REASON in said else None
@@ -134,7 +138,7 @@ def read(incoming: AbstractIncomingMessage, names: Names, platform: str) -> Dead
         routing_key=routing_key,
         reason=reason,
         user=user,
-        content_type=incoming.content_type,
+        content_type=incoming.properties.content_type,
         headers=_own_headers(incoming),
         size=len(incoming.body),
         body=incoming.body,
@@ -173,7 +177,7 @@ def redriven(letter: DeadLetter, names: Names, platform: str) -> tuple[str, str,
     return exchange, routing_key, message
 
 
-def _own_headers(incoming: AbstractIncomingMessage) -> dict[str, Any]:
+def _own_headers(incoming: Received) -> dict[str, Any]:
     return {
         name: _passable(value)
         for name, value in incoming.headers.items()
@@ -181,15 +185,16 @@ def _own_headers(incoming: AbstractIncomingMessage) -> dict[str, Any]:
     }
 
 
-def _properties(incoming: AbstractIncomingMessage) -> dict[str, Any]:
+def _properties(incoming: Received) -> dict[str, Any]:
     # Not its expiration: it would be gone from among the dead letters before anybody looked.
+    said = incoming.properties
     return {
-        "content_encoding": incoming.content_encoding,
-        "correlation_id": incoming.correlation_id,
-        "message_id": incoming.message_id,
-        "timestamp": incoming.timestamp,
-        "type": incoming.type,
-        "app_id": incoming.app_id,
+        "content_encoding": said.content_encoding,
+        "correlation_id": said.correlation_id,
+        "message_id": said.message_id,
+        "timestamp": said.timestamp,
+        "type": said.message_type,
+        "app_id": said.app_id,
     }
 
 
@@ -204,10 +209,10 @@ def _passable(value: Any) -> Any:
     return value
 
 
-def _id(incoming: AbstractIncomingMessage) -> str:
+def _id(incoming: Received) -> str:
     """From what is the same at each look; the time when it was put aside tells two that are otherwise alike apart."""
     lasting = sorted((name, repr(value)) for name, value in incoming.headers.items() if name not in _COUNTS)
-    digest = hashlib.sha256(repr((incoming.content_type, lasting)).encode())
+    digest = hashlib.sha256(repr((incoming.properties.content_type, lasting)).encode())
     digest.update(incoming.body)
     return digest.hexdigest()[:_ID_DIGITS]
 

@@ -273,9 +273,9 @@ MUTANTS = (
         breaks="was never told on the broker",
         edits=(
             Edit(
-                file="libs/common/rabbitmq/burst.py",
-                old="    await asyncio.gather(written, confirmed)\n",
-                new="    confirmed.add_done_callback(lambda c: c.cancelled() or c.exception())\n    await written\n",
+                file="libs/common/rabbitmq/broker.py",
+                old="                await confirmed\n",
+                new="                confirmed.add_done_callback(lambda c: c.cancelled() or c.exception())\n",
             ),
         ),
         faults=(

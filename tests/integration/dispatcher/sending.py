@@ -3,7 +3,6 @@
 import ssl
 from datetime import timedelta
 from ipaddress import ip_network
-from pathlib import Path
 
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.egress import Egress
@@ -37,10 +36,3 @@ class SenderOf:
 async def send(client: Sender, url: str, *, seconds: float = 5.0, body: bytes = BODY) -> Report:
     """POST with a total deadline."""
     return await client.send(url, HEADERS, body, timeout=timedelta(seconds=seconds))
-
-
-def server_tls(certificate: Path) -> ssl.SSLContext:
-    """A server's side of TLS."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    return context

@@ -14,7 +14,8 @@ from libs.common.domain.outcome import Answer, Failure
 from services.dispatcher.connections import trusted
 from tests.integration.dispatcher.conftest import OnLoop
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, answering, raw_receiver
-from tests.integration.dispatcher.sending import SenderOf, send, server_tls
+from tests.integration.dispatcher.sending import SenderOf, send
+from tests.support.certificates import server_tls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PRODUCTION = AddressPolicy()

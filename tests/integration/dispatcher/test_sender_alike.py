@@ -14,7 +14,8 @@ from services.dispatcher.connections import trusted
 from services.dispatcher.sender import Report
 from tests.integration.dispatcher.conftest import OnLoop
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, raw_receiver
-from tests.integration.dispatcher.sending import TRUST, SenderOf, send, server_tls
+from tests.integration.dispatcher.sending import TRUST, SenderOf, send
+from tests.support.certificates import server_tls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"

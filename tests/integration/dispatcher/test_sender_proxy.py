@@ -16,7 +16,8 @@ from services.dispatcher.connections import trusted
 from services.dispatcher.sender import USER_AGENT
 from tests.integration.dispatcher.conftest import OnLoop
 from tests.integration.dispatcher.raw_receiver import RawReceiver, answering, raw_receiver
-from tests.integration.dispatcher.sending import LOOPBACK, SenderOf, send, server_tls
+from tests.integration.dispatcher.sending import LOOPBACK, SenderOf, send
+from tests.support.certificates import server_tls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PRODUCTION = AddressPolicy()

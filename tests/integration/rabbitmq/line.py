@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import aio_pika
 from aio_pika.abc import AbstractChannel
@@ -12,6 +13,7 @@ from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.consuming import Consumer
 from libs.common.rabbitmq.topology import Names
 from tests.conftest import Amqp
+from tests.support.certificates import server_tls
 
 
 @asynccontextmanager
@@ -83,12 +85,16 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hear
 
 
 @asynccontextmanager
-async def cable(amqp: Amqp) -> AsyncIterator[Line]:
-    """A line to the broker."""
+async def cable(amqp: Amqp, *, certificate: Path | None = None) -> AsyncIterator[Line]:
+    """A line to the broker; with a certificate it is encrypted as far as to the detour."""
     server = URL(amqp.url)
     line = Line(server)
-    listening = await asyncio.start_server(line.carry, "127.0.0.1", 0)
-    line.amqp = Amqp(url=str(server.with_port(listening.sockets[0].getsockname()[1])), prefix=amqp.prefix)
+    tls = server_tls(certificate) if certificate is not None else None
+    listening = await asyncio.start_server(line.carry, "127.0.0.1", 0, ssl=tls)
+    url = server.with_host("127.0.0.1").with_port(listening.sockets[0].getsockname()[1])
+    if certificate is not None:
+        url = url.with_scheme("amqps").update_query(cafile=str(certificate))
+    line.amqp = Amqp(url=str(url), prefix=amqp.prefix)
     try:
         yield line
     finally:

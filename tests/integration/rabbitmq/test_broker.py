@@ -2,22 +2,28 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from time import monotonic
 
 import aio_pika
+import aiormq
 import pytest
-from aio_pika.abc import AbstractIncomingMessage
+from aiormq.exceptions import AMQPConnectionError
+from yarl import URL
 
 from deploy.stack.ports import free_port
 from libs.common.rabbitmq.broker import Broker
-from libs.common.rabbitmq.burst import MOST_BYTES, MOST_MESSAGES, Outgoing, bursts
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
-from libs.common.rabbitmq.consuming import Consumer
+from libs.common.rabbitmq.consuming import Consumer, Incoming
+from libs.common.rabbitmq.publishing import MOST_BYTES, MOST_MESSAGES, Outgoing, bursts
 from libs.common.rabbitmq.topology import DELIVERY_LIMIT, Names
+from libs.common.rabbitmq.wire import Wire
+from libs.common.runtime.clock import random_bytes
 from tests.conftest import Amqp
 from tests.integration.rabbitmq.line import cable, connected, raw_channel
+from tests.support.certificates import write_certificate
 
-Handle = Callable[[AbstractIncomingMessage], Awaitable[None]]
+Handle = Callable[[Incoming], Awaitable[None]]
 
 
 async def test_everything_is_declared_and_declaring_it_again_changes_nothing(amqp: Amqp) -> None:
@@ -34,10 +40,10 @@ async def test_everything_is_declared_and_declaring_it_again_changes_nothing(amq
 
 async def test_what_is_published_is_persistent_and_arrives_as_it_is(amqp: Amqp) -> None:
     names = Names(amqp.prefix)
-    got: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+    got: asyncio.Queue[Incoming] = asyncio.Queue()
 
-    async def handle(message: AbstractIncomingMessage) -> None:
-        await message.ack()
+    async def handle(message: Incoming) -> None:
+        message.ack()
         await got.put(message)
 
     async with connected(amqp, Consumer(handle=handle, queue=names.messages_queue)) as broker:
@@ -49,17 +55,64 @@ async def test_what_is_published_is_persistent_and_arrives_as_it_is(amqp: Amqp) 
             mandatory=True,
         )
         message = await asyncio.wait_for(got.get(), 5)
-    assert (message.body, message.content_type) == (b"\0\xff", "application/octet-stream")
-    assert message.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
+    assert (message.body, message.properties.content_type) == (b"\0\xff", "application/octet-stream")
+    assert message.properties.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
 
 
-async def test_a_mandatory_message_that_nobody_would_get_raises(amqp: Amqp) -> None:
+@pytest.mark.parametrize("size", [0, 1, 131072 - 8, 131072, 1024 * 1024])
+async def test_a_message_of_any_size_arrives_whole(amqp: Amqp, size: int) -> None:
     names = Names(amqp.prefix)
-    async with connected(amqp) as broker:
-        with pytest.raises(BrokerUnavailableError):
-            await broker.publish(names.messages, b"", routing_key="nowhere", content_type="x/x", mandatory=True)
+    got: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def handle(message: Incoming) -> None:
+        message.ack()
+        await got.put(message.body)
+
+    body = random_bytes(size)
+    async with connected(amqp, Consumer(handle=handle, queue=names.messages_queue)) as broker:
+        for _ in range(2):
+            await _publish(broker, body)
+            assert await asyncio.wait_for(got.get(), 5) == body
+
+
+async def test_a_mandatory_message_that_nobody_would_get_raises_and_those_beside_it_do_not(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    nowhere, queue = "nowhere", names.messages_queue
+    async with connected(amqp) as broker, raw_channel(amqp) as channel:
+        results = await asyncio.gather(
+            *(
+                broker.publish(names.messages, b"body", routing_key=key, content_type="x/x", mandatory=True)
+                for key in (queue, nowhere, queue, nowhere, queue)
+            ),
+            return_exceptions=True,
+        )
+        assert [type(result) for result in results[1::2]] == [BrokerUnavailableError] * 2
+        assert results[::2] == [None] * 3
+        await (await channel.get_queue(queue, ensure=False)).purge()
         # Where consumers are optional, nobody has to listen.
         await broker.publish(names.accepted, b"", routing_key="order.completed", content_type="x/x")
+
+
+async def test_over_tls_it_publishes_and_consumes_from_a_server_whose_certificate_is_trusted(
+    amqp: Amqp, tmp_path: Path
+) -> None:
+    names = Names(amqp.prefix)
+    got: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def handle(message: Incoming) -> None:
+        message.ack()
+        await got.put(message.body)
+
+    certificate, other = tmp_path / "server.pem", tmp_path / "other.pem"
+    write_certificate(certificate)
+    write_certificate(other)
+    async with cable(amqp, certificate=certificate) as line:
+        async with connected(line.amqp, Consumer(handle=handle, queue=names.messages_queue)) as broker:
+            await _publish(broker, b"encrypted")
+            assert await asyncio.wait_for(got.get(), 5) == b"encrypted"
+        url = URL(line.amqp.url).update_query(cafile=str(other))
+        with pytest.raises(AMQPConnectionError, match="certificate"):
+            await aiormq.connect(url, transport_factory=Wire())
 
 
 async def test_an_announcement_reaches_every_process(amqp: Amqp) -> None:
@@ -67,8 +120,8 @@ async def test_an_announcement_reaches_every_process(amqp: Amqp) -> None:
     heard: asyncio.Queue[str] = asyncio.Queue()
 
     def listener(name: str) -> Consumer:
-        async def handle(message: AbstractIncomingMessage) -> None:
-            await message.ack()
+        async def handle(message: Incoming) -> None:
+            message.ack()
             await heard.put(name)
 
         return Consumer(handle=handle, exchange=names.registry)
@@ -121,6 +174,35 @@ async def test_a_burst_that_the_connection_breaks_under_raises_and_the_next_one_
         await _publish_nowhere(broker)
 
 
+async def test_what_the_broker_refuses_raises_and_what_comes_after_it_is_confirmed(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    async with connected(amqp) as broker, raw_channel(amqp) as channel:
+        full = await channel.declare_queue(
+            exclusive=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
+        )
+        await full.bind(names.deliveries, "#")
+        messages = [Outgoing(routing_key="delivery.succeeded", body=b"")] * 5
+        with pytest.raises(BrokerUnavailableError, match="refused"):
+            await broker.publish_many(names.deliveries, messages, content_type="x/x")
+        await full.unbind(names.deliveries, "#")
+        await broker.publish_many(names.deliveries, messages, content_type="x/x")
+
+
+async def test_a_burst_whose_publisher_is_cancelled_leaves_the_confirms_of_others_alone(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    messages = [Outgoing(routing_key="delivery.succeeded", body=b"")] * MOST_MESSAGES
+    async with connected(amqp) as broker:
+        publishing = asyncio.create_task(broker.publish_many(names.deliveries, messages, content_type="x/x"))
+        await asyncio.sleep(0)
+        publishing.cancel()
+        await asyncio.wait([publishing])
+        assert publishing.cancelled()
+        await _publish_nowhere(broker)
+        await broker.publish_many(names.deliveries, messages, content_type="x/x")
+        assert broker._publisher is not None
+        assert not broker._publisher._waiting
+
+
 async def test_publishing_without_a_broker_fails_fast() -> None:
     broker = Broker(f"amqp://guest:guest@127.0.0.1:{free_port()}/", Names("absent"), "test")
     running = asyncio.create_task(broker.run())
@@ -153,8 +235,8 @@ async def test_after_whatever_the_server_closes_it_is_ready_and_consumes_again(a
     got: asyncio.Queue[bytes] = asyncio.Queue()
     connections: asyncio.Queue[None] = asyncio.Queue()
 
-    async def handle(message: AbstractIncomingMessage) -> None:
-        await message.ack()
+    async def handle(message: Incoming) -> None:
+        message.ack()
         await got.put(message.body)
 
     async def on_connected() -> None:
@@ -192,10 +274,10 @@ async def test_what_was_not_acknowledged_comes_again_after_a_reconnect(amqp: Amq
     names = Names(amqp.prefix)
     got: asyncio.Queue[bool] = asyncio.Queue()
 
-    async def handle(message: AbstractIncomingMessage) -> None:
+    async def handle(message: Incoming) -> None:
         await got.put(bool(message.redelivered))
         if message.redelivered:
-            await message.ack()
+            message.ack()
 
     async with connected(amqp, Consumer(handle=handle, queue=names.messages_queue)) as broker:
         await _publish(broker, b"once more")
@@ -204,22 +286,47 @@ async def test_what_was_not_acknowledged_comes_again_after_a_reconnect(amqp: Amq
         assert await asyncio.wait_for(got.get(), 10) is True
 
 
+async def test_what_is_in_hand_when_its_channel_closes_is_let_go(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    got: asyncio.Queue[Incoming] = asyncio.Queue()
+    let_go = asyncio.Event()
+
+    async def handle(message: Incoming) -> None:
+        await got.put(message)
+        if not message.redelivered:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                let_go.set()
+        message.ack()
+
+    async with connected(amqp, Consumer(handle=handle, queue=names.messages_queue)) as broker:
+        await _publish(broker, b"once more")
+        first = await asyncio.wait_for(got.get(), 5)
+        await broker._consumptions[0].channel.close()
+        await asyncio.wait_for(let_go.wait(), 5)
+        assert first.lost
+        with pytest.raises(ConnectionAbortedError):
+            first.ack()
+        assert (await asyncio.wait_for(got.get(), 10)).redelivered
+
+
 async def test_a_message_that_no_handler_can_take_is_parked_and_those_behind_it_flow(amqp: Amqp) -> None:
     names = Names(amqp.prefix)
     tries = 0
     got: asyncio.Queue[bytes] = asyncio.Queue()
-    parked: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+    parked: asyncio.Queue[Incoming] = asyncio.Queue()
 
-    async def handle(message: AbstractIncomingMessage) -> None:
+    async def handle(message: Incoming) -> None:
         nonlocal tries
         if message.body == b"poison":
             tries += 1
             raise RuntimeError("this one again")
-        await message.ack()
+        message.ack()
         await got.put(message.body)
 
-    async def park(message: AbstractIncomingMessage) -> None:
-        await message.ack()
+    async def park(message: Incoming) -> None:
+        message.ack()
         await parked.put(message)
 
     consumers = (
@@ -241,11 +348,11 @@ async def test_a_rejected_envelope_is_kept_among_the_dead_letters(amqp: Amqp) ->
     names = Names(amqp.prefix)
     parked: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def reject(message: AbstractIncomingMessage) -> None:
-        await message.reject(requeue=False)
+    async def reject(message: Incoming) -> None:
+        message.nack(requeue=False)
 
-    async def park(message: AbstractIncomingMessage) -> None:
-        await message.ack()
+    async def park(message: Incoming) -> None:
+        message.ack()
         await parked.put(message.body)
 
     consumers = (Consumer(handle=reject, queue=names.messages_queue), Consumer(handle=park, queue=names.dead))
@@ -256,7 +363,7 @@ async def test_a_rejected_envelope_is_kept_among_the_dead_letters(amqp: Amqp) ->
 
 async def test_after_it_stops_consuming_it_still_publishes_and_acknowledges(amqp: Amqp) -> None:
     names = Names(amqp.prefix)
-    in_hand: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+    in_hand: asyncio.Queue[Incoming] = asyncio.Queue()
     consumer = Consumer(handle=in_hand.put, queue=names.messages_queue)
     async with connected(amqp, consumer) as broker:
         await _publish(broker, b"1")
@@ -264,7 +371,7 @@ async def test_after_it_stops_consuming_it_still_publishes_and_acknowledges(amqp
         await broker.stop_consuming()
         assert broker.ready
         await _publish(broker, b"2")
-        await first.ack()
+        first.ack()
         async with raw_channel(amqp) as channel:
             queue = await channel.declare_queue(names.messages_queue, passive=True)
             assert queue.declaration_result.message_count == 1
@@ -274,7 +381,7 @@ async def test_after_it_stops_consuming_it_still_publishes_and_acknowledges(amqp
 
 async def test_a_connection_that_comes_back_after_it_stopped_consuming_consumes_nothing(amqp: Amqp) -> None:
     names = Names(amqp.prefix)
-    in_hand: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+    in_hand: asyncio.Queue[Incoming] = asyncio.Queue()
     back: asyncio.Queue[None] = asyncio.Queue()
 
     async def on_connected() -> None:

@@ -6,16 +6,15 @@ from time import monotonic
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractIncomingMessage
 
 from deploy.stack.rabbitmq import LocalRabbitMQ
 from deploy.stack.servers import Servers
 from libs.common.rabbitmq import broker as broker_module
 from libs.common.rabbitmq import connection as connection_module
 from libs.common.rabbitmq.broker import Broker
-from libs.common.rabbitmq.burst import Outgoing
 from libs.common.rabbitmq.connection import BrokerUnavailableError
-from libs.common.rabbitmq.consuming import Consumer
+from libs.common.rabbitmq.consuming import Consumer, Incoming
+from libs.common.rabbitmq.publishing import Outgoing
 from libs.common.rabbitmq.topology import Names
 from tests.conftest import Amqp
 from tests.integration.rabbitmq.line import cable, connected, raw_channel
@@ -43,8 +42,8 @@ class Taken:
     def __init__(self) -> None:
         self.bodies: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def take(self, message: AbstractIncomingMessage) -> None:
-        await message.ack()
+    async def take(self, message: Incoming) -> None:
+        message.ack()
         await self.bodies.put(message.body)
 
     async def next(self) -> bytes:
@@ -80,7 +79,7 @@ async def test_a_publish_into_an_alarm_meets_its_deadline_and_consuming_goes_on(
     amqp: Amqp, local: LocalRabbitMQ
 ) -> None:
     names = Names(amqp.prefix)
-    in_hand: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+    in_hand: asyncio.Queue[Incoming] = asyncio.Queue()
     consumer = Consumer(handle=in_hand.put, queue=names.messages_queue, prefetch=1)
     async with connected(amqp, consumer) as broker:
         await publish(broker, b"1")
@@ -89,13 +88,13 @@ async def test_a_publish_into_an_alarm_meets_its_deadline_and_consuming_goes_on(
         await asyncio.to_thread(local.control, "set_vm_memory_high_watermark", "0.0000001")
         try:
             async with asyncio.timeout(10):
-                while not await broker._publishing.blocked():
+                while not broker._publishing.blocked:
                     with suppress(BrokerUnavailableError):  # the one that the broker blocks the connection for
                         await broker.publish(names.accepted, b"", routing_key="any", content_type="x/x")
             await refused(broker)
-            await first.ack()
+            first.ack()
             second = await asyncio.wait_for(in_hand.get(), 10)  # the acknowledgement got through
-            await second.ack()
+            second.ack()
             assert second.body == b"2"
             assert broker.ready
         finally:
@@ -181,7 +180,7 @@ async def test_from_a_queue_that_does_not_count_what_fails_twice_is_put_aside(am
     tries = 0
     parked = Taken()
 
-    async def fail(_: AbstractIncomingMessage) -> None:
+    async def fail(_: Incoming) -> None:
         nonlocal tries
         tries += 1
         raise RuntimeError("this envelope again")

@@ -8,10 +8,11 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
 from libs.common.rabbitmq.connection import GiveUp, LastingConnection, Open
+from libs.common.rabbitmq.wire import Wire
 from tests.conftest import Amqp
 
 
-async def one_channel(connection: AbstractConnection, _: GiveUp) -> Sequence[AbstractChannel]:
+async def one_channel(connection: AbstractConnection, _: Wire, __: GiveUp) -> Sequence[AbstractChannel]:
     return [await connection.channel()]
 
 
@@ -87,9 +88,9 @@ async def test_a_deadline_is_a_deadline_whatever_it_interrupts() -> None:
 async def test_an_end_that_is_told_late_gives_up_its_own_connection_and_no_later_one(amqp: Amqp) -> None:
     told: list[GiveUp] = []
 
-    async def open_channels(connection: AbstractConnection, give_up: GiveUp) -> Sequence[AbstractChannel]:
+    async def open_channels(connection: AbstractConnection, wire: Wire, give_up: GiveUp) -> Sequence[AbstractChannel]:
         told.append(give_up)
-        return await one_channel(connection, give_up)
+        return await one_channel(connection, wire, give_up)
 
     opened: asyncio.Queue[None] = asyncio.Queue()
     async with running(amqp, opened, open_channels) as connection:

@@ -75,7 +75,7 @@ async def test_what_is_sent_again_is_what_was_sent_and_still_its_users(amqp: Amq
         assert (letter.reason, letter.user, letter.queue) == ("why", user, names.publish_queue)
         exchange, routing_key, again = dead_letters.redriven(letter, names, user)
         assert (exchange, routing_key) == (names.redrive, "order.paid")
-        await broker.send(exchange, again, routing_key=routing_key, mandatory=True)
+        await (await channel.get_exchange(exchange, ensure=False)).publish(again, routing_key, mandatory=True)
         back = await taken(channel, names.publish_queue)
         await back.ack()
     assert dead_letters.publisher_of(back, names) == user

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractIncomingMessage
 from aio_pika.exceptions import AMQPConnectionError
 
 from deploy.broker_users import users
 from deploy.stack.places import CHECKOUT
 from deploy.stack.rabbitmq import LocalRabbitMQ
 from deploy.stack.servers import Servers, quiet
+from libs.common.rabbitmq.consuming import Incoming
 from libs.common.rabbitmq.dead_letters import parked, publisher_of
 from libs.common.rabbitmq.topology import Names
 from services.admin.dead_letters import dead_letters_of
@@ -156,13 +156,13 @@ def test_compose_gives_each_service_its_own_user(service: str) -> None:
 
 
 async def test_each_service_does_its_work_and_the_operator_sends_a_dead_letter_again(started: Started) -> None:
-    took: list[tuple[str, AbstractIncomingMessage]] = []
+    took: list[tuple[str, Incoming]] = []
 
-    def take(place: str, message: AbstractIncomingMessage) -> None:
+    def take(place: str, message: Incoming) -> None:
         took.append((place, message))
 
-    async def came(place: str, body: bytes, count: int = 1) -> AbstractIncomingMessage:
-        def found() -> list[AbstractIncomingMessage]:
+    async def came(place: str, body: bytes, count: int = 1) -> Incoming:
+        def found() -> list[Incoming]:
             return [message for where, message in took if (where, message.body) == (place, body)]
 
         return (await eventually(lambda: asyncio.sleep(0.01, found()), lambda seen: len(seen) == count))[-1]

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Final, get_args
 
 import aio_pika
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq.exceptions import ChannelAccessRefused
 from yarl import URL
 
 from libs.common.rabbitmq.broker import Broker
-from libs.common.rabbitmq.consuming import Consumer
+from libs.common.rabbitmq.consuming import Consumer, Incoming
 from libs.common.rabbitmq.topology import Names, Service
 from tests.conftest import Amqp
 
@@ -57,15 +57,15 @@ async def ready(amqp: Amqp, service: Service | None, *consumers: Consumer) -> As
         await asyncio.wait_for(running, 10)
 
 
-Took = Callable[[str, AbstractIncomingMessage], None]
+Took = Callable[[str, Incoming], None]
 
 
 def own_consumers(service: Service, names: Names, took: Took = lambda *_: None) -> tuple[Consumer, ...]:
     """What the service consumes; `took` is told of each message, with the exchange or queue that it came by."""
 
-    def taking(place: str) -> Callable[[AbstractIncomingMessage], Awaitable[None]]:
-        async def handle(message: AbstractIncomingMessage) -> None:
-            await message.ack()
+    def taking(place: str) -> Callable[[Incoming], Awaitable[None]]:
+        async def handle(message: Incoming) -> None:
+            message.ack()
             took(place, message)
 
         return handle

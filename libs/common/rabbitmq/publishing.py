@@ -1,0 +1,182 @@
+"""Publishing on a channel: many messages with one write and one wait, or one.
+
+aiormq's own publishing takes a lock, two futures, a queue and another task for each message. Here frames are written
+at once, and one future stands for all confirms.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+from aiormq.channel import Channel
+from msgspec import Struct
+from pamqp.commands import Basic
+
+from libs.common.rabbitmq import frames
+from libs.common.rabbitmq.wire import Wire
+from libs.common.runtime import clock
+
+MOST_MESSAGES: Final = 200
+MOST_BYTES: Final = 1024 * 1024
+_ID_PREFIX_DIGITS: Final = 16
+
+
+class Outgoing(Struct, frozen=True, kw_only=True):
+    """A persistent message on its way to an exchange."""
+
+    routing_key: str
+    body: bytes
+
+
+class NotTakenError(Exception):
+    """The broker answered, and has not taken a message."""
+
+
+class ReturnedError(NotTakenError):
+    """Nobody has bound a queue where somebody should have."""
+
+
+class _Burst:
+    """Messages that wait for confirms: `whole` is done with the last of them, or with one that failed."""
+
+    __slots__ = ("_left", "whole")
+
+    def __init__(self, count: int) -> None:
+        self.whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._left = count
+
+    def confirm(self) -> None:
+        self._left -= 1
+        if not self._left and not self.whole.done():
+            self.whole.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        if not self.whole.done():
+            self.whole.set_exception(error)
+            self.whole.exception()  # who waited may be cancelled at the same moment: then nobody asks for it
+
+
+def bursts(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
+    """Cut a run of messages into bursts of at most `MOST_MESSAGES` and about `MOST_BYTES` each."""
+    full: list[Outgoing] = []
+    size = 0
+    for message in messages:
+        if full and (len(full) == MOST_MESSAGES or size + len(message.body) > MOST_BYTES):
+            yield full
+            full, size = [], 0
+        full.append(message)
+        size += len(message.body)
+    if full:
+        yield full
+
+
+class Publisher:
+    """Publishes on a channel of its own, whose confirms nobody else awaits.
+
+    Args:
+        wire: of the channel's connection.
+        channel: gives confirms.
+    """
+
+    def __init__(self, wire: Wire, channel: Channel) -> None:
+        self._wire = wire
+        self._number = channel.number
+        self._most = channel.max_content_size
+        self._id_prefix = clock.random_bytes(_ID_PREFIX_DIGITS // 2).hex()
+        self._last = 0
+        self._first_waiting = 1
+        self._waiting: dict[int, _Burst] = {}
+        self._ended: Exception | None = None
+        wire.take(channel.number, self._take)
+        channel.closing.add_done_callback(self._end)
+
+    def publish(
+        self, exchange: str, messages: Sequence[Outgoing], *, content_type: str, mandatory: bool = False
+    ) -> "asyncio.Future[None]":
+        """Write messages, one at least, in their order; done when the broker has confirmed each.
+
+        The future's errors are
+
+            NotTakenError: the broker refused one, or returned one that is mandatory; the others may be taken.
+            AMQPError, OSError: the channel or its connection closed; which were taken is not known.
+        """
+        pieces: list[bytes] = []
+        for tag, message in enumerate(messages, self._last + 1):
+            heads = frames.plain_heads(self._number, exchange, message.routing_key, content_type, mandatory=mandatory)
+            identity = self._id(tag).encode() if mandatory else b""
+            pieces += frames.publication(heads, identity, message.body, number=self._number, most=self._most)
+        return self._write(b"".join(pieces), len(messages))
+
+    def send(
+        self, exchange: str, routing_key: str, properties: Basic.Properties, body: bytes, *, mandatory: bool
+    ) -> "asyncio.Future[None]":
+        """As `publish`, for a message with properties of its own; a mandatory one's id is the publisher's."""
+        if mandatory:
+            assert properties.message_id is None, "the broker's return is told apart by it"
+            properties.message_id = self._id(self._last + 1)
+        heads = frames.heads(self._number, exchange, routing_key, properties, mandatory=mandatory)
+        pieces = frames.publication(heads, b"", body, number=self._number, most=self._most)
+        return self._write(b"".join(pieces), 1)
+
+    def _write(self, written: bytes, count: int) -> "asyncio.Future[None]":
+        burst = _Burst(count)
+        if self._ended is not None:
+            burst.fail(self._ended)
+            return burst.whole
+        self._wire.write(written)
+        first = self._last + 1
+        self._last += count
+        self._waiting.update(dict.fromkeys(range(first, first + count), burst))
+        return burst.whole
+
+    def _id(self, tag: int) -> str:
+        """The id of a mandatory message, which no other has, and which says its tag."""
+        return f"{self._id_prefix}{tag:0{frames.ID_DIGITS - _ID_PREFIX_DIGITS}x}"
+
+    def _returned(self, message_id: str | None) -> _Burst | None:
+        if message_id is None or not message_id.startswith(self._id_prefix):
+            return None
+        return self._waiting.get(int(message_id[_ID_PREFIX_DIGITS:], 16))
+
+    def _take(self, kind: int, payload: bytes) -> bool:
+        """Take confirms, and what is returned; all content that comes here is."""
+        if kind == frames.METHOD:
+            match payload[: len(frames.ACK)]:
+                case frames.ACK:
+                    for burst in self._answered(payload):
+                        burst.confirm()
+                case frames.NACK:
+                    for burst in self._answered(payload):
+                        burst.fail(NotTakenError("the broker refused it"))
+                case method:
+                    return method == frames.RETURN
+        elif kind == frames.HEADER:
+            returned = self._returned(frames.properties(payload).message_id)
+            if returned is not None:  # its confirm follows, and comes too late
+                returned.fail(ReturnedError("nobody has bound a queue"))
+        return kind <= frames.BODY
+
+    def _answered(self, payload: bytes) -> Iterator[_Burst]:
+        """Whose messages a confirm is for, as often as it is for one of theirs."""
+        tag, multiple = frames.tagged(payload)
+        if not multiple:
+            tags = range(tag, tag + 1)
+        else:
+            tags = range(self._first_waiting, tag + 1)
+            self._first_waiting = tag + 1
+        for each in tags:
+            burst = self._waiting.pop(each, None)
+            if burst is not None:
+                yield burst
+
+    def _end(self, closing: "asyncio.Future[object]") -> None:
+        """The channel has closed: nobody waits longer."""
+        why = None if closing.cancelled() else closing.exception()
+        # aiormq tells of an end that is our own with a bare `Exception` or a cancellation.
+        if not isinstance(why, Exception) or type(why) is Exception:
+            why = ConnectionAbortedError("the channel has closed")
+        self._ended = why
+        self._wire.leave(self._number)
+        for burst in self._waiting.values():
+            burst.fail(why)
+        self._waiting.clear()
