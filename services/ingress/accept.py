@@ -261,9 +261,10 @@ class Acceptor:
                 if not left:
                     raise
         reach(Failpoint.ACCEPT_COMMITTED)
-        metrics.COMMIT_SECONDS.observe(monotonic() - began)
-        metrics.BATCH_MESSAGES.observe(len(candidates))
+        took = monotonic() - began
         self._committed([each.message for each in acceptances if isinstance(each, Accepted)])
+        metrics.COMMIT_SECONDS.observe(took)
+        metrics.BATCH_MESSAGES.observe(len(candidates))
         _count(candidates, acceptances)
         each = iter(acceptances)
         return [list(itertools.islice(each, len(group))) for group in groups]
