@@ -74,8 +74,8 @@ async def read_on(
     )
 
 
-KEPT_FACTS: Final = 20_000
-"""A second's worth at thousands of deliveries a second, which is how often the slowest follower looks."""
+KEPT_FACTS: Final = 40_000
+"""Two seconds' worth at thousands of deliveries a second: the slowest follower looks every second."""
 
 
 class Tail:
