@@ -24,11 +24,10 @@ from services.dispatcher.capacity import Capacity
 from services.dispatcher.flight import Flight
 from services.dispatcher.lease import Lease, LeaseLostError
 from services.dispatcher.recorder import Ending, Recorder
-from services.dispatcher.sender import Report, Sender
+from services.dispatcher.sender import TARGETS_KEPT, Report, Sender
 from services.dispatcher.signing import NoSigningKeyError, sign
 
 _LOG: Final = logger("attempts")
-TARGETS_KEPT: Final = 10_000
 _RECORD_AGAIN_SECONDS: Final = 0.3
 
 

@@ -30,9 +30,16 @@ from libs.common.runtime.http_client.pool import Origin, Pool
 from services.dispatcher.aiohttp_sender import AiohttpSender
 from services.dispatcher.connections import trusted
 from services.dispatcher.dialling import DialError, Dialler, Opening
-from services.dispatcher.sender import KEEPALIVE_SECONDS, KEPT_BYTES, MOST_READ_BYTES, USER_AGENT, Report, Sender
+from services.dispatcher.sender import (
+    KEEPALIVE_SECONDS,
+    KEPT_BYTES,
+    MOST_READ_BYTES,
+    TARGETS_KEPT,
+    USER_AGENT,
+    Report,
+    Sender,
+)
 
-TARGETS_KEPT: Final = 10_000
 _BOUNDS: Final = Bounds(read_bytes=MOST_READ_BYTES, kept_bytes=KEPT_BYTES)
 _DEFAULTS: Final = (("User-Agent", USER_AGENT), ("Accept", "*/*"))
 _KEPT: Final = Opening()

@@ -14,6 +14,8 @@ CONNECT_SECONDS: Final = 5.0
 KEEPALIVE_SECONDS: Final = 30.0
 MOST_READ_BYTES: Final = 64 * 1024
 KEPT_BYTES: Final = 16 * 1024
+TARGETS_KEPT: Final = 100_000
+"""What is made of a URL is kept for so many: some 200 bytes each, where its endpoint takes 2 KiB."""
 USER_AGENT: Final = f"Hookledger/{version('hookledger')}"
 
 

@@ -17,7 +17,8 @@ from libs.common.runtime import ed25519
 from libs.common.runtime.expressions.evaluation import transform
 from services.dispatcher.flight import Flight
 
-_KEPT_KEYS: Final = 10_000
+_KEPT_KEYS: Final = 100_000
+"""As many as targets: one for each endpoint that something is sent to."""
 
 
 class SignedRequest(Struct, frozen=True, kw_only=True):
