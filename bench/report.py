@@ -98,12 +98,13 @@ def machine_of(servers: Servers) -> dict[str, Any]:
 
 
 def write(measured: Measurements, on: Mapping[str, Any], file: Path = LATEST, *, merge: bool = False) -> dict[str, Any]:
-    """Write the file of figures; with `merge` what it holds already of other figures stays."""
+    """Write the file of figures; with `merge` what it holds of other figures stays, and the time and machine of those."""
     document: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": dict(on)}
     document |= {"ceilings": measured.ceilings(), "figures": measured.figures()}
     kept = read(file) if file.exists() else {"ceilings": {}, "figures": {}}
     if merge:
-        document = {**document, **{name: kept[name] for name in ("at", "machine") if name in kept}}
+        if kept["figures"].keys() - document["figures"].keys():
+            document |= {name: kept[name] for name in ("at", "machine") if name in kept}
         for part in ("ceilings", "figures"):
             document[part] = kept[part] | document[part]
     else:

@@ -87,6 +87,18 @@ def test_a_figure_is_held_against_its_bounds(judged: Judged, value: float, ratio
     assert report.verdict(figure, {"value": value, "ratio": ratio}) == expected
 
 
+def test_what_is_merged_takes_the_place_of_all_there_was_with_its_own_time_and_machine(tmp_path: Path) -> None:
+    file = tmp_path / "dispatch.json"
+    first, again = Measurements(), Measurements()
+    first.figure("dispatch_ordered", 1.0)
+    again.figure("dispatch_ordered", 2.0)
+    report.write(first, MACHINE | {"cpu": "an older cpu"}, file)
+    assert report.write(again, MACHINE, file, merge=True)["machine"]["cpu"] == "a cpu"
+    again.figure("latency_50_p99_ms", 3.0)
+    report.write(again, MACHINE, file, merge=True)
+    assert report.write(first, MACHINE | {"cpu": "another"}, file, merge=True)["machine"]["cpu"] == "a cpu"
+
+
 def test_growth_is_merged_into_the_file_and_stays_when_the_rest_is_measured_again(tmp_path: Path) -> None:
     file = tmp_path / "results" / "latest.json"
     report.write(_measured(), MACHINE, file)
