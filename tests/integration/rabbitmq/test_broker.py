@@ -188,6 +188,24 @@ async def test_what_the_broker_refuses_raises_and_what_comes_after_it_is_confirm
         await broker.publish_many(names.deliveries, messages, content_type="x/x")
 
 
+async def test_what_the_broker_refuses_says_nothing_of_what_was_published_before_it(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    async with connected(amqp) as broker, raw_channel(amqp) as channel:
+        full = await channel.declare_queue(
+            exclusive=True, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
+        )
+        await full.bind(names.deliveries, "#")
+        queue = names.messages_queue  # it is durable, so that its confirm comes later than the refusal
+        *taken, refused = await asyncio.gather(
+            *(broker.publish(names.messages, b"", routing_key=queue, content_type="x/x") for _ in range(5)),
+            broker.publish(names.deliveries, b"", routing_key="any", content_type="x/x"),
+            return_exceptions=True,
+        )
+        assert taken == [None] * 5
+        assert isinstance(refused, BrokerUnavailableError)
+        await (await channel.get_queue(queue, ensure=False)).purge()
+
+
 async def test_a_burst_whose_publisher_is_cancelled_leaves_the_confirms_of_others_alone(amqp: Amqp) -> None:
     names = Names(amqp.prefix)
     messages = [Outgoing(routing_key="delivery.succeeded", body=b"")] * MOST_MESSAGES
