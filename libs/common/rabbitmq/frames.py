@@ -144,7 +144,11 @@ def properties(header: bytes) -> Basic.Properties:
 
 
 def _short(payload: bytes, at: int) -> tuple[str, int]:
-    """A short string, and where it ends."""
+    """A short string, and where it ends.
+
+    Clients may put any bytes into a routing key, and RabbitMQ passes them on: what is no UTF-8 is no reason to lose all
+    that comes on the connection.
+    """
     begins = at + 1
     ends = begins + payload[at]
-    return payload[begins:ends].decode(), ends
+    return payload[begins:ends].decode(errors="replace"), ends

@@ -74,3 +74,8 @@ def test_a_delivery_and_its_header_are_read(redelivered: bool) -> None:
     header = payload(ContentHeader(body_size=2**33, properties=properties))
     assert frames.size(header) == 2**33
     assert frames.properties(header) == properties
+
+
+def test_a_routing_key_that_is_no_text_is_read_all_the_same() -> None:
+    delivered = payload(Basic.Deliver("a consumer", 1, False, "publish", "gr..e")).replace(b"..", b"\xf6\xdf")
+    assert frames.delivery(delivered).routing_key == "gr\ufffd\ufffde"
