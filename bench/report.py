@@ -98,7 +98,7 @@ def machine_of(servers: Servers) -> dict[str, Any]:
 
 
 def write(measured: Measurements, on: Mapping[str, Any], file: Path = LATEST, *, merge: bool = False) -> dict[str, Any]:
-    """Write the file of figures; with `merge` what it holds of other figures stays, and the time and machine of those."""
+    """Write the file of figures; with `merge` what it holds of others stays, and the time and machine of those."""
     document: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": dict(on)}
     document |= {"ceilings": measured.ceilings(), "figures": measured.figures()}
     kept = read(file) if file.exists() else {"ceilings": {}, "figures": {}}

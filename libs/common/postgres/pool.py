@@ -94,7 +94,7 @@ class _Pool(asyncpg.Pool):
     @property
     def busy(self) -> int:
         """Connections that are in use."""
-        return self.get_size() - self.get_idle_size() - len(self._kept)
+        return self.get_size() - self.get_idle_size() - sum(map(_is_open, self._kept))
 
     def acquire(self, *, timeout: float | None = None) -> PoolAcquireContext:
         """A connection, as asyncpg has it."""

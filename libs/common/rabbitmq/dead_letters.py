@@ -98,7 +98,7 @@ def parked(
         PARKED_AT: at.isoformat(),
     }
     properties = _properties(incoming)
-    # aiormq tells by this property which of its messages the broker returned: it must not be shared.
+    # The publisher tells by this property which of its messages the broker returned: it must not be shared.
     message_id = properties.pop("message_id")
     if message_id is not None:
         headers[MESSAGE_ID] = message_id

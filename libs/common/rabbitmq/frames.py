@@ -38,6 +38,8 @@ _SIZE: Final = struct.Struct(">Q")
 _SIZE_AT: Final = 4
 """In a content header: behind the class and the weight."""
 _TAGGED: Final = struct.Struct(">QB")
+_MULTIPLE: Final = 1
+"""Of a confirm's bits. A refusal has another one, `requeue`, which RabbitMQ sets and which means nothing there."""
 _SETTLING: Final = struct.Struct(">BHI4sQBB")
 
 
@@ -112,10 +114,10 @@ def settling(number: int, method: bytes, tag: int, *, requeue: bool = False) -> 
     return _SETTLING.pack(METHOD, number, len(method) + _TAGGED.size, method, tag, requeue << 1, END)
 
 
-def tagged(payload: bytes) -> tuple[int, int]:
-    """The tag of a confirm, and its bits; the first of them says that it is for all before it, too."""
+def tagged(payload: bytes) -> tuple[int, bool]:
+    """The tag of a confirm, and whether it is for all before it, too."""
     tag, bits = _TAGGED.unpack_from(payload, len(ACK))
-    return tag, bits
+    return tag, bool(bits & _MULTIPLE)
 
 
 def delivery(payload: bytes) -> Delivery:
@@ -142,7 +144,11 @@ def properties(header: bytes) -> Basic.Properties:
 
 
 def _short(payload: bytes, at: int) -> tuple[str, int]:
-    """A short string, and where it ends."""
+    """A short string, and where it ends.
+
+    Clients may put any bytes into a routing key, and RabbitMQ passes them on: what is no UTF-8 is no reason to lose all
+    that comes on the connection.
+    """
     begins = at + 1
     ends = begins + payload[at]
-    return payload[begins:ends].decode(), ends
+    return payload[begins:ends].decode(errors="replace"), ends

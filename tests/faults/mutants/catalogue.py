@@ -51,11 +51,11 @@ MUTANTS = (
             Edit(
                 file="services/ingress/broker_in.py",
                 old="        backoff = FIRST_BACKOFF_SECONDS\n        while True:\n",
-                new="        backoff = FIRST_BACKOFF_SECONDS\n        await incoming.ack()\n        while True:\n",
+                new="        backoff = FIRST_BACKOFF_SECONDS\n        incoming.ack()\n        while True:\n",
             ),
             Edit(
                 file="services/ingress/broker_in.py",
-                old="            if away is None:\n                await incoming.ack()\n                return\n",
+                old="            if away is None:\n                incoming.ack()\n                return\n",
                 new="            if away is None:\n                return\n",
             ),
         ),
@@ -289,7 +289,7 @@ MUTANTS = (
         breaks="was never told on the broker",
         edits=(
             Edit(
-                file="services/dispatcher/follower.py",
+                file="libs/common/postgres/following.py",
                 old="                  pg_snapshot_xmin(pg_current_snapshot()))\n",
                 new="                  pg_snapshot_xmax(pg_current_snapshot()))\n",
             ),

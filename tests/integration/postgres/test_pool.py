@@ -64,6 +64,7 @@ async def test_a_connection_that_its_server_ended_while_it_was_kept_is_not_given
     async with pool.acquire() as connection:
         ended, ending = await connection.fetchval(WHO), end_of(connection)
     await end(owner, ended, ending)
+    assert REGISTRY.get_sample_value("hookledger_pool_connections_busy") == 0
     assert await pool.fetchval(WHO) != ended
 
 

@@ -9,9 +9,11 @@ import aio_pika
 import aiormq
 import pytest
 from aiormq.exceptions import AMQPConnectionError
+from msgspec.structs import replace
 from yarl import URL
 
 from deploy.stack.ports import free_port
+from libs.common.rabbitmq import frames
 from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
 from libs.common.rabbitmq.consuming import Consumer, Incoming
@@ -91,6 +93,26 @@ async def test_a_mandatory_message_that_nobody_would_get_raises_and_those_beside
         await (await channel.get_queue(queue, ensure=False)).purge()
         # Where consumers are optional, nobody has to listen.
         await broker.publish(names.accepted, b"", routing_key="order.completed", content_type="x/x")
+
+
+async def test_a_message_with_a_routing_key_that_is_no_text_is_taken_like_any_other(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    got: asyncio.Queue[Incoming] = asyncio.Queue()
+
+    async def handle(message: Incoming) -> None:
+        message.ack()
+        await got.put(message)
+
+    async with connected(amqp) as broker:
+        publisher, heads = broker._publisher, frames.plain_heads(1, names.publish, "gr..e", "x/x", mandatory=False)
+        assert publisher is not None
+        latin = replace(heads, method=heads.method.replace(b"..", "öß".encode("latin-1")))
+        written = b"".join(frames.publication(latin, b"", b"body", number=1, most=MOST_BYTES))
+        await publisher._write(written, 1)
+    async with connected(amqp, Consumer(handle=handle, queue=names.publish_queue)) as broker:
+        message = await asyncio.wait_for(got.get(), 5)
+        assert (message.body, message.routing_key) == (b"body", "gr\ufffd\ufffde")
+        assert broker.ready
 
 
 async def test_over_tls_it_publishes_and_consumes_from_a_server_whose_certificate_is_trusted(
@@ -186,6 +208,24 @@ async def test_what_the_broker_refuses_raises_and_what_comes_after_it_is_confirm
             await broker.publish_many(names.deliveries, messages, content_type="x/x")
         await full.unbind(names.deliveries, "#")
         await broker.publish_many(names.deliveries, messages, content_type="x/x")
+
+
+async def test_what_the_broker_refuses_says_nothing_of_what_was_published_before_it(amqp: Amqp) -> None:
+    names = Names(amqp.prefix)
+    async with connected(amqp) as broker, raw_channel(amqp) as channel:
+        full = await channel.declare_queue(
+            exclusive=True, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
+        )
+        await full.bind(names.deliveries, "#")
+        queue = names.messages_queue  # it is durable, so that its confirm comes later than the refusal
+        *taken, refused = await asyncio.gather(
+            *(broker.publish(names.messages, b"", routing_key=queue, content_type="x/x") for _ in range(5)),
+            broker.publish(names.deliveries, b"", routing_key="any", content_type="x/x"),
+            return_exceptions=True,
+        )
+        assert taken == [None] * 5
+        assert isinstance(refused, BrokerUnavailableError)
+        await (await channel.get_queue(queue, ensure=False)).purge()
 
 
 async def test_a_burst_whose_publisher_is_cancelled_leaves_the_confirms_of_others_alone(amqp: Amqp) -> None:

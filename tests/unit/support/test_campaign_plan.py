@@ -63,3 +63,8 @@ def test_what_is_done_is_described() -> None:
     assert [str(kind) for kind in Kind if str(kind) not in table] == []
     assert [str(behaviour) for behaviour in Behaviour if str(behaviour) not in table] == []
     assert [mutant.name for mutant in MUTANTS if f"- {mutant.name}" not in mutants] == []
+
+
+def test_every_mutant_can_be_planted_in_the_code_as_it_is() -> None:
+    edits = [(mutant.name, edit) for mutant in MUTANTS for edit in mutant.edits]
+    assert [name for name, edit in edits if (CHECKOUT / edit.file).read_text().count(edit.old) != 1] == []
