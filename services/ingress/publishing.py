@@ -33,15 +33,17 @@ class EnvelopePublisher:
         self._in_flight = 0
         self._confirming = asyncio.TaskGroup()
         self._stopping = asyncio.Event()
+        self._runs = False
 
     def offer(self, messages: Sequence[Message]) -> None:
         """Publish these, while `run` does: at once, or after those that are in flight.
 
-        Where the broker is away or behind, leave them to the outbox.
+        Where the broker is away or behind, or this service about to end, leave them to the outbox: they are committed,
+        and whoever sent them is to hear so.
         """
         size = sum(len(message.body) for message in messages)
         full = len(self._waiting) + len(messages) > MAX_WAITING_MESSAGES
-        if not self._broker.ready or full or self._waiting_bytes + size > MAX_WAITING_BYTES:
+        if not self._runs or not self._broker.ready or full or self._waiting_bytes + size > MAX_WAITING_BYTES:
             metrics.LEFT_TO_OUTBOX.inc(len(messages))
             return
         self._waiting.extend(messages)
@@ -50,8 +52,12 @@ class EnvelopePublisher:
 
     async def run(self) -> None:
         """Publish until `stop`, then what is left."""
-        async with self._confirming:
-            await self._stopping.wait()
+        try:
+            async with self._confirming:
+                self._runs = True
+                await self._stopping.wait()
+        finally:
+            self._runs = False
 
     def stop(self) -> None:
         """End `run` when nothing waits any more."""

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from prometheus_client import REGISTRY
+
 from libs.common.contracts import envelope
 from libs.common.domain.facts import Origin
 from libs.common.domain.message import Message
@@ -89,3 +91,15 @@ async def test_what_the_broker_cannot_take_is_left_to_the_outbox_and_the_next_on
             publisher.offer([])
             publisher.offer([left := message()])
             assert await dispatcher.next() == [left]
+
+
+async def test_what_is_offered_when_nothing_is_published_any_more_is_left_to_the_outbox(amqp: Amqp) -> None:
+    def left() -> float:
+        return REGISTRY.get_sample_value("hookledger_messages_left_to_outbox_total") or 0.0
+
+    async with connected(amqp) as broker:
+        async with publishing(broker) as publisher:
+            pass
+        before = left()
+        publisher.offer([message(), message()])
+        assert left() == before + 2
