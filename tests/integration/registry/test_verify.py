@@ -178,7 +178,7 @@ SCHEDULE_BROKEN = {
     "queue {waiting}: due_at is": "UPDATE hookledger.queue SET due_at = due_at + interval '1 s' WHERE delivery = $1",
     "queue {over}: in the projection, not in the ledger": """
         INSERT INTO hookledger.queue (delivery, lane, due_at, owner)
-        SELECT delivery, endpoint, now(), $2 FROM projection_1.delivery_state WHERE status = 'succeeded' LIMIT 1
+        SELECT delivery, endpoint, now(), $2 FROM projection_1.delivery_state WHERE delivery = $3
     """,
     "inflight is 7, the ledger says 0": """
         UPDATE hookledger.lane SET inflight = 7 FROM hookledger.queue q WHERE q.lane = lane.lane AND delivery = $1
@@ -191,17 +191,28 @@ SCHEDULE_BROKEN = {
 }
 
 
+async def damage(
+    sql: "asyncpg.Connection[asyncpg.Record]", statement: str, first: UUID, deliveries: list[UUID]
+) -> None:
+    """Carry a statement out for what it names: `first`, who owns a delivery in flight, and a delivery that is over.
+
+    Postgres takes no parameter that a statement does not use.
+    """
+    owner = await sql.fetchval("SELECT owner FROM hookledger.queue WHERE delivery = $1", deliveries[7])
+    for name, value in (("$1", first), ("$2", owner), ("$3", deliveries[0])):
+        statement = statement.replace(name, f"'{value}'")
+    await sql.execute(statement)
+
+
 @pytest.mark.parametrize("said", SCHEDULE_BROKEN)
 async def test_a_delivery_that_would_be_forgotten_or_sent_again_is_found(
     pool: Pool, deliveries: list[UUID], sql: "asyncpg.Connection[asyncpg.Record]", said: str
 ) -> None:
-    waiting, sending = deliveries[2], deliveries[7]
-    owner = await sql.fetchval("SELECT owner FROM hookledger.queue WHERE delivery = $1", sending)
-    # Each case names what it needs of the two: Postgres takes no parameter that a statement does not use.
-    await sql.execute(SCHEDULE_BROKEN[said].replace("$1", f"'{waiting}'").replace("$2", f"'{owner}'"))
+    over, waiting = deliveries[0], deliveries[2]
+    await damage(sql, SCHEDULE_BROKEN[said], waiting, deliveries)
     findings, lines = await differences(pool)
     assert findings.differences >= 1
-    assert any(said.format(waiting=waiting, over=deliveries[0]) in line for line in lines), lines
+    assert any(said.format(waiting=waiting, over=over) in line for line in lines), lines
 
 
 STATISTICS_BROKEN = {
@@ -279,9 +290,7 @@ async def test_what_verify_finds_rebuild_mends(
     sql: "asyncpg.Connection[asyncpg.Record]",
     said: str,
 ) -> None:
-    owner = await sql.fetchval("SELECT owner FROM hookledger.queue WHERE delivery = $1", deliveries[7])
-    first = counted if said in STATISTICS_BROKEN else deliveries[2]
-    await sql.execute(DAMAGES[said].replace("$1", f"'{first}'").replace("$2", f"'{owner}'"))
+    await damage(sql, DAMAGES[said], counted if said in STATISTICS_BROKEN else deliveries[2], deliveries)
     assert (await differences(pool))[0].differences > 0
     rebuilt = await rebuild_database(database, UNHEARD, pytest.fail)
     findings, lines = await differences(pool)
