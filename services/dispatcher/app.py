@@ -133,7 +133,7 @@ class Dispatcher:
             group.create_task(self._broker.run())
             lasting = [
                 group.create_task(self._lease.run(self._ended)),
-                group.create_task(reclaim.run(self._pool, epoch, self._snapshot.holds, self._ended)),
+                group.create_task(reclaim.run(self._pool, epoch, self._snapshot, self._ended)),
                 group.create_task(self._follower.run(self._ended)),
                 *(
                     group.create_task(projecting.run(self._pool, self._lease.process, projection, self._ended))

@@ -124,7 +124,7 @@ class Claims:
                     connection, now, most=most, owner=self._lease.process, terms=terms, epoch=self._epoch
                 )
                 if claim.deliveries:
-                    flights, changed = await self._start(connection, claim, now)
+                    flights, changed = await self._start(connection, claim, terms, now)
                 terms.hand_over(flights)
                 parked = _parked(claim, flights)
                 started = Counter(flight.lane for flight in flights)
@@ -145,7 +145,7 @@ class Claims:
         return flights, len(claim.deliveries)
 
     async def _start(
-        self, connection: Connection, claim: turns.Claim, now: datetime
+        self, connection: Connection, claim: turns.Claim, terms: ClaimTerms, now: datetime
     ) -> tuple[list[Flight], list[Transition]]:
         states = await projection.lock(connection, sorted(item.delivery for item in claim.deliveries))
         bodies = await messages.read(connection, list({state.message for state in states.values()}))
@@ -153,6 +153,7 @@ class Claims:
         changed: list[Transition] = []
         probes: dict[UUID, UUID] = {}
         put_back: list[tuple[UUID, datetime]] = []
+        doubtful = await self._doubtful(connection, {state.endpoint for state in states.values()}, terms)
         for item in claim.deliveries:
             state = states.get(item.delivery)
             if state is None:  # a damaged row must not stop the others; rebuild brings it back
@@ -160,6 +161,9 @@ class Claims:
                 continue
             if state.endpoint in probes and state.next_at is not None:
                 put_back.append((item.delivery, state.next_at))
+                continue
+            if state.endpoint in doubtful:
+                put_back.append((item.delivery, state.next_at or now))
                 continue
             endpoint = self._snapshot.endpoint(state.endpoint)
             command = self._command(state, endpoint, bodies.get(state.message), now)
@@ -197,6 +201,16 @@ class Claims:
         await lanes.release(connection, put_back)
         await breakers.begin(connection, probes, self._lease.process)
         return flights, changed
+
+    async def _doubtful(self, connection: Connection, endpoints: set[UUID], terms: ClaimTerms) -> set[UUID]:
+        """Those that seemed unwanted, but may have been created or enabled since this process has last caught up."""
+        unwanted = {identity for identity in endpoints if not terms.wants(identity)}
+        if not unwanted:
+            return unwanted
+        current = await self._snapshot.is_current(connection)
+        known = {identity: self._snapshot.endpoint(identity) for identity in unwanted if current}
+        certain = {identity for identity, endpoint in known.items() if endpoint is None or not endpoint.enabled}
+        return {identity for identity in endpoints if not terms.wants(identity)} - certain
 
     def _command(
         self, state: Delivery, endpoint: Endpoint | None, message: Message | None, now: datetime

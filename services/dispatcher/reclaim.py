@@ -12,6 +12,7 @@ from libs.common.domain.delivery import Delivery, Status, decide
 from libs.common.domain.facts import AttemptStarted
 from libs.common.postgres.ledger import appended
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
+from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
@@ -23,19 +24,28 @@ _LOG: Final = logger("reclaim")
 CHECK_SECONDS: Final = 1.0
 
 
-async def run(pool: Pool, epoch: int, holds: Callable[[UUID], bool], stopping: asyncio.Event) -> None:
-    """Look each second for processes whose lease has passed. `holds`: whether an endpoint holds what is exhausted."""
+async def run(pool: Pool, epoch: int, snapshot: RegistrySnapshot, stopping: asyncio.Event) -> None:
+    """Look each second for processes whose lease has passed."""
     while not stopping.is_set():
         try:
-            while await reclaim_one(pool, epoch, holds):
-                pass
+            while await _any_dead(pool):
+                await snapshot.catch_up()  # they may have sent to endpoints that this process has not heard of
+                if not await reclaim_one(pool, epoch, snapshot.holds):
+                    break
         except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
             _LOG.warning("reclaim.interrupted", reason=str(error) or type(error).__name__)
         await set_within(stopping, CHECK_SECONDS)
 
 
+async def _any_dead(pool: Pool) -> bool:
+    dead: bool = await pool.fetchval(
+        "SELECT EXISTS (SELECT FROM hookledger.process WHERE alive_until <= clock_timestamp())"
+    )
+    return dead
+
+
 async def reclaim_one(pool: Pool, epoch: int, holds: Callable[[UUID], bool]) -> bool:
-    """Take over from one dead process, if there is one.
+    """Take over from one dead process, if there is one. `holds`: whether an endpoint holds what is exhausted.
 
     Its row is deleted in the same transaction: whoever still records under it waits for this, and then finds no lease.
     """

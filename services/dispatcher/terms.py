@@ -21,6 +21,11 @@ class ClaimTerms:
         self._lease = lease
         self._with_breakers = with_breakers
         self._reserved: Counter[tuple[UUID, UUID]] = Counter()
+        self._unwanted: set[UUID] = set()
+
+    def wants(self, endpoint: UUID) -> bool:
+        """Whether attempts may begin: it is there, enabled, and was so whenever this claim has asked."""
+        return self._wanted(endpoint) is not None
 
     def bounds(self, endpoint: UUID) -> Bounds:
         """Of an endpoint; what waits for one that is not wanted is cancelled, which nothing limits."""
@@ -65,4 +70,6 @@ class ClaimTerms:
 
     def _wanted(self, endpoint: UUID) -> Endpoint | None:
         known = self._snapshot.endpoint(endpoint)
-        return known if known is not None and known.enabled else None
+        if known is None or not known.enabled:
+            self._unwanted.add(endpoint)
+        return None if endpoint in self._unwanted else known

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from libs.common.contracts.registry import OnExhausted
 from libs.common.domain.ids import delivery_id
 from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW
 from services.dispatcher import reclaim
@@ -55,6 +56,23 @@ async def test_unknown_attempts_use_no_place_in_the_schedule_and_five_in_a_row_e
         state = await world.state(delivery)
         assert (state["unknowns"], state["failures"]) == (number, 0)
         assert state["status"] == ("exhausted" if number == MOST_UNKNOWN_IN_A_ROW else "waiting")
+
+
+async def test_whoever_takes_over_looks_first_which_endpoints_there_are(world: World) -> None:
+    """What is exhausted keeps its place at an endpoint that the dead process knew, and this one has not heard of."""
+    app = await world.application()
+    async with dispatching(world) as other:
+        hold = {"ordered": True, "on_exhausted": OnExhausted.HOLD}
+        endpoint = await world.endpoint(app, "http://127.0.0.1:9/", schedule=(), **hold)
+        [delivery] = await world.waiting(app, endpoint, 1)
+        for number in range(1, MOST_UNKNOWN_IN_A_ROW + 1):
+            async with dispatching(world, renewing=False) as dying:
+                assert len((await dying.claims._claim(1))[0]) == 1
+                await _pass(world, dying)
+            if number < MOST_UNKNOWN_IN_A_ROW:
+                assert await reclaim.reclaim_one(other.pool, world.epoch, other.snapshot.holds)
+        other.tasks.create_task(reclaim.run(other.pool, world.epoch, other.snapshot, other.stopping))
+        await world.until_status(delivery, "held")
 
 
 async def test_a_process_whose_lease_has_passed_records_nothing_and_begins_again(

@@ -54,6 +54,25 @@ async def test_what_fails_after_its_endpoint_was_taken_away_is_cancelled_at_once
     ]
 
 
+@pytest.mark.parametrize("how", ["created", "enabled"])
+async def test_what_waits_for_an_endpoint_that_a_claim_has_not_heard_of_is_delivered(
+    world: World, receiver: Receiver, how: str
+) -> None:
+    """A claim catches up first; but it may wait for a connection after that, and others fan out meanwhile."""
+    app = await world.application()
+    async with dispatching(world) as parts:
+        endpoint = await world.endpoint(app, receiver.url(), disabled=how == "enabled")
+        if how == "enabled":
+            await parts.snapshot.catch_up()
+            await world.change(endpoint, disabled=False)
+        await world.waiting(app, endpoint, 3)
+        assert await parts.claims._claim(3) == ([], 3)
+        assert await world.statuses(app) == {"waiting": 3}
+        assert parts.capacity.in_flight == 0
+        parts.start_claiming()
+        assert await world.until_over(app, 3) == {"succeeded": 3}
+
+
 async def test_a_retry_goes_where_the_endpoint_has_moved_to_in_between(world: World, receiver: Receiver) -> None:
     app = await world.application()
     endpoint = await world.endpoint(app, receiver.script("/old", then=500), schedule=(0.3,))
