@@ -1,6 +1,7 @@
 """An endpoint's health under any sequence of attempts."""
 
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from libs.common.domain.health import BUCKETS, Ended, Failed, Health, Limits, Su
 
 NOON = datetime(2026, 8, 21, 12, tzinfo=UTC)
 LIMITS = Limits(failing_after=timedelta(hours=1), disabled_after=timedelta(hours=5))
-TIMES = st.timedeltas(min_value=timedelta(0), max_value=timedelta(hours=12)).map(lambda passed: NOON + passed)
+TIMES = st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=3)).map(lambda passed: NOON + passed)
 LATENCIES = st.none() | st.timedeltas(min_value=timedelta(0), max_value=timedelta(seconds=60))
 SUCCESSES = st.builds(Succeeded, at=TIMES, latency=LATENCIES)
 FAILURES = st.builds(Failed, at=TIMES, latency=LATENCIES, config_version=st.integers(1, 3), gone=st.booleans())
@@ -24,6 +25,12 @@ def _run(attempts: list[Ended]) -> list[Failed]:
     newest = max((attempt.config_version for attempt in attempts if isinstance(attempt, Failed)), default=0)
     since = [attempt for attempt in attempts[last + 1 :] if isinstance(attempt, Failed)]
     return [attempt for attempt in since if attempt.config_version == newest]
+
+
+@given(st.lists(SUCCESSES | FAILURES, max_size=30), st.integers(0, 30))
+def test_it_makes_no_difference_into_which_batches_attempts_are_cut(attempts: list[Ended], cut: int) -> None:
+    """Whatever their times are: those of a ledger may go back a little."""
+    assert fold(attempts) == fold(attempts[cut:], fold(attempts[:cut])) == reduce(evolve, attempts, Health())
 
 
 @given(ATTEMPTS)

@@ -9,7 +9,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from functools import reduce
 from itertools import accumulate
 from typing import Final, TypeAlias, assert_never
 
@@ -26,14 +25,14 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _DAY: Final = timedelta(days=1)
 
 
-class Succeeded(Struct, frozen=True, kw_only=True):
+class Succeeded(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt got its 2xx."""
 
     at: datetime
     latency: timedelta | None
 
 
-class Failed(Struct, frozen=True, kw_only=True):
+class Failed(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt ended otherwise; `latency` is None where there was no answer. `gone` says that the answer was 410."""
 
     at: datetime
@@ -45,7 +44,7 @@ class Failed(Struct, frozen=True, kw_only=True):
 Ended: TypeAlias = Succeeded | Failed
 
 
-class Health(Struct, frozen=True, kw_only=True):
+class Health(Struct, frozen=True, kw_only=True, gc=False):
     """A row of the projection.
 
     `latencies` count the answers of `latency_day` (UTC), `latencies_before` those of the day before.
@@ -71,7 +70,7 @@ class Verdict(StrEnum):
     RECOVERED = "recovered"
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class Limits(Struct, frozen=True, kw_only=True, gc=False):
     """How long a run lasts before its endpoint is called failing, and before it is disabled. None: never."""
 
     failing_after: timedelta | None = timedelta(hours=1)
@@ -80,30 +79,28 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 def evolve(health: Health, attempt: Ended) -> Health:
     """The health after one more attempt."""
-    seen = _timed(health, attempt)
-    match attempt:
-        case Succeeded(at=at):
-            last = _later(health.last_success_at, at)
-            return replace(seen, failures=0, failing_since=None, gone_at=None, last_success_at=last)
-        case Failed(at=at, config_version=version, gone=gone):
-            failed = replace(seen, last_failure_at=_later(health.last_failure_at, at))
-            if version < health.config_version:
-                return failed
-            run = failed if version == health.config_version else replace(failed, failures=0, gone_at=None)
-            return replace(
-                run,
-                config_version=version,
-                failures=run.failures + 1,
-                failing_since=run.failing_since if run.failures else at,
-                gone_at=run.gone_at or (at if gone else None),
-            )
-        case _:
-            assert_never(attempt)
+    return fold((attempt,), health)
 
 
-def fold(attempts: Iterable[Ended]) -> Health:
-    """The health after all of an endpoint's attempts, in the ledger's order."""
-    return reduce(evolve, attempts, Health())
+def fold(attempts: Iterable[Ended], health: Health = Health()) -> Health:  # noqa: B008  it is frozen
+    """The health after these attempts of one endpoint, in the ledger's order.
+
+    Of successes in a row the last one says it all, and latencies are counted in one go: most attempts cost next to
+    nothing.
+    """
+    attempts = tuple(attempts)
+    health = _timed(health, attempts)
+    succeeded_at: datetime | None = None
+    for attempt in attempts:
+        match attempt:
+            case Succeeded(at=at):
+                succeeded_at = _later(succeeded_at, at)
+            case Failed():
+                health = _after_failure(_after_success(health, succeeded_at), attempt)
+                succeeded_at = None
+            case _:
+                assert_never(attempt)
+    return _after_success(health, succeeded_at)
 
 
 def of_configuration(health: Health, config_version: int) -> Health:
@@ -151,25 +148,50 @@ def merged(first: Counts, second: Counts) -> Counts:
     return tuple(one + other for one, other in zip(first, second, strict=True))
 
 
-def _timed(health: Health, attempt: Ended) -> Health:
-    """Count the time of an answer in its day; what is older than the day before is counted no more."""
-    if attempt.latency is None:
+def _after_success(health: Health, at: datetime | None) -> Health:
+    """The health after successes, the latest of them `at`; None if there were none."""
+    if at is None:
         return health
-    day, last = attempt.at.date(), health.latency_day
-    if last is None or day > last:
-        before = health.latencies if last == day - _DAY else NONE
-        counts = _counted(NONE, attempt.latency)
-        return replace(health, latency_day=day, latencies=counts, latencies_before=before)
-    if day == last:
-        return replace(health, latencies=_counted(health.latencies, attempt.latency))
-    if day == last - _DAY:
-        return replace(health, latencies_before=_counted(health.latencies_before, attempt.latency))
-    return health
+    last = _later(health.last_success_at, at)
+    return replace(health, failures=0, failing_since=None, gone_at=None, last_success_at=last)
 
 
-def _counted(counts: Counts, latency: timedelta) -> Counts:
-    bucket = bisect_left(BOUNDS_US, latency // _MICROSECOND)
-    return (*counts[:bucket], counts[bucket] + 1, *counts[bucket + 1 :])
+def _after_failure(health: Health, failure: Failed) -> Health:
+    at, version = failure.at, failure.config_version
+    failed = replace(health, last_failure_at=_later(health.last_failure_at, at))
+    if version < health.config_version:
+        return failed
+    run = failed if version == health.config_version else replace(failed, failures=0, gone_at=None)
+    return replace(
+        run,
+        config_version=version,
+        failures=run.failures + 1,
+        failing_since=run.failing_since if run.failures else at,
+        gone_at=run.gone_at or (at if failure.gone else None),
+    )
+
+
+def _timed(health: Health, attempts: Iterable[Ended]) -> Health:
+    """Count the times of answers, each in its day; what is older than the day before is counted no more."""
+    latest = health.latency_day
+    days: dict[date, list[int]] = {}
+    if latest is not None:
+        days = {latest - _DAY: [*health.latencies_before], latest: [*health.latencies]}
+    for attempt in attempts:
+        if attempt.latency is None:
+            continue
+        day = attempt.at.date()
+        if latest is None or day > latest:
+            latest = day
+            days = {day - _DAY: days.get(day - _DAY, [*NONE]), day: [*NONE]}
+        counts = days.get(day)
+        if counts is not None:
+            counts[bisect_left(BOUNDS_US, attempt.latency // _MICROSECOND)] += 1
+    if latest is None:
+        return health
+    return replace(
+        health, latency_day=latest, latencies=tuple(days[latest]), latencies_before=tuple(days[latest - _DAY])
+    )
 
 
 def _later(known: datetime | None, at: datetime) -> datetime:

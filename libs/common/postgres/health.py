@@ -7,7 +7,7 @@ when they die.
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from functools import partial, reduce
+from functools import partial
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -15,7 +15,7 @@ import asyncpg
 from msgspec import Struct
 
 from libs.common.domain.facts import AttemptEnded, AttemptStarted
-from libs.common.domain.health import Ended, Failed, Health, Succeeded, evolve
+from libs.common.domain.health import Ended, Failed, Health, Succeeded, fold
 from libs.common.domain.outcome import Outcome
 from libs.common.postgres.checkpoint import Checkpoint, Cursor
 from libs.common.postgres.following import ReadOn, read_on
@@ -128,7 +128,7 @@ def row_of(row: asyncpg.Record) -> Row:
 
 
 def _folded(known: Mapping[UUID, Health], attempts: Mapping[Key, Sequence[Ended]]) -> dict[Key, Health]:
-    return {key: reduce(evolve, ended, known.get(key[1], Health())) for key, ended in attempts.items()}
+    return {key: fold(ended, known.get(key[1], Health())) for key, ended in attempts.items()}
 
 
 async def _next(connection: Connection, cursor: Cursor, read_on: ReadOn) -> _Batch:

@@ -4,8 +4,9 @@ A batch of facts is added in the transaction that moves the checkpoint, so that 
 whoever follows and whenever it dies.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, get_args
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from libs.common.postgres.rows import Columns
 
 FOLLOWER: Final = "statistics"
 BATCH: Final = 5_000
+_HOUR: Final = timedelta(hours=1)
 KINDS: Final = tuple(end.__name__ for end in get_args(End))
 _HOURS: Final = Columns(
     app="uuid", endpoint="uuid", hour="timestamptz", result="text", attempts="bigint", total_us="bigint"
@@ -53,12 +55,15 @@ async def forget(connection: Connection, checkpoint: Checkpoint) -> None:
 
 
 async def _add(connection: Connection, ended: Iterable[Appended]) -> None:
-    hours: dict[tuple[UUID, UUID | None, datetime, str], list[int]] = {}
+    hours: dict[tuple[UUID, UUID | None, datetime, str], list[int]] = defaultdict(lambda: [0, 0])
+    hour = ends = datetime.min.replace(tzinfo=UTC)
     for item in ended:
         end = item.fact
         assert isinstance(end, End)
-        hour = end.at.replace(minute=0, second=0, microsecond=0)
-        counted = hours.setdefault((item.app, item.endpoint, hour, result(end)), [0, 0])
+        if not hour <= end.at < ends:
+            hour = end.at.replace(minute=0, second=0, microsecond=0)
+            ends = hour + _HOUR
+        counted = hours[item.app, item.endpoint, hour, result(end)]
         counted[0] += 1
         counted[1] += total_us(end) or 0
     if hours:
