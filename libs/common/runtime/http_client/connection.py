@@ -6,7 +6,6 @@ lone line feeds, folded fields and spaces after a chunk's size are read, and not
 """
 
 import asyncio
-import select
 from typing import Any, Final, cast
 
 from httptools import HttpParserError, HttpResponseParser
@@ -58,6 +57,7 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         peer: who is connected to, as `address:port`.
+        descriptor: of its socket.
         used: whether an exchange took place on it before.
         idle_since: since when none is under way, by the monotonic clock.
         heard_at: when the first byte of the answer came, by the monotonic clock.
@@ -67,8 +67,8 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answer", "_bounds", "_complete", "_enough", "_keeps", "_loop", "_parser", "_poll", "_raw", "_read",
-        "_reason", "_trailers", "_transport", "body", "closed", "fields", "heard_at", "idle_since", "peer", "status",
+        "_answer", "_bounds", "_complete", "_enough", "_keeps", "_loop", "_parser", "_raw", "_read", "_reason",
+        "_trailers", "_transport", "body", "closed", "descriptor", "fields", "heard_at", "idle_since", "peer", "status",
         "used",
     )  # fmt: skip
 
@@ -76,7 +76,6 @@ class Connection(asyncio.Protocol):
         self._bounds = bounds
         self._loop = loop
         self._parser = _lenient_parser(self)
-        self._poll = select.poll()
         self._answer: asyncio.Future[None] | None = None
         self.peer: str | None = None
         self.closed = False
@@ -118,10 +117,6 @@ class Connection(asyncio.Protocol):
             and self._transport.get_write_buffer_size() == 0
         )
 
-    def clean(self) -> bool:
-        """Whether nothing has come on an idle connection, its end included, that the loop has not seen yet."""
-        return not self.closed and not self._poll.poll(0)
-
     def abort(self) -> None:
         """Close at once; whoever still waits for an answer is told that the connection ended."""
         self.closed = True
@@ -143,10 +138,10 @@ class Connection(asyncio.Protocol):
         """A new connection: note whom it reaches."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's are of no common class
         name = transport.get_extra_info("peername")
-        if name is not None:
+        if name:  # a Unix socket's is empty
             host, port = name[0], name[1]
             self.peer = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        self.descriptor: int = transport.get_extra_info("socket").fileno()
 
     def data_received(self, data: bytes) -> None:
         """A piece of the answer, or something that nobody asked for."""
