@@ -17,7 +17,7 @@ from libs.common.domain.attempts import ended
 from libs.common.domain.delivery import Delivery
 from libs.common.domain.facts import AttemptEnded, AttemptStarted, DeliveryFact, DeliveryScheduled, MessageFannedOut
 from libs.common.postgres.pool import Pool
-from libs.common.postgres.rows import Columns
+from libs.common.postgres.rows import Columns, Shared
 from services.dispatcher.lease import Lease, LeaseLostError
 
 _FENCE: Final = """
@@ -60,7 +60,7 @@ _BEGIN: Final = f"""
 """  # noqa: S608  of constants
 
 
-class FirstAttempt(Struct, frozen=True, kw_only=True):
+class FirstAttempt(Struct, frozen=True, kw_only=True, gc=False):
     """A delivery whose first attempt begins as it is scheduled, and its state then."""
 
     delivery: UUID
@@ -126,29 +126,33 @@ async def begin(
 _ALIKE: Final = ("status", "version", "run", "attempts", "failures", "unknowns", "created_at", "updated_at")
 _ENDED: Final = Columns(
     delivery="uuid",
+    attempt="uuid",
+    at="timestamptz",
+    signing_key="uuid",
+    started_at="timestamptz",
+    url="text",
+    peer="text",
+    total_us="bigint",
+    response="bytea",
+    url_query="text",
+    ended="bytea",
+    like_no="int",
+)
+_LIKE: Final = Columns(
     before="int",
     status="text",
     version="int",
     failures="int",
     last_status="smallint",
-    at="timestamptz",
-    attempt="uuid",
     config_version="int",
-    signing_key="uuid",
-    started_at="timestamptz",
     result="text",
     failure="text",
-    url="text",
-    peer="text",
     sends="smallint",
-    total_us="bigint",
-    response="bytea",
-    url_query="text",
 )
-_FACTS: Final = Columns(delivery="uuid", version="int", kind="text", data="bytea")
+_DECIDED: Final = Columns(delivery="uuid", version="int", kind="text", data="bytea")
 _END: Final = f"""
     WITH {_FENCE}, u AS MATERIALIZED (
-        SELECT u.* FROM {_ENDED.unnested("u", first=5)}
+        SELECT u.*, {_LIKE.picked("u.like_no", first=5 + len(_ENDED))} FROM {_ENDED.unnested("u", first=5)}
     ), over AS (
         UPDATE delivery_state d
         SET status = u.status, version = u.version, failures = u.failures, last_status = u.last_status,
@@ -158,8 +162,11 @@ _END: Final = f"""
         RETURNING d.delivery, d.app, d.message, d.endpoint, d.run, d.attempts, d.updated_at
     ), facts AS (
         INSERT INTO hookledger.fact (stream, version, epoch, app, endpoint, kind, schema, at, data)
+        SELECT u.delivery, u.before + 1, $3::int, over.app, over.endpoint, 'AttemptEnded', $4::smallint, u.at, u.ended
+        FROM u JOIN over USING (delivery)
+        UNION ALL
         SELECT f.delivery, f.version, $3, over.app, over.endpoint, f.kind, $4, over.updated_at, f.data
-        FROM {_FACTS.unnested("f", first=5 + len(_ENDED))} JOIN over USING (delivery)
+        FROM {_DECIDED.unnested("f", first=5 + len(_ENDED) + len(_LIKE))} JOIN over USING (delivery)
     ), attempts AS (
         INSERT INTO attempt (delivery, attempt, app, message, endpoint, run, number, trigger, config_version,
             signing_key, process, result, status, failure, url, peer, sends, total_us, started_at, ended_at)
@@ -178,7 +185,7 @@ _END: Final = f"""
 """  # noqa: S608  of constants
 
 
-class LastAttempt(Struct, frozen=True, kw_only=True):
+class LastAttempt(Struct, frozen=True, kw_only=True, gc=False):
     """A scheduled attempt whose end is its delivery's.
 
     `before` is the state while it was in flight, `after` the one that the facts lead to. `response` is what is kept of
@@ -209,17 +216,20 @@ async def end(pool: Pool, lease: Lease, *, epoch: int, attempts: Sequence[LastAt
     Raises:
         LeaseLostError: nothing is written.
     """
+    like: Shared[tuple[object, ...]] = Shared()
+    ended_rows = _ENDED.arrays(_end_row(last, like) for last in attempts)
     row = await pool.fetchrow(
         _END,
         lease.process,
         lease.epoch,
         epoch,
         ledger.SCHEMA,
-        *_ENDED.arrays(_end_row(last) for last in attempts),
-        *_FACTS.arrays(
+        *ended_rows,
+        *_LIKE.arrays(like),
+        *_DECIDED.arrays(
             (last.delivery, number, kind, data)
             for last in attempts
-            for number, (kind, _, data) in enumerate(map(ledger.encode, last.facts), start=last.before.version + 1)
+            for number, (kind, _, data) in enumerate(map(ledger.encode, last.facts[1:]), start=last.before.version + 2)
         ),
     )
     assert row is not None, "it counts"
@@ -229,30 +239,35 @@ async def end(pool: Pool, lease: Lease, *, epoch: int, attempts: Sequence[LastAt
     return over
 
 
-def _end_row(last: LastAttempt) -> tuple[object, ...]:
-    """The values of `_ENDED`."""
+def _end_row(last: LastAttempt, like: Shared[tuple[object, ...]]) -> tuple[object, ...]:
+    """The values of `_ENDED`, with those of `_LIKE` among the shared ones."""
     fact = last.facts[0]
     assert isinstance(fact, AttemptEnded)
     before, after, started = last.before, last.after, last.started
     row = ended(started, fact, delivery=last.delivery, app=before.app, message=before.message, endpoint=before.endpoint)
     return (
         last.delivery,
-        before.version,
-        after.status,
-        after.version,
-        after.failures,
-        after.last_status,
-        after.updated_at,
         row.attempt,
-        row.config_version,
+        after.updated_at,
         row.signing_key,
         row.started_at,
-        row.result,
-        row.failure,
         row.url,
         row.peer,
-        row.sends,
         row.total_us,
         last.response,
         last.url_query,
+        ledger.encode(fact)[2],
+        like.number(
+            (
+                before.version,
+                after.status,
+                after.version,
+                after.failures,
+                after.last_status,
+                row.config_version,
+                row.result,
+                row.failure,
+                row.sends,
+            )
+        ),
     )
