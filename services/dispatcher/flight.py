@@ -10,7 +10,7 @@ from libs.common.domain.facts import AttemptStarted
 from libs.common.domain.message import Message
 
 
-class Flight(Struct, frozen=True, kw_only=True):
+class Flight(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt whose start is committed. `endpoint` is the configuration in force when it began.
 
     `state` is the delivery's since then, as far as this process knows.

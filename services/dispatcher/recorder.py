@@ -34,7 +34,7 @@ LINGER_SECONDS: Final = 0.015
 _TRIES: Final = 5
 
 
-class Ending(Struct, frozen=True, kw_only=True):
+class Ending(Struct, frozen=True, kw_only=True, gc=False):
     """An attempt's end as it was seen here; the database's clock gives its time.
 
     `response` is what is kept of the answer's body, `url_query` what the ledger leaves out of the URL.

@@ -23,7 +23,7 @@ SenderName: TypeAlias = Literal["lean", "aiohttp"]
 """What the setting calls the senders there are."""
 
 
-class Report(Struct, frozen=True, kw_only=True):
+class Report(Struct, frozen=True, kw_only=True, gc=False):
     """What became of a send: the answer, and what the ledger records beside it."""
 
     answer: Answer

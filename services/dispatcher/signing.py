@@ -21,7 +21,7 @@ _KEPT_KEYS: Final = 100_000
 """As many as targets: one for each endpoint that something is sent to."""
 
 
-class SignedRequest(Struct, frozen=True, kw_only=True):
+class SignedRequest(Struct, frozen=True, kw_only=True, gc=False):
     """Headers and body of a POST.
 
     The body is the same on each attempt with the same configuration; timestamp and signature are fresh.

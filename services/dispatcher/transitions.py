@@ -28,7 +28,7 @@ HELD_LOOK: Final = timedelta(minutes=1)
 _ENDS: Final = (AttemptEnded, AttemptAbandoned, AttemptOutcomeUnknown)
 
 
-class Transition(Struct, frozen=True, kw_only=True):
+class Transition(Struct, frozen=True, kw_only=True, gc=False):
     """Facts decided for one delivery, whose row this transaction has locked, and the state that they lead to.
 
     `started` is the attempt that an ending among the facts ends; `lane` is where the delivery waits, None for the

@@ -26,7 +26,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 End = AttemptEnded | AttemptAbandoned | AttemptOutcomeUnknown
 
 
-class AttemptRow(Struct, frozen=True, kw_only=True):
+class AttemptRow(Struct, frozen=True, kw_only=True, gc=False):
     """One attempt and how it ended.
 
     `result` is the value of an `Outcome`, or `abandoned` (surely nothing was sent) or `unknown` (something may have

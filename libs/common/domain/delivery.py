@@ -110,7 +110,7 @@ class UnderWayError(Exception):
     """What is asked for is under way already: a manual attempt that is still to come, or a run that is not over."""
 
 
-class Delivery(Struct, frozen=True, kw_only=True):
+class Delivery(Struct, frozen=True, kw_only=True, gc=False):
     """The fold of one delivery's stream: a row of the projection.
 
     `attempts` counts starts of this run; `failures` the places of the schedule that are used; `unknowns` the attempts

@@ -59,7 +59,7 @@ class DropReason(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"
 
 
-class Timings(Struct, frozen=True, kw_only=True):
+class Timings(Struct, frozen=True, kw_only=True, gc=False):
     """How long the parts of a send took; None where a part did not happen (a reused connection) or was not reached."""
 
     dns: timedelta | None = None
@@ -69,7 +69,7 @@ class Timings(Struct, frozen=True, kw_only=True):
     total: timedelta = timedelta(0)
 
 
-class MessageAccepted(Struct, frozen=True, kw_only=True):
+class MessageAccepted(Struct, frozen=True, kw_only=True, gc=False):
     """A message was verified and committed; `publish` says that it also goes out on the accepted exchange."""
 
     at: datetime
@@ -80,7 +80,7 @@ class MessageAccepted(Struct, frozen=True, kw_only=True):
     publish: bool
 
 
-class MessageFannedOut(Struct, frozen=True, kw_only=True):
+class MessageFannedOut(Struct, frozen=True, kw_only=True, gc=False):
     """The message met the registry as of `registry_version`; `counts` says how many endpoints each rule decided."""
 
     at: datetime
@@ -88,7 +88,7 @@ class MessageFannedOut(Struct, frozen=True, kw_only=True):
     counts: Mapping[Rule, int]
 
 
-class DeliveryScheduled(Struct, frozen=True, kw_only=True):
+class DeliveryScheduled(Struct, frozen=True, kw_only=True, gc=False):
     """A message is to go to an endpoint, because of `rule` in the endpoint's configuration of that version."""
 
     at: datetime
@@ -100,7 +100,7 @@ class DeliveryScheduled(Struct, frozen=True, kw_only=True):
     due_at: datetime
 
 
-class AttemptStarted(Struct, frozen=True, kw_only=True):
+class AttemptStarted(Struct, frozen=True, kw_only=True, gc=False):
     """Committed before the socket opens. `process` owns the attempt for as long as its lease lasts.
 
     `number` counts the attempts of the run; a manual attempt stands beside it and has the number 0.
@@ -116,7 +116,7 @@ class AttemptStarted(Struct, frozen=True, kw_only=True):
     process: UUID
 
 
-class AttemptEnded(Struct, frozen=True, kw_only=True):
+class AttemptEnded(Struct, frozen=True, kw_only=True, gc=False):
     """The attempt has an outcome. `url` is without its query, which may hold a secret and can be erased."""
 
     at: datetime
@@ -133,72 +133,72 @@ class AttemptEnded(Struct, frozen=True, kw_only=True):
     retry_after: timedelta | None
 
 
-class AttemptAbandoned(Struct, frozen=True, kw_only=True):
+class AttemptAbandoned(Struct, frozen=True, kw_only=True, gc=False):
     """The attempt surely sent nothing: its process stopped first."""
 
     at: datetime
     attempt: UUID
 
 
-class AttemptOutcomeUnknown(Struct, frozen=True, kw_only=True):
+class AttemptOutcomeUnknown(Struct, frozen=True, kw_only=True, gc=False):
     """The attempt's process died; whether the receiver saw the request cannot be known."""
 
     at: datetime
     attempt: UUID
 
 
-class RetryScheduled(Struct, frozen=True, kw_only=True):
+class RetryScheduled(Struct, frozen=True, kw_only=True, gc=False):
     """The delivery waits for `due_at`."""
 
     at: datetime
     due_at: datetime
 
 
-class DeliveryExhausted(Struct, frozen=True, kw_only=True):
+class DeliveryExhausted(Struct, frozen=True, kw_only=True, gc=False):
     """Retries are spent."""
 
     at: datetime
 
 
-class DeliveryRefused(Struct, frozen=True, kw_only=True):
+class DeliveryRefused(Struct, frozen=True, kw_only=True, gc=False):
     """The receiver answered with a final 4xx, or the endpoint's transformation failed: a retry would not help."""
 
     at: datetime
 
 
-class DeliveryGone(Struct, frozen=True, kw_only=True):
+class DeliveryGone(Struct, frozen=True, kw_only=True, gc=False):
     """The receiver answered 410: it asks for no more."""
 
     at: datetime
 
 
-class DeliveryHeld(Struct, frozen=True, kw_only=True):
+class DeliveryHeld(Struct, frozen=True, kw_only=True, gc=False):
     """Retries are spent, or the receiver refused; the delivery keeps its place at the head of its ordered lane."""
 
     at: datetime
 
 
-class DeliveryCancelled(Struct, frozen=True, kw_only=True):
+class DeliveryCancelled(Struct, frozen=True, kw_only=True, gc=False):
     """The delivery waited or was held, and is no longer wanted, or can no longer be sent."""
 
     at: datetime
     reason: CancelReason
 
 
-class DeliverySkipped(Struct, frozen=True, kw_only=True):
+class DeliverySkipped(Struct, frozen=True, kw_only=True, gc=False):
     """Somebody had the delivery passed over while it waited or was held. `actor` is as the change history has it."""
 
     at: datetime
     actor: str
 
 
-class DeliveryExpired(Struct, frozen=True, kw_only=True):
+class DeliveryExpired(Struct, frozen=True, kw_only=True, gc=False):
     """The delivery waited for longer than the platform keeps trying."""
 
     at: datetime
 
 
-class DeliveryReopened(Struct, frozen=True, kw_only=True):
+class DeliveryReopened(Struct, frozen=True, kw_only=True, gc=False):
     """A delivery that was over starts its schedule anew, as run number `run`, because `job` asked for it."""
 
     at: datetime
@@ -207,20 +207,20 @@ class DeliveryReopened(Struct, frozen=True, kw_only=True):
     job: UUID
 
 
-class ResendRequested(Struct, frozen=True, kw_only=True):
+class ResendRequested(Struct, frozen=True, kw_only=True, gc=False):
     """One manual attempt is asked for by `job`, whatever the schedule says, and beside it."""
 
     at: datetime
     job: UUID
 
 
-class ResendDelayed(Struct, frozen=True, kw_only=True):
+class ResendDelayed(Struct, frozen=True, kw_only=True, gc=False):
     """The manual attempt came to no outcome, because its process stopped or died, and is made again."""
 
     at: datetime
 
 
-class ResendDropped(Struct, frozen=True, kw_only=True):
+class ResendDropped(Struct, frozen=True, kw_only=True, gc=False):
     """The manual attempt that was asked for is not made."""
 
     at: datetime

@@ -15,7 +15,7 @@ CONTENT_TYPE: Final = re.compile(r"[!-~]+/[ -~]{1,255}")
 """What a payload's type may look like, as a whole: it is sent as a header."""
 
 
-class Message(Struct, frozen=True, kw_only=True):
+class Message(Struct, frozen=True, kw_only=True, gc=False):
     """One accepted event. `body` is what came, byte for byte; `registry_version` is the fence for its fan-out.
 
     Attributes:

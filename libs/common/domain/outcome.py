@@ -36,7 +36,7 @@ class Outcome(StrEnum):
     GONE = "gone"
 
 
-class Answer(Struct, frozen=True, kw_only=True):
+class Answer(Struct, frozen=True, kw_only=True, gc=False):
     """What came back: a status, or the failure that kept one from coming. Exactly one of the two is set."""
 
     status: int | None = None

@@ -11,7 +11,7 @@ from libs.common.domain.facts import Fact
 from libs.common.postgres.pool import Connection
 
 
-class Appended(Struct, frozen=True, kw_only=True):
+class Appended(Struct, frozen=True, kw_only=True, gc=False):
     """A fact at its place: stream and version, with the columns that the ledger is searched by."""
 
     stream: UUID

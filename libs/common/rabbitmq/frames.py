@@ -43,7 +43,7 @@ _MULTIPLE: Final = 1
 _SETTLING: Final = struct.Struct(">BHI4sQBB")
 
 
-class Heads(Struct, frozen=True, kw_only=True):
+class Heads(Struct, frozen=True, kw_only=True, gc=False):
     """What stands before a body on its way to an exchange: the method's frame, and the header's around the body's size.
 
     The header's end is left out.
@@ -54,7 +54,7 @@ class Heads(Struct, frozen=True, kw_only=True):
     after_size: bytes
 
 
-class Delivery(Struct, frozen=True, kw_only=True):
+class Delivery(Struct, frozen=True, kw_only=True, gc=False):
     """What the broker says before the content of a message that it delivers."""
 
     tag: int

@@ -21,7 +21,7 @@ MOST_BYTES: Final = 1024 * 1024
 _ID_PREFIX_DIGITS: Final = 16
 
 
-class Outgoing(Struct, frozen=True, kw_only=True):
+class Outgoing(Struct, frozen=True, kw_only=True, gc=False):
     """A persistent message on its way to an exchange."""
 
     routing_key: str
