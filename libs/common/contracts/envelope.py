@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from libs.common.domain.batches import cut
 from libs.common.domain.message import Message
 
 CONTENT_TYPE: Final = "application/vnd.hookledger.envelope+msgpack"
@@ -51,13 +52,4 @@ def decode(data: bytes) -> list[Message]:
 
 def pack(messages: Iterable[Message]) -> Iterator[list[Message]]:
     """Cut a run of messages into envelopes of at most `MAX_MESSAGES` and about `MAX_BYTES` of bodies each."""
-    full: list[Message] = []
-    size = 0
-    for message in messages:
-        if full and (len(full) == MAX_MESSAGES or size + len(message.body) > MAX_BYTES):
-            yield full
-            full, size = [], 0
-        full.append(message)
-        size += len(message.body)
-    if full:
-        yield full
+    return cut(messages, most=MAX_MESSAGES, most_weight=MAX_BYTES, weight=lambda message: len(message.body))

@@ -12,6 +12,7 @@ from aiormq.channel import Channel
 from msgspec import Struct
 from pamqp.commands import Basic
 
+from libs.common.domain.batches import cut
 from libs.common.rabbitmq import frames
 from libs.common.rabbitmq.wire import Wire
 from libs.common.runtime import clock
@@ -58,16 +59,7 @@ class _Burst:
 
 def bursts(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
     """Cut a run of messages into bursts of at most `MOST_MESSAGES` and about `MOST_BYTES` each."""
-    full: list[Outgoing] = []
-    size = 0
-    for message in messages:
-        if full and (len(full) == MOST_MESSAGES or size + len(message.body) > MOST_BYTES):
-            yield full
-            full, size = [], 0
-        full.append(message)
-        size += len(message.body)
-    if full:
-        yield full
+    return cut(messages, most=MOST_MESSAGES, most_weight=MOST_BYTES, weight=lambda message: len(message.body))
 
 
 class Publisher:
