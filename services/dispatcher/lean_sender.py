@@ -4,6 +4,7 @@ What it tells apart, bounds and repeats is what `AiohttpSender` does; both pass 
 """
 
 import asyncio
+import resource
 import ssl
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -72,7 +73,8 @@ class LeanSender(Sender):
 
     async def __aenter__(self) -> Self:
         self._loop = loop = asyncio.get_running_loop()
-        self._pool = Pool(KEEPALIVE_SECONDS, loop)
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._pool = Pool(KEEPALIVE_SECONDS, descriptors // 2, loop)
         self._deadlines = Deadlines(loop)
         self._dialler = Dialler(self._policy, self._trust, _BOUNDS, loop)
         self._target = lru_cache(TARGETS_KEPT)(self._parse)

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from httptools import HttpRequestParser
@@ -208,7 +208,7 @@ async def exchange(pool: Pool, origin: Origin, connection: Connection, theirs: s
 
 
 async def test_a_connection_idle_for_too_long_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = Pool(30.0, asyncio.get_running_loop())
+    pool = Pool(30.0, 100, asyncio.get_running_loop())
     origin = pool.origin("receiver.example", 443, tls=True)
     async with connected() as (connection, theirs):
         await exchange(pool, origin, connection, theirs)
@@ -223,7 +223,7 @@ async def test_a_connection_idle_for_too_long_is_not_used_again(monkeypatch: pyt
 
 
 async def test_the_sweep_closes_what_is_old_and_keeps_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = Pool(30.0, asyncio.get_running_loop())
+    pool = Pool(30.0, 100, asyncio.get_running_loop())
     origin = pool.origin("receiver.example", 443, tls=True)
     async with connected() as (old, old_end), connected() as (young, young_end):
         await exchange(pool, origin, old, old_end)
@@ -237,8 +237,20 @@ async def test_the_sweep_closes_what_is_old_and_keeps_what_is_not(monkeypatch: p
     pool.close()
 
 
+async def test_of_too_many_idle_connections_those_that_were_used_last_stay() -> None:
+    pool = Pool(30.0, 3, asyncio.get_running_loop())
+    origins = [pool.origin(f"{name}.example", 443, tls=True) for name in "abcd"]
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(connected()) for _ in origins]
+        for origin, (connection, theirs) in zip(origins, opened, strict=True):
+            await exchange(pool, origin, connection, theirs)
+        assert [connection.closed for connection, _ in opened] == [True, True, False, False]
+        assert [pool.take(origin) is not None for origin in origins] == [False, False, True, True]
+    pool.close()
+
+
 async def test_one_origin_is_one_whoever_asks_and_schemes_never_share() -> None:
-    pool = Pool(30.0, asyncio.get_running_loop())
+    pool = Pool(30.0, 100, asyncio.get_running_loop())
     origin = pool.origin("receiver.example", 443, tls=True)
     assert pool.origin("receiver.example", 443, tls=True) is origin
     assert pool.origin("receiver.example", 443, tls=False) is not origin

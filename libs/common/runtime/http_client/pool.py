@@ -10,6 +10,8 @@ from libs.common.runtime import clock
 from libs.common.runtime.http_client.connection import Connection
 
 _SWEEP_SECONDS: Final = 5.0
+_DROPPED_PART: Final = 4
+"""Where too many are idle, one in so many is closed, since to find the oldest takes a look at all."""
 
 
 class Origin:
@@ -58,11 +60,14 @@ class Pool:
 
     Args:
         keep_seconds: how long one may be idle.
+        keep_most: so many may be idle; if there are more, those that have been longest are closed.
         loop: where they live.
     """
 
-    def __init__(self, keep_seconds: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, keep_seconds: float, keep_most: int, loop: asyncio.AbstractEventLoop) -> None:
         self._keep_seconds = keep_seconds
+        self._keep_most = keep_most
+        self._kept = 0
         self._loop = loop
         self._heard = _Heard(loop)
         self._origins: WeakValueDictionary[tuple[str, int, bool], Origin] = WeakValueDictionary()
@@ -82,6 +87,7 @@ class Pool:
         idle = origin.idle
         while idle:
             connection = idle.pop()
+            self._kept -= 1
             young = clock.monotonic() - connection.idle_since < self._keep_seconds
             if young and not connection.closed and not self._heard.on(connection):
                 return connection
@@ -102,6 +108,10 @@ class Pool:
             if self._timer is None:
                 self._timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep)
         origin.idle.append(connection)
+        self._kept += 1
+        if self._kept > self._keep_most:
+            since = sorted(one.idle_since for each in self._idle for one in each.idle)
+            self._drop(since[len(since) // _DROPPED_PART])
 
     def close(self) -> None:
         """Close what is idle."""
@@ -113,17 +123,21 @@ class Pool:
                 connection.abort()
             origin.idle.clear()
         self._idle.clear()
+        self._kept = 0
         self._heard.close()
 
     def _sweep(self) -> None:
-        """Drop what has been idle for too long, or has ended; a receiver would otherwise cost us descriptors."""
-        oldest = clock.monotonic() - self._keep_seconds
+        self._drop(clock.monotonic() - self._keep_seconds)
+        self._timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep) if self._idle else None
+
+    def _drop(self, since: float) -> None:
+        """Close what is idle since then or longer, and forget what has ended; they would cost us descriptors."""
         for origin in list(self._idle):
-            kept = [one for one in origin.idle if not one.closed and one.idle_since > oldest]
+            kept = [one for one in origin.idle if not one.closed and one.idle_since > since]
             for one in origin.idle:
-                if not one.closed and one.idle_since <= oldest:
+                if not one.closed and one.idle_since <= since:
                     one.close()
+            self._kept += len(kept) - len(origin.idle)
             origin.idle[:] = kept
             if not kept:
                 self._idle.discard(origin)
-        self._timer = self._loop.call_later(_SWEEP_SECONDS, self._sweep) if self._idle else None
