@@ -10,6 +10,7 @@ from bench import report
 from bench.plan import FULL, QUICK
 from bench.run import measure
 from deploy.stack.errors import StackError
+from deploy.stack.interrupts import interruptible
 from deploy.stack.servers import session_servers
 from deploy.stack.services import stop_services
 
@@ -46,4 +47,4 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible("bench", main))

@@ -24,6 +24,7 @@ from rich.table import Table
 from bench import volume
 from deploy.stack.errors import StackError
 from deploy.stack.installation import Installation
+from deploy.stack.interrupts import interruptible
 from deploy.stack.isolation import Isolation, isolated
 from deploy.stack.servers import Servers, session_servers
 from libs.common.domain import ids
@@ -220,4 +221,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible("bench", main))

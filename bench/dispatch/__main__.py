@@ -21,6 +21,7 @@ from bench.dispatch.plan import FULL, QUICK, Plan
 from bench.report import Measurements
 from bench.world import running
 from deploy.stack.errors import StackError
+from deploy.stack.interrupts import interruptible
 from deploy.stack.servers import Servers, session_servers
 from deploy.stack.services import stop_services
 
@@ -88,4 +89,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible("bench", main))

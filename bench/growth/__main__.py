@@ -7,14 +7,13 @@ measure is processor time of services, broker and Postgres, which other loads di
 import argparse
 import asyncio
 import contextlib
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Final, NoReturn
+from typing import Final
 
 from bench import phases, report
 from bench.__main__ import say
@@ -24,6 +23,7 @@ from bench.processor import resident_mib
 from bench.report import Measurements
 from bench.world import Application, World, running
 from deploy.stack.errors import StackError
+from deploy.stack.interrupts import interruptible
 from deploy.stack.servers import Servers, session_servers
 from deploy.stack.services import stop_services
 
@@ -32,7 +32,6 @@ _WINDOW: Final = 200
 """So few are under way that each begins at once: ten endpoints would share the lanes of a backlog, and many not."""
 _CHANGE: Final = 5_000
 _TELL_S: Final = 10.0
-_INTERRUPTED: Final = 130
 _APPLICATIONS: Final = 2_000
 """To so many applications messages are posted in turn, of those that there are: more endpoints than caches hold."""
 
@@ -149,8 +148,6 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a glance: little growth, nothing is merged")
     quick = parser.parse_args().quick
     plan, began = (QUICK if quick else FULL), time.monotonic()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
     try:
         with contextlib.ExitStack() as stack:
             servers = stack.enter_context(session_servers("bench", say=say))
@@ -165,22 +162,11 @@ def main() -> int:
     except TimeoutError:
         print(f"bench: not done after {plan.most_seconds:.0f} s", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("bench: everything that was started is stopped", file=sys.stderr)
-        return _INTERRUPTED
     file = report.LATEST.with_name("quick.json") if quick else report.LATEST
     report.show(report.write(measured, machine, file, merge=True))
     say(f"{file.name} is written, after {time.monotonic() - began:.0f} s")
     return 0
 
 
-def _interrupt(*_: object) -> NoReturn:
-    """Stop what was started, once: another Ctrl-C meanwhile would leave half of it running."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    say("interrupted: stopping what was started")
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible("bench", main))

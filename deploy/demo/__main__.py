@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 import time
-from typing import NoReturn
 
 from deploy.demo import report
 from deploy.demo.errors import DemoError
@@ -14,20 +12,17 @@ from deploy.demo.evidence import Evidence
 from deploy.demo.story import tell
 from deploy.stack.errors import StackError
 from deploy.stack.installation import Installation
+from deploy.stack.interrupts import ignore_interrupts, interruptible
 from deploy.stack.isolation import isolated
 from deploy.stack.report import say
 from deploy.stack.servers import session_servers
 from deploy.stack.services import log_folder, stop_services
 
-_INTERRUPTED = 130
 _GRACE_S = 5.0
 
 
 def main() -> int:
     """Run the demo; returns its exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell has it for what runs in its background
-            signal.signal(number, _interrupt)
     try:
         return _demonstrate()
     except DemoError as error:
@@ -38,9 +33,6 @@ def main() -> int:
             print(f"  {line}", file=sys.stderr)
         report.complain(str(error))
         return 2
-    except KeyboardInterrupt:
-        report.complain("everything that was started is stopped")
-        return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: end without a word
         return 1
@@ -76,23 +68,11 @@ def _run() -> Evidence:
             f"registry, ingress and dispatcher  {time.monotonic() - began:.1f} s"
             f" (their logs: {os.path.relpath(log_folder(installation.folder))})"
         )
-        stack.callback(_ignore_interrupts)
+        stack.callback(ignore_interrupts)
         evidence = asyncio.run(tell(installation, services, key))
         report.show_table(evidence)
         return evidence
 
 
-def _interrupt(*_: object) -> NoReturn:
-    _ignore_interrupts()
-    report.complain("interrupted: stopping what was started")
-    raise KeyboardInterrupt
-
-
-def _ignore_interrupts() -> None:
-    """While everything is being stopped, another Ctrl-C must not leave half of it running."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible("demo", main))

@@ -9,6 +9,7 @@ from pathlib import Path
 import uvloop
 
 from deploy.stack.errors import StackError
+from deploy.stack.interrupts import interruptible
 from deploy.stack.isolation import isolated
 from deploy.stack.places import CHECKOUT
 from deploy.stack.servers import session_servers
@@ -57,4 +58,4 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible("faults", main))

@@ -11,6 +11,7 @@ from pathlib import Path
 import uvloop
 
 from deploy.stack.errors import StackError
+from deploy.stack.interrupts import interruptible
 from deploy.stack.isolation import isolated
 from deploy.stack.places import CHECKOUT, HOME
 from deploy.stack.servers import Servers, session_servers
@@ -114,4 +115,4 @@ def _parse(words: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible("mutants", main))
