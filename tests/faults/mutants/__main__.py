@@ -15,7 +15,7 @@ from deploy.stack.interrupts import interruptible
 from deploy.stack.isolation import isolated
 from deploy.stack.places import CHECKOUT, HOME
 from deploy.stack.servers import Servers, session_servers
-from tests.faults.campaign.campaign import Campaign, possible
+from tests.faults.campaign.campaign import Campaign, Summary, possible
 from tests.faults.campaign.plan import ROUND_SECONDS, Kind, Round
 from tests.faults.campaign.world import at_war
 from tests.faults.mutants.catalogue import MUTANTS, Mutant
@@ -47,27 +47,29 @@ def main() -> int:
 
 def _is_found(servers: Servers, mutant: Mutant, number: int, of: int) -> bool:
     """Whether the campaign finds in the mutant what it breaks, and nothing in the code as it is under the same faults."""
-    innocent = _violations(servers, mutant, "as it is", CHECKOUT)
-    if innocent:
-        print(f"mutants: {number}/{of}  {mutant.name}: the code as it is has it too: {innocent[0]}", flush=True)
+    innocent = _run(servers, mutant, "as it is", CHECKOUT)
+    if innocent.violations:
+        print(
+            f"mutants: {number}/{of}  {mutant.name}: the code as it is has it too: {innocent.violations[0]}", flush=True
+        )
         return False
     code = plant(mutant, _COPIES / str(number))
     for tried in range(1, TRIES + 1):
-        violations = _violations(servers, mutant, str(tried), code)
-        found = next((text for text in violations if mutant.breaks in text), None)
+        summary = _run(servers, mutant, str(tried), code)
+        found = next((text for text in summary.violations if mutant.breaks in text), None)
         if found is not None:
             print(f"mutants: {number}/{of}  {mutant.name}: found: {found}", flush=True)
             break
     else:
-        print(
-            f"mutants: {number}/{of}  {mutant.name}: SURVIVED {TRIES} rounds; last seen: {violations[:1]}", flush=True
-        )
+        missed = f", of whose faults did not come about: {', '.join(summary.missed)}" if summary.missed else ""
+        seen = f"; last seen: {summary.violations[0]}" if summary.violations else ""
+        print(f"mutants: {number}/{of}  {mutant.name}: SURVIVED {TRIES} rounds{missed}{seen}", flush=True)
     shutil.rmtree(code)
     return found is not None
 
 
-def _violations(servers: Servers, mutant: Mutant, name: str, code: Path) -> list[str]:
-    """What a round of the mutant's faults finds in the services of `code`."""
+def _run(servers: Servers, mutant: Mutant, name: str, code: Path) -> Summary:
+    """A round of the mutant's faults, with the services of `code`."""
     round_ = Round(
         number=1,
         seed=f"{mutant.name}/{name}",
@@ -77,12 +79,12 @@ def _violations(servers: Servers, mutant: Mutant, name: str, code: Path) -> list
         behaviours=mutant.behaviours,
     )
 
-    async def run() -> list[str]:
+    async def run() -> Summary:
         folder = servers.folder / "mutants" / secrets.token_hex(4)
         with isolated(servers, label="mutant") as corner:
             async with at_war(servers, corner, folder, code=code) as world:
                 campaign = Campaign(world, lambda _: None, settle_seconds=SETTLE_SECONDS)
-                return (await campaign.run([round_])).violations
+                return await campaign.run([round_])
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(run())
