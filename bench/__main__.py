@@ -10,7 +10,7 @@ from bench import report
 from bench.plan import FULL, QUICK
 from bench.run import measure
 from deploy.stack.errors import StackError
-from deploy.stack.interrupts import interruptible
+from deploy.stack.interrupts import ending_undisturbed, interruptible
 from deploy.stack.servers import session_servers
 from deploy.stack.services import stop_services
 
@@ -27,6 +27,7 @@ def main() -> int:
             servers = stack.enter_context(session_servers("bench", say=say))
             folder = servers.folder / "platform"
             stack.callback(stop_services, folder, grace_s=10.0)
+            stack.enter_context(ending_undisturbed())
             machine = report.machine_of(servers)
             measured = asyncio.run(asyncio.wait_for(measure(plan, servers, folder, say), plan.most_seconds))
     except StackError as error:

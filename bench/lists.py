@@ -24,7 +24,7 @@ from rich.table import Table
 from bench import volume
 from deploy.stack.errors import StackError
 from deploy.stack.installation import Installation
-from deploy.stack.interrupts import interruptible
+from deploy.stack.interrupts import ending_undisturbed, interruptible
 from deploy.stack.isolation import Isolation, isolated
 from deploy.stack.servers import Servers, session_servers
 from libs.common.domain import ids
@@ -116,7 +116,7 @@ def main() -> int:
     given = parser.parse_args()
     sizes = (given.small, given.large)
     try:
-        with session_servers("bench", say=_say) as servers:
+        with session_servers("bench", say=_say) as servers, ending_undisturbed():
             taken = asyncio.run(_measure(sizes, given.requests, servers))
     except StackError as error:
         print(f"bench: {error}", file=sys.stderr)

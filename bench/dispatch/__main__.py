@@ -21,7 +21,7 @@ from bench.dispatch.plan import FULL, QUICK, Plan
 from bench.report import Measurements
 from bench.world import running
 from deploy.stack.errors import StackError
-from deploy.stack.interrupts import interruptible
+from deploy.stack.interrupts import ending_undisturbed, interruptible
 from deploy.stack.servers import Servers, session_servers
 from deploy.stack.services import stop_services
 
@@ -70,6 +70,7 @@ def main() -> int:
         with contextlib.ExitStack() as stack:
             servers = stack.enter_context(session_servers("bench", say=say))
             machine = report.machine_of(servers)
+            stack.enter_context(ending_undisturbed())
             for part in given.only or PARTS:
                 folder = servers.folder / part
                 with contextlib.ExitStack() as services:

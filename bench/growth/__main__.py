@@ -23,7 +23,7 @@ from bench.processor import resident_mib
 from bench.report import Measurements
 from bench.world import Application, World, running
 from deploy.stack.errors import StackError
-from deploy.stack.interrupts import interruptible
+from deploy.stack.interrupts import ending_undisturbed, interruptible
 from deploy.stack.servers import Servers, session_servers
 from deploy.stack.services import stop_services
 
@@ -154,6 +154,7 @@ def main() -> int:
             folder = servers.folder / "growth"
             for name in ("small", "endpoints", "ledger"):
                 stack.callback(stop_services, folder / name, grace_s=10.0)
+            stack.enter_context(ending_undisturbed())
             measured = asyncio.run(asyncio.wait_for(grow(plan, servers, folder), plan.most_seconds))
             machine = report.machine_of(servers)
     except StackError as error:

@@ -12,7 +12,7 @@ from deploy.demo.evidence import Evidence
 from deploy.demo.story import tell
 from deploy.stack.errors import StackError
 from deploy.stack.installation import Installation
-from deploy.stack.interrupts import ignore_interrupts, interruptible
+from deploy.stack.interrupts import ending_undisturbed, interruptible
 from deploy.stack.isolation import isolated
 from deploy.stack.report import say
 from deploy.stack.servers import session_servers
@@ -68,7 +68,7 @@ def _run() -> Evidence:
             f"registry, ingress and dispatcher  {time.monotonic() - began:.1f} s"
             f" (their logs: {os.path.relpath(log_folder(installation.folder))})"
         )
-        stack.callback(ignore_interrupts)
+        stack.enter_context(ending_undisturbed())
         evidence = asyncio.run(tell(installation, services, key))
         report.show_table(evidence)
         return evidence

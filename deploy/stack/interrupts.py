@@ -3,7 +3,8 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = 130
@@ -14,12 +15,15 @@ def interruptible(name: str, command: Callable[[], int]) -> int:
     """Run a command that stops what it has started as it ends, whether it is interrupted or not; returns its exit code.
 
     Its tasks are cancelled, where it runs a loop. Another signal while it stops all that would leave half of it
-    running, and is not heard.
+    running, and is not heard. What an interrupted command raises is told in a line.
     """
+    interrupted = False
 
     def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        interrupted = True
         ignore_interrupts()
-        print(f"{name}: interrupted: stopping what was started", file=sys.stderr, flush=True)
+        _say(f"{name}: interrupted: stopping what was started")
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -29,14 +33,31 @@ def interruptible(name: str, command: Callable[[], int]) -> int:
     _hear(interrupt)
     try:
         return command()
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print(f"{name}: everything that was started is stopped", file=sys.stderr, flush=True)
+    except BaseException as error:
+        if not interrupted:
+            raise
+        if not isinstance(error, KeyboardInterrupt | asyncio.CancelledError):
+            _say(f"{name}: {type(error).__name__}: {error}")
+        _say(f"{name}: everything that was started is stopped")
         return INTERRUPTED
 
 
 def ignore_interrupts() -> None:
     """From now on: what is ending already would only be cut short."""
     _hear(signal.SIG_IGN)
+
+
+@contextmanager
+def ending_undisturbed() -> Iterator[None]:
+    """After this block, while what was started before it is stopped, interrupts are ignored."""
+    try:
+        yield
+    finally:
+        ignore_interrupts()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:

@@ -7,15 +7,16 @@ its outbox row, or its state's version, is still what it was, or it is not writt
 from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
 
 from libs.common.contracts import ledger
 from libs.common.domain.attempts import ended
-from libs.common.domain.delivery import Delivery
+from libs.common.domain.delivery import Delivery, Status
 from libs.common.domain.facts import AttemptEnded, AttemptStarted, DeliveryFact, DeliveryScheduled, MessageFannedOut
+from libs.common.domain.outcome import Failure
 from libs.common.postgres.pool import Pool
 from libs.common.postgres.rows import Columns, Shared
 from services.dispatcher.lease import Lease, LeaseLostError
@@ -149,6 +150,22 @@ _LIKE: Final = Columns(
     failure="text",
     sends="smallint",
 )
+
+
+class _Like(NamedTuple):
+    """What outcomes may have in common: the values of `_LIKE`."""
+
+    before: int
+    status: Status
+    version: int
+    failures: int
+    last_status: int | None
+    config_version: int
+    result: str
+    failure: Failure | None
+    sends: int
+
+
 _DECIDED: Final = Columns(delivery="uuid", version="int", kind="text", data="bytea")
 _END: Final = f"""
     WITH {_FENCE}, u AS MATERIALIZED (
@@ -216,7 +233,7 @@ async def end(pool: Pool, lease: Lease, *, epoch: int, attempts: Sequence[LastAt
     Raises:
         LeaseLostError: nothing is written.
     """
-    like: Shared[tuple[object, ...]] = Shared()
+    like: Shared[_Like] = Shared()
     ended_rows = _ENDED.arrays(_end_row(last, like) for last in attempts)
     row = await pool.fetchrow(
         _END,
@@ -239,7 +256,7 @@ async def end(pool: Pool, lease: Lease, *, epoch: int, attempts: Sequence[LastAt
     return over
 
 
-def _end_row(last: LastAttempt, like: Shared[tuple[object, ...]]) -> tuple[object, ...]:
+def _end_row(last: LastAttempt, like: Shared[_Like]) -> tuple[object, ...]:
     """The values of `_ENDED`, with those of `_LIKE` among the shared ones."""
     fact = last.facts[0]
     assert isinstance(fact, AttemptEnded)
@@ -258,16 +275,16 @@ def _end_row(last: LastAttempt, like: Shared[tuple[object, ...]]) -> tuple[objec
         last.url_query,
         ledger.encode(fact)[2],
         like.number(
-            (
-                before.version,
-                after.status,
-                after.version,
-                after.failures,
-                after.last_status,
-                row.config_version,
-                row.result,
-                row.failure,
-                row.sends,
+            _Like(
+                before=before.version,
+                status=after.status,
+                version=after.version,
+                failures=after.failures,
+                last_status=after.last_status,
+                config_version=row.config_version,
+                result=row.result,
+                failure=row.failure,
+                sends=row.sends,
             )
         ),
     )

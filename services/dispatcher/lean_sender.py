@@ -6,6 +6,7 @@ What it tells apart, bounds and repeats is what `AiohttpSender` does; both pass 
 import asyncio
 import resource
 import ssl
+import sys
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import lru_cache
@@ -73,8 +74,7 @@ class LeanSender(Sender):
 
     async def __aenter__(self) -> Self:
         self._loop = loop = asyncio.get_running_loop()
-        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._pool = Pool(KEEPALIVE_SECONDS, descriptors // 2, loop)
+        self._pool = Pool(KEEPALIVE_SECONDS, _most_idle(), loop)
         self._deadlines = Deadlines(loop)
         self._dialler = Dialler(self._policy, self._trust, _BOUNDS, loop)
         self._target = lru_cache(TARGETS_KEPT)(self._parse)
@@ -146,6 +146,12 @@ class LeanSender(Sender):
             first_lines=heads.request_line("POST", parts.raw_path_qs, parts.host_port_subcomponent or ""),
             proxied=self._egress.proxied(host),
         )
+
+
+def _most_idle() -> int:
+    """How many connections may be kept: half of what may be open leaves enough to those that are in use."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if descriptors == resource.RLIM_INFINITY else descriptors // 2
 
 
 def _answered(connection: Connection, began: float, sends: int, opening: Opening) -> Report:

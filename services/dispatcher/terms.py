@@ -24,7 +24,10 @@ class ClaimTerms:
         self._unwanted: set[UUID] = set()
 
     def wants(self, endpoint: UUID) -> bool:
-        """Whether attempts may begin: it is there, enabled, and was so whenever this claim has asked."""
+        """Whether attempts may begin: it is there, enabled, and was so whenever this claim has asked.
+
+        Who was found unwanted once stays so for this claim, since nothing was reserved for it.
+        """
         return self._wanted(endpoint) is not None
 
     def bounds(self, endpoint: UUID) -> Bounds:

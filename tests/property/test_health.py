@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.domain import health as healths
-from libs.common.domain.health import BUCKETS, Ended, Failed, Health, Limits, Succeeded, Verdict, evolve, fold, judge
+from libs.common.domain.health import BUCKETS, Ended, Failed, Health, Limits, Succeeded, Verdict, fold, judge
 
 NOON = datetime(2026, 8, 21, 12, tzinfo=UTC)
 LIMITS = Limits(failing_after=timedelta(hours=1), disabled_after=timedelta(hours=5))
@@ -17,6 +17,10 @@ SUCCESSES = st.builds(Succeeded, at=TIMES, latency=LATENCIES)
 FAILURES = st.builds(Failed, at=TIMES, latency=LATENCIES, config_version=st.integers(1, 3), gone=st.booleans())
 ATTEMPTS = st.lists(SUCCESSES | FAILURES, max_size=30).map(lambda found: sorted(found, key=lambda attempt: attempt.at))
 VERSIONS = st.integers(1, 4)
+
+
+def _after(health: Health, attempt: Ended) -> Health:
+    return fold([attempt], health)
 
 
 def _run(attempts: list[Ended]) -> list[Failed]:
@@ -30,7 +34,7 @@ def _run(attempts: list[Ended]) -> list[Failed]:
 @given(st.lists(SUCCESSES | FAILURES, max_size=30), st.integers(0, 30))
 def test_it_makes_no_difference_into_which_batches_attempts_are_cut(attempts: list[Ended], cut: int) -> None:
     """Whatever their times are: those of a ledger may go back a little."""
-    assert fold(attempts) == fold(attempts[cut:], fold(attempts[:cut])) == reduce(evolve, attempts, Health())
+    assert fold(attempts) == fold(attempts[cut:], fold(attempts[:cut])) == reduce(_after, attempts, Health())
 
 
 @given(ATTEMPTS)
@@ -69,7 +73,7 @@ def test_only_a_run_as_long_as_the_limit_makes_an_endpoint_failing_or_disables_i
 def test_a_success_ends_every_run_and_recovers_an_endpoint_that_was_failing(
     attempts: list[Ended], success: Succeeded
 ) -> None:
-    health = evolve(fold(attempts), success)
+    health = fold([success], fold(attempts))
     assert (health.failures, health.failing_since, health.gone_at) == (0, None, None)
     assert judge(health, config_version=health.config_version, failing=True, limits=LIMITS) is Verdict.RECOVERED
     assert judge(health, config_version=health.config_version, failing=False, limits=LIMITS) is None

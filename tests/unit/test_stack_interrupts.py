@@ -19,6 +19,7 @@ async def work():
 def command():
     with contextlib.ExitStack() as stack:
         stack.callback(print, "stopped", flush=True)
+        {cleaning}
         with asyncio.Runner(loop_factory={loop}) as runner:
             runner.run(work())
     return 0
@@ -33,7 +34,7 @@ def test_an_interrupted_command_stops_what_it_has_started_and_shows_no_traceback
     number: signal.Signals, loop: str
 ) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", COMMAND.format(loop=loop)],
+        [sys.executable, "-c", COMMAND.format(loop=loop, cleaning="")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -46,5 +47,21 @@ def test_an_interrupted_command_stops_what_it_has_started_and_shows_no_traceback
     assert (command.returncode, said) == (130, "stopped\n")
     assert complained.splitlines() == [
         "command: interrupted: stopping what was started",
+        "command: everything that was started is stopped",
+    ]
+
+
+def test_what_goes_wrong_then_is_a_line_and_no_traceback() -> None:
+    command = COMMAND.format(loop="None", cleaning="stack.callback(int, 'rubbish')")
+    with subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "working\n"
+        running.terminate()
+        said, complained = running.communicate(timeout=20)
+    assert (running.returncode, said) == (130, "stopped\n")
+    assert complained.splitlines()[1:] == [
+        "command: ValueError: invalid literal for int() with base 10: 'rubbish'",
         "command: everything that was started is stopped",
     ]

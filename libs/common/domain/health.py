@@ -77,11 +77,6 @@ class Limits(Struct, frozen=True, kw_only=True, gc=False):
     disabled_after: timedelta | None = timedelta(hours=120)
 
 
-def evolve(health: Health, attempt: Ended) -> Health:
-    """The health after one more attempt."""
-    return fold((attempt,), health)
-
-
 def fold(attempts: Iterable[Ended], health: Health = Health()) -> Health:  # noqa: B008  it is frozen
     """The health after these attempts of one endpoint, in the ledger's order.
 

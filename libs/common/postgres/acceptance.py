@@ -5,6 +5,7 @@ The one place where a message comes into being, whatever way it came in.
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -147,7 +148,21 @@ def _columns(messages: Sequence[Message], epoch: int, violations: Mapping[UUID, 
         )
         for message, salt in zip(messages, salts, strict=True)
     )
-    shared = _LIKE.arrays(_shared(first, each) for each in like)
+    fact_of = cache(partial(_first_fact, first))
+    shared = _LIKE.arrays(
+        (
+            each.org,
+            each.event_type,
+            _joined(each.channels),
+            _joined(each.tags),
+            each.origin,
+            each.source,
+            each.content_type,
+            each.publish,
+            fact_of(each.event_type, each.origin, each.source, each.publish),
+        )
+        for each in like
+    )
     bodies = [message.id for message in messages], salts, [message.body for message in messages]
     return first.registry_version, first.accepted_at, epoch, ledger.SCHEMA, *rows, *shared, *bodies
 
@@ -156,16 +171,14 @@ def _joined(names: frozenset[str]) -> str:
     return ",".join(sorted(names)) if names else ""
 
 
-def _shared(first: Message, like: _Like) -> tuple[object, ...]:
-    """The values of `_LIKE`; a first fact says nothing but what messages have in common, and so is encoded once."""
+def _first_fact(first: Message, event_type: str, origin: Origin, source: UUID | None, publish: bool) -> bytes:  # noqa: FBT001  what a batch's facts differ in, by place
+    """The data of the first fact of a message that was accepted together with `first`."""
     fact = MessageAccepted(
         at=first.accepted_at,
-        event_type=like.event_type,
-        origin=like.origin,
-        source=like.source,
+        event_type=event_type,
+        origin=origin,
+        source=source,
         registry_version=first.registry_version,
-        publish=like.publish,
+        publish=publish,
     )
-    data = ledger.encode(fact)[2]
-    channels, tags = _joined(like.channels), _joined(like.tags)
-    return like.org, like.event_type, channels, tags, like.origin, like.source, like.content_type, like.publish, data
+    return ledger.encode(fact)[2]

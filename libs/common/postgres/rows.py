@@ -24,7 +24,10 @@ class Columns:
         return f"unnest({', '.join(self._parameters(first))}) AS {alias} ({', '.join(self._types)})"
 
     def picked(self, number: str, *, first: int) -> str:
-        """SQL for the values of one row, each under its name: the row that the expression `number` counts from 1."""
+        """SQL for the values of one row, each under its name: the row that the expression `number` counts from 1.
+
+        Postgres goes through an array of texts to come to one, so that this is for few rows.
+        """
         named = zip(self._parameters(first), self._types, strict=True)
         return ", ".join(f"({parameter})[{number}] AS {name}" for parameter, name in named)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import uvloop
 
 from deploy.stack.errors import StackError
-from deploy.stack.interrupts import interruptible
+from deploy.stack.interrupts import ending_undisturbed, interruptible
 from deploy.stack.isolation import isolated
 from deploy.stack.places import CHECKOUT
 from deploy.stack.servers import session_servers
@@ -25,7 +25,10 @@ def main() -> int:
     words = _parse(sys.argv[1:])
     logging.disable()  # the libraries' own remarks on what is done to them on purpose
     try:
-        with session_servers("faults", say=lambda line: print(f"stack: {line}", flush=True)) as servers:
+        with (
+            session_servers("faults", say=lambda line: print(f"stack: {line}", flush=True)) as servers,
+            ending_undisturbed(),
+        ):
             wanted = [kind for kind in words.only or list(Kind) if kind not in words.without]
             kinds = possible(servers, wanted, lambda line: print(f"faults: {line}", flush=True))
             rounds = plan(words.seed, words.rounds, messages=words.messages, kinds=kinds)

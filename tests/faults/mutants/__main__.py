@@ -11,7 +11,7 @@ from pathlib import Path
 import uvloop
 
 from deploy.stack.errors import StackError
-from deploy.stack.interrupts import interruptible
+from deploy.stack.interrupts import ending_undisturbed, interruptible
 from deploy.stack.isolation import isolated
 from deploy.stack.places import CHECKOUT, HOME
 from deploy.stack.servers import Servers, session_servers
@@ -32,7 +32,10 @@ def main() -> int:
     logging.disable()  # the libraries' own remarks on what is done to them on purpose
     chosen = [mutant for mutant in MUTANTS if not words.only or mutant.name in words.only]
     try:
-        with session_servers("mutants", say=lambda line: print(f"stack: {line}", flush=True)) as servers:
+        with (
+            session_servers("mutants", say=lambda line: print(f"stack: {line}", flush=True)) as servers,
+            ending_undisturbed(),
+        ):
             needed = {fault.kind for mutant in chosen for fault in mutant.faults}
             if set(possible(servers, list(Kind), print)) < needed:
                 print("mutants: the servers must be our own: unset their URLs", file=sys.stderr)

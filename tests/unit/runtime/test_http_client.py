@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.runtime import clock
+from libs.common.runtime.http_client import pool as pool_module
 from libs.common.runtime.http_client.connection import (
     Bounds,
     Connection,
@@ -247,6 +248,45 @@ async def test_of_too_many_idle_connections_those_that_were_used_last_stay() -> 
         assert [connection.closed for connection, _ in opened] == [True, True, False, False]
         assert [pool.take(origin) is not None for origin in origins] == [False, False, True, True]
     pool.close()
+
+
+async def test_of_any_number_of_connections_those_that_have_ended_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "_HEARD_AT_FIRST", 2)
+    pool = Pool(30.0, 100, asyncio.get_running_loop())
+    origin = pool.origin("receiver.example", 443, tls=True)
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(connected()) for _ in range(8)]
+        for connection, theirs in opened:
+            await exchange(pool, origin, connection, theirs)
+        for _, theirs in opened[1:]:
+            theirs.shutdown(socket.SHUT_RDWR)  # and the loop has not heard of it
+        assert pool.take(origin) is opened[0][0]
+        assert pool.take(origin) is None
+    pool.close()
+
+
+async def test_a_connection_that_is_about_to_close_is_not_used_again() -> None:
+    """As under TLS, where the socket is closed a turn before anybody is told."""
+    pool = Pool(30.0, 100, asyncio.get_running_loop())
+    origin = pool.origin("receiver.example", 443, tls=True)
+    async with connected() as (connection, theirs):
+        await exchange(pool, origin, connection, theirs)
+        connection._transport.close()
+        assert not connection.closed
+        assert pool.take(origin) is None
+    pool.close()
+
+
+async def test_what_comes_back_to_a_closed_pool_is_closed() -> None:
+    pool = Pool(30.0, 100, asyncio.get_running_loop())
+    origin = pool.origin("receiver.example", 443, tls=True)
+    async with connected() as (connection, theirs):
+        answer = connection.ask(b"?")
+        theirs.sendall(OK)
+        await answer
+        pool.close()
+        pool.give_back(origin, connection)
+        assert connection.closed
 
 
 async def test_one_origin_is_one_whoever_asks_and_schemes_never_share() -> None:

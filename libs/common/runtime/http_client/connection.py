@@ -106,6 +106,11 @@ class Connection(asyncio.Protocol):
         return answer
 
     @property
+    def open(self) -> bool:
+        """Whether it has not ended. Under TLS its transport knows a turn of the loop before it is told."""
+        return not self.closed and not self._transport.is_closing()
+
+    @property
     def reusable(self) -> bool:
         """Whether another exchange may follow the one that has just ended."""
         return (

@@ -10,6 +10,7 @@ from libs.common.runtime import clock
 from libs.common.runtime.http_client.connection import Connection
 
 _SWEEP_SECONDS: Final = 5.0
+_HEARD_AT_FIRST: Final = 1024
 _DROPPED_PART: Final = 4
 """Where too many are idle, one in so many is closed, since to find the oldest takes a look at all."""
 
@@ -29,27 +30,38 @@ class Origin:
 class _Heard:
     """On which connections something has come, their end included, that the loop has not read yet.
 
-    The kernel is asked once in a turn of the loop, for all of them: to ask for each takes half as long as to send.
+    The kernel is asked once in a turn of the loop, for all of them: to ask for each takes half as long as to send. Only
+    where there is no epoll, each is asked for.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._kernel = select.epoll()
+        self._kernel = select.epoll() if hasattr(select, "epoll") else None
+        self._most = _HEARD_AT_FIRST
         self._found: Collection[int] | None = None
 
     def watch(self, connection: Connection) -> None:
         """Ask for this one, too, until it is closed."""
-        self._kernel.register(connection.descriptor, select.EPOLLIN)
+        if self._kernel is not None:
+            self._kernel.register(connection.descriptor, select.EPOLLIN)
 
     def on(self, connection: Connection) -> bool:
         """Whether something has come on it before the first of them was looked at in this turn."""
+        if self._kernel is None:
+            poll = select.poll()
+            poll.register(connection.descriptor, select.POLLIN)
+            return bool(poll.poll(0))
         if self._found is None:
-            self._found = {descriptor for descriptor, _ in self._kernel.poll(0)}
+            while len(found := self._kernel.poll(0, self._most)) == self._most:
+                self._most *= 2  # there may be more
+            self._found = {descriptor for descriptor, _ in found}
             self._loop.call_soon(self._forget)
         return connection.descriptor in self._found
 
     def close(self) -> None:
-        self._kernel.close()
+        """Ask for none any more."""
+        if self._kernel is not None:
+            self._kernel.close()
 
     def _forget(self) -> None:
         self._found = None
@@ -68,6 +80,7 @@ class Pool:
         self._keep_seconds = keep_seconds
         self._keep_most = keep_most
         self._kept = 0
+        self._closed = False
         self._loop = loop
         self._heard = _Heard(loop)
         self._origins: WeakValueDictionary[tuple[str, int, bool], Origin] = WeakValueDictionary()
@@ -89,14 +102,14 @@ class Pool:
             connection = idle.pop()
             self._kept -= 1
             young = clock.monotonic() - connection.idle_since < self._keep_seconds
-            if young and not connection.closed and not self._heard.on(connection):
+            if young and connection.open and not self._heard.on(connection):
                 return connection
             connection.abort()
         return None
 
     def give_back(self, origin: Origin, connection: Connection) -> None:
         """After an exchange: kept if another one may follow, else closed."""
-        if not connection.reusable:
+        if self._closed or not connection.reusable:
             connection.close()
             return
         if not connection.used:
@@ -114,7 +127,8 @@ class Pool:
             self._drop(since[len(since) // _DROPPED_PART])
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close what is idle, and what is given back from now on."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
