@@ -17,7 +17,7 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from libs.common.runtime.http import ApiError
+from libs.common.runtime.http import EVERY_ANSWER, ApiError
 from libs.common.runtime.metrics import SLOW_HEADS
 
 KEEPALIVE_SECONDS: Final = 75.0
@@ -75,7 +75,7 @@ class Connection(web.RequestHandler):
         if status != HTTPStatus.BAD_REQUEST:
             return super().handle_error(request, status, exc, message)
         response = ApiError(400, "this is no HTTP request that can be read").response()
-        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.update(EVERY_ANSWER)
         response.headers["Connection"] = "close"  # aiohttp takes it for an answer to HTTP/1.0, and leaves this out
         response.force_close()
         return response

@@ -14,7 +14,6 @@ from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import SERVER_SOFTWARE
 from msgspec import Struct
 
 from libs.common.runtime.http import EVERY_ANSWER, REQUEST_ID, Reply
@@ -121,7 +120,7 @@ def rendered(reply: Reply, identity: str, *, closes: bool) -> bytes:
     head = (
         f"HTTP/1.1 {_status(reply.status)}\r\n{headers}Content-Type: application/json\r\n{REQUEST_ID}: {identity}\r\n"
         f"{_EVERY_ANSWER}Content-Length: {len(reply.body)}\r\nDate: {rfc822_formatted_time()}\r\n"
-        f"Server: {SERVER_SOFTWARE}\r\n{_CLOSE if closes else ''}\r\n"
+        f"{_CLOSE if closes else ''}\r\n"
     )
     return head.encode("ascii") + reply.body
 

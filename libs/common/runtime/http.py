@@ -25,7 +25,7 @@ REQUEST_ID_KEY: Final = web.RequestKey("request_id", str)
 _LONGEST_REQUEST_ID: Final = 128
 HEALTH: Final = ("/healthz", "/readyz", "/metrics")
 EVERY_ANSWER: Final[Mapping[str, str]] = MappingProxyType(
-    {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+    {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store", "Server": "hookledger"}
 )
 """Headers of an answer, unless it has them with another value."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -62,6 +63,7 @@ async def test_what_could_be_divided_differently_is_refused_with_all_that_is_beh
     assert said.split()[1:2] == [b"400"], said
     assert json.loads(said.partition(b"\r\n\r\n")[2])["code"] == "bad_request"
     assert said.count(b"HTTP/1.") == 1, "what is behind it was taken for a request"
+    assert re.findall(rb"\r\nServer: ([^\r]*)", said) == [b"hookledger"], "which library reads it is nobody's business"
 
 
 # Whatever else comes

@@ -213,6 +213,7 @@ async def test_both_ways_answer_and_store_alike(
         assert await express(ingress) - before == asked.plain, f"{name}: so many were answered without aiohttp"
         assert plain == await answers(ingress, whole_way[name], WHOLE_WAY), name
         assert await express(ingress) - before == asked.plain, f"{name}: more than is plain"
+        assert all("\r\nServer: hookledger\r\n" in answer for answer in plain), name
         assert asked.status is None or plain[-1].startswith(f"HTTP/1.1 {asked.status} "), f"{name}: {plain[-1]}"
     assert await stored(stand, plainly.tenant) == await stored(stand, elaborately.tenant)
 
