@@ -217,16 +217,14 @@ class Breaking:
         return [
             identity
             for identity, row in rows.items()
-            if (endpoint := self._snapshot.endpoint(identity)) is None
-            or not endpoint.enabled
-            or not row.breaker.concerns(endpoint.version)
+            if (endpoint := self._snapshot.wanted(identity)) is None or not row.breaker.concerns(endpoint.version)
         ]
 
     async def _judge(self, identity: UUID, run: Run, policy: BreakerPolicy) -> None:
         """Open the breaker of an endpoint that is down for all."""
         self._runs.pop(identity, None)  # what is found not to be so is looked at again after as many failures
-        endpoint = self._snapshot.endpoint(identity)
-        if endpoint is None or not endpoint.enabled or endpoint.version != run.config_version:
+        endpoint = self._snapshot.wanted(identity)
+        if endpoint is None or endpoint.version != run.config_version:
             return
         now, evidence = await breakers.evidence(
             self._pool, identity, config_version=run.config_version, since=run.since

@@ -45,7 +45,7 @@ class Cancelling:
 
     def note(self, waiting: Sequence[Delivery]) -> None:
         """These deliveries wait now: those of unwanted endpoints were in flight when the others were cancelled."""
-        if not all(self._wanted(state.endpoint) for state in waiting):
+        if any(self._snapshot.wanted(state.endpoint) is None for state in waiting):
             self._done_as_of = -1
             self._wake.set()
 
@@ -75,7 +75,7 @@ class Cancelling:
         version = self._snapshot.version
         async with self._pool.acquire() as connection:
             waiting = await lanes.waiting_endpoints(connection)
-        unwanted = [identity for identity in waiting if not self._wanted(identity)]
+        unwanted = [identity for identity in waiting if self._snapshot.wanted(identity) is None]
         if not unwanted:
             self._done_as_of = version
         cancelled = 0
@@ -91,7 +91,7 @@ class Cancelling:
         now = await self._lease.fence(connection)
         changes, deliveries = await lanes.take_waiting(connection, identity, most=CHUNK)
         states = await projection.lock(connection, sorted(deliveries))
-        if not await self._snapshot.is_current(connection) or self._wanted(identity):
+        if not await self._snapshot.is_current(connection) or self._snapshot.wanted(identity) is not None:
             return []  # what was taken may be meant for an endpoint that is wanted again
         endpoint = self._snapshot.endpoint(identity)
         changed: list[Transition] = []
@@ -105,10 +105,6 @@ class Cancelling:
         await lanes.finish(connection, [change.delivery for change in changed])
         await lanes.refresh(connection, changes, now, served=False)
         return changed
-
-    def _wanted(self, identity: UUID) -> bool:
-        endpoint = self._snapshot.endpoint(identity)
-        return endpoint is not None and endpoint.enabled
 
 
 def given_up(state: Delivery, endpoint: Endpoint | None, now: datetime) -> Command:

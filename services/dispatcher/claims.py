@@ -208,8 +208,7 @@ class Claims:
         if not unwanted:
             return unwanted
         current = await self._snapshot.is_current(connection)
-        known = {identity: self._snapshot.endpoint(identity) for identity in unwanted if current}
-        certain = {identity for identity, endpoint in known.items() if endpoint is None or not endpoint.enabled}
+        certain = {identity for identity in unwanted if current and self._snapshot.wanted(identity) is None}
         # Asked again: while the registry was looked at, this process may have heard of more.
         return {identity for identity in endpoints if not terms.wants(identity)} - certain
 

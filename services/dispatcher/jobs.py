@@ -123,8 +123,8 @@ class Jobs:
         return True
 
     async def _work(self, connection: Connection, job: Job, now: datetime) -> list[Delivery]:
-        endpoint = self._snapshot.endpoint(job.document.endpoint)
-        if endpoint is None or not endpoint.enabled:
+        endpoint = self._snapshot.wanted(job.document.endpoint)
+        if endpoint is None:
             await _fail(connection, job, "the endpoint was disabled or deleted")
             return []
         if await _is_full(connection, endpoint, now):

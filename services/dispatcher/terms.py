@@ -72,7 +72,7 @@ class ClaimTerms:
         self._reserved.clear()
 
     def _wanted(self, endpoint: UUID) -> Endpoint | None:
-        known = self._snapshot.endpoint(endpoint)
-        if known is None or not known.enabled:
+        known = self._snapshot.wanted(endpoint)
+        if known is None:
             self._unwanted.add(endpoint)
         return None if endpoint in self._unwanted else known

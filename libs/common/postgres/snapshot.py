@@ -89,6 +89,11 @@ class RegistrySnapshot:
         found = self.get(Kind.ENDPOINT, identity)
         return None if found is None or found.app is None else self.endpoints(found.app).get(identity)
 
+    def wanted(self, identity: UUID) -> Endpoint | None:
+        """An endpoint that messages may go to: it is there, and enabled."""
+        found = self.endpoint(identity)
+        return found if found is not None and found.enabled else None
+
     def holds(self, identity: UUID) -> bool:
         """Whether what is exhausted at this endpoint keeps its place in its ordered lane."""
         found = self.endpoint(identity)
