@@ -1,10 +1,11 @@
 """Looking through the dead letters, sending them again, dropping them.
 
-They are taken from their queue and not acknowledged: when the connection closes, the broker puts them back. A quorum
-queue puts them behind what was not taken, so all are taken, and shown by the time at which they were put aside. While
-somebody looks, others see only what has come since.
+They are taken from their queue, not acknowledged, and given back when all have been seen; should this process die, the
+broker puts them back when the connection closes. A quorum queue puts them behind what was not taken, so all are taken,
+and shown by the time at which they were put aside. While somebody looks, others see only what has come since.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 import aiormq
-from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage, AbstractQueue
 from yarl import URL
 
 from libs.common.rabbitmq.connection import CONNECTION_ERRORS, BrokerUnavailableError, connect
@@ -20,7 +21,10 @@ from libs.common.rabbitmq.dead_letters import DeadLetter, NowhereError, read, re
 from libs.common.rabbitmq.topology import Names
 
 ANSWER_SECONDS: Final = 10.0
+_LOOKS: Final = 200
+_LOOK_AGAIN_SECONDS: Final = 0.01
 _DEFAULT_USER: Final = "guest"
+_ALL_OUTSTANDING: Final = 0
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 Say = Callable[[str], None]
@@ -100,12 +104,32 @@ class DeadLetters:
 
     async def _waiting(self) -> AsyncIterator[tuple[AbstractIncomingMessage, DeadLetter]]:
         """What is there now: what comes meanwhile, such as one that dies again, is not taken."""
-        declared = await self._channel.declare_queue(self._names.dead, passive=True, timeout=ANSWER_SECONDS)
-        for _ in range(declared.declaration_result.message_count or 0):
-            message = await declared.get(fail=False, timeout=ANSWER_SECONDS)
+        dead = await self._dead()
+        kept = 0
+        for _ in range(dead.declaration_result.message_count or 0):
+            message = await dead.get(fail=False, timeout=ANSWER_SECONDS)
             if message is None:
-                return
+                break
             yield message, read(message, self._names, self._user)
+            kept += not message.processed
+        if kept:
+            await self._give_back(kept)
+
+    async def _give_back(self, count: int) -> None:
+        """Put back what was taken, and wait until the next one who looks will see it.
+
+        A quorum queue takes it back after the broker has answered whatever comes behind the request, the end of the
+        connection too. The wait is bounded, since somebody else may take it at once.
+        """
+        channel = await self._channel.get_underlay_channel()
+        await channel.basic_nack(_ALL_OUTSTANDING, multiple=True, requeue=True)
+        for _ in range(_LOOKS):
+            if ((await self._dead()).declaration_result.message_count or 0) >= count:
+                return
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+    async def _dead(self) -> AbstractQueue:
+        return await self._channel.declare_queue(self._names.dead, passive=True, timeout=ANSWER_SECONDS)
 
 
 @asynccontextmanager

@@ -102,6 +102,17 @@ async def test_looking_more_often_than_any_delivery_limit_loses_none(
     await waiting(channel, stand, 3)
 
 
+async def test_whoever_looks_next_sees_them_all(ingress: Service, stand: Stand, channel: AbstractChannel) -> None:
+    from services.admin.dead_letters import dead_letters_of
+
+    for n in range(200):
+        await publish(channel, stand, b"x" * 10_000 + b"%d" % n)
+    await waiting(channel, stand, 200)
+    for _ in range(10):
+        async with dead_letters_of(stand.installation.corner.amqp_url, stand.names) as found:
+            assert [(await found.oldest(1))[1] for _ in range(3)] == [200] * 3
+
+
 async def test_one_is_shown_with_its_headers_and_its_body_and_obeys_no_terminal(
     ingress: Service, stand: Stand, tenant: Tenant, channel: AbstractChannel, operator: Operator
 ) -> None:
