@@ -98,6 +98,7 @@ PARTS: Final = ("ingress", "dispatcher", "registry", "broker", "postgres")
 FIGURES: Final[dict[str, Figure]] = {
     "deliveries_fanout1": _rate("deliveries, saturated, fan-out 1, 1 KiB", "client", 0.5, 1.0),
     "deliveries_fanout10": _rate("deliveries, saturated, fan-out 10, 1 KiB", "client", 0.75, 1.5),
+    "deliveries_outcomes_heard": _rate("deliveries, beside a queue that gets every outcome", "client"),
     "deliveries_broker": _rate("deliveries, published over the broker", "client"),
     "deliveries_one_endpoint": _rate("deliveries, all to one endpoint, whose `max_inflight` bounds them", "client"),
     "deliveries_10kib": _rate("deliveries, bodies of 10 KiB", "client"),
@@ -107,6 +108,8 @@ FIGURES: Final[dict[str, Figure]] = {
     "ledger_append_projected": _rate("ledger append with its projections: rows", "append", 0.3, 0.45),
     "cpu_per_delivery_us": _cpu("saturated, services, broker and Postgres", 800, 450),
     **{f"cpu_per_delivery_{part}_us": _cpu(f"saturated: {part}") for part in PARTS},
+    "cpu_per_delivery_heard_us": _cpu("saturated, beside a queue that gets every outcome"),
+    **{f"cpu_per_delivery_heard_{part}_us": _cpu(f"the same: {part}") for part in PARTS},
     "cpu_per_delivery_500_us": _cpu("at 500/s", 2000, 1200),
     **{f"cpu_per_delivery_500_{part}_us": _cpu(f"at 500/s: {part}") for part in PARTS},
     "latency_50_p50_ms": _latency(50, 50, 10, 6),

@@ -122,8 +122,12 @@ class Run:
     async def _once(self) -> None:
         """What is told and not judged."""
         measured, plan, world = self._measured, self._plan, self._world
-        self._say("bodies of 10 and 100 KiB, one endpoint for all, and over the broker")
+        self._say("a consumer of outcomes, bodies of 10 and 100 KiB, one endpoint for all, and over the broker")
         await self._client()
+        async with world.outcomes_heard():
+            found = await phases.saturate(world, self._one, deliveries=plan.deliveries)
+        measured.figure("deliveries_outcomes_heard", found.per_second)
+        phases.note_cost(measured, "cpu_per_delivery_heard", found.cost_us)
         for name, size, count in zip(("10kib", "100kib"), (10, 100), plan.bulky, strict=True):
             found = await phases.saturate(world, self._one, deliveries=count, payload_bytes=size * _KIB)
             measured.figure(f"deliveries_{name}", found.per_second)

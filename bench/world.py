@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import aio_pika
 import aiohttp
 import asyncpg
 import msgspec
@@ -21,8 +22,10 @@ from deploy.stack.installation import Installation
 from deploy.stack.isolation import Isolation, isolated
 from deploy.stack.servers import Servers
 from deploy.stack.services import Service
+from libs.common.rabbitmq.topology import Names
 
 _SETTLE_S: Final = 120.0
+_OUTCOMES_KEPT: Final = 1_000
 _UNSETTLED: Final = "SELECT EXISTS (SELECT FROM hookledger.queue) OR EXISTS (SELECT FROM hookledger.outbox)"
 _UNTOLD: Final = """
     SELECT EXISTS (
@@ -133,6 +136,15 @@ class World:
         finally:
             dispatcher.start()
             await asyncio.to_thread(dispatcher.wait_ready)
+
+    @asynccontextmanager
+    async def outcomes_heard(self) -> AsyncIterator[None]:
+        """Meanwhile a queue gets every outcome, and keeps the last thousand."""
+        async with await aio_pika.connect(self.corner.amqp_url) as connection:
+            channel = await connection.channel()
+            queue = await channel.declare_queue(exclusive=True, arguments={"x-max-length": _OUTCOMES_KEPT})
+            await queue.bind(Names(self.corner.amqp_prefix).deliveries, "#")
+            yield
 
     async def delete(self, application: Application) -> None:
         """Take an application away: what waits for its endpoints is cancelled."""

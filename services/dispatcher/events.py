@@ -48,18 +48,18 @@ _ENDS: Final[Mapping[type[Fact], str]] = {
 }
 
 
-def outcome(item: Appended, message: UUID) -> Outgoing | None:
-    """The event on `deliveries` for a fact of a delivery's stream, or None for a fact that is none's business."""
-    fact = item.fact
+def outcome_type(fact: Fact) -> str | None:
+    """The type of the event on `deliveries` for a fact of a delivery's stream; None if it is nobody's business."""
     if isinstance(fact, AttemptEnded):
-        kind = "delivery.succeeded" if fact.outcome is Outcome.SUCCEEDED else "attempt.failed"
-    elif isinstance(fact, DeliveryCancelled) and fact.reason is CancelReason.NEVER_SCHEDULED:
+        return "delivery.succeeded" if fact.outcome is Outcome.SUCCEEDED else "attempt.failed"
+    if isinstance(fact, DeliveryCancelled) and fact.reason is CancelReason.NEVER_SCHEDULED:
         return None  # it is about to be sent for the first time
-    else:
-        found = _ENDS.get(type(fact))
-        if found is None:
-            return None
-        kind = found
+    return _ENDS.get(type(fact))
+
+
+def outcome(item: Appended, message: UUID, event_type: str) -> Outgoing:
+    """The event on `deliveries` for a fact of a delivery's stream, whose `outcome_type` is known."""
+    fact = item.fact
     application = encode(Prefix.APPLICATION, item.app)
     delivery = encode(Prefix.DELIVERY, item.stream)
     data: dict[str, Any] = {
@@ -80,14 +80,14 @@ def outcome(item: Appended, message: UUID) -> Outgoing | None:
     body = structured.encode(
         id=f"{delivery}-{item.version}",
         source=f"/hookledger/{application}",
-        type=kind,
+        type=event_type,
         time=fact.at,
         data=orjson.dumps(data),
         datacontenttype=JSON,
         subject=delivery,
         extensions={"hookledgerapp": application},
     )
-    return Outgoing(routing_key=kind, body=body)
+    return Outgoing(routing_key=event_type, body=body)
 
 
 def accepted(message: Message) -> Outgoing:

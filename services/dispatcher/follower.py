@@ -2,6 +2,11 @@
 
 It reads below the snapshot's xmin in the order (epoch, xact, position), so that no transaction that commits late is
 passed over. One process at a time follows; it publishes, awaits the confirms, then moves the checkpoint: at least once.
+
+Most platforms have nobody who listens for outcomes, and to tell each of them would be a message of the broker for every
+attempt. So of the types that nobody has bound a queue for, one in each batch is told, to ask the broker whether that is
+still so; the others follow, in their order, as soon as it is not. Whoever has bound a queue gets all that is committed
+from then on: it is read, and asked for, after that.
 """
 
 import asyncio
@@ -24,7 +29,7 @@ from libs.common.runtime.failpoints import Failpoint, reach
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import messages
-from services.dispatcher.events import KINDS, accepted, outcome
+from services.dispatcher.events import KINDS, accepted, outcome, outcome_type
 from services.dispatcher.metrics import FOLLOWED
 
 _LOG: Final = logger("follower")
@@ -35,13 +40,21 @@ AGAIN_SECONDS: Final = 1.0
 
 
 class Follower:
-    """Publishes outcomes on `deliveries` and accepted messages on `accepted`."""
+    """Publishes outcomes on `deliveries` and accepted messages on `accepted`.
+
+    Args:
+        pool: of the dispatcher.
+        broker: to publish on.
+        process: this one.
+        tail: by which the ledger is read.
+    """
 
     def __init__(self, pool: Pool, broker: Broker, process: UUID, tail: Tail) -> None:
         self._pool = pool
         self._tail = tail
         self._broker = broker
         self._checkpoint = Checkpoint(NAME, process)
+        self._unheard: frozenset[str] = frozenset()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Follow until told to stop, then let another go on."""
@@ -77,17 +90,43 @@ class Follower:
 
     async def _publish(self, items: Sequence[Appended]) -> None:
         wanted = [item.stream for item in items if isinstance(item.fact, MessageAccepted) and item.fact.publish]
-        streams = [item.stream for item in items if not isinstance(item.fact, MessageAccepted)]
-        async with self._pool.acquire() as connection:
-            bodies = await messages.read(connection, wanted) if wanted else {}
-            rows = await connection.fetch(
-                "SELECT delivery, message FROM delivery_state WHERE delivery = ANY($1)", streams
-            )
-        message_of = {row["delivery"]: row["message"] for row in rows}
-        outcomes = (outcome(item, message_of[item.stream]) for item in items if item.stream in message_of)
-        await self._send(self._broker.names.accepted, (accepted(bodies[s]) for s in wanted if s in bodies))
-        await self._send(self._broker.names.deliveries, (event for event in outcomes if event is not None))
+        if wanted:
+            async with self._pool.acquire() as connection:
+                bodies = await messages.read(connection, wanted)
+            await self._send(self._broker.names.accepted, (accepted(bodies[s]) for s in wanted if s in bodies))
+        await self._tell_outcomes(items)
 
-    async def _send(self, exchange: str, events: Iterable[Outgoing]) -> None:
+    async def _tell_outcomes(self, items: Iterable[Appended]) -> None:
+        """In their order; of a type that nobody listens for, the first alone."""
+        asked: set[str] = set()
+        told: list[tuple[Appended, str]] = []
+        for item in items:
+            event_type = outcome_type(item.fact)
+            if event_type is None or event_type in asked:
+                continue
+            told.append((item, event_type))
+            if event_type in self._unheard:
+                await self._send_outcomes(told)
+                told = []
+                if event_type in self._unheard:
+                    asked.add(event_type)
+        await self._send_outcomes(told)
+
+    async def _send_outcomes(self, told: Sequence[tuple[Appended, str]]) -> None:
+        if not told:
+            return
+        rows = await self._pool.fetch(
+            "SELECT delivery, message FROM delivery_state WHERE delivery = ANY($1)", [item.stream for item, _ in told]
+        )
+        message_of = {row["delivery"]: row["message"] for row in rows}
+        events = (
+            outcome(item, message_of[item.stream], event_type) for item, event_type in told if item.stream in message_of
+        )
+        unheard = await self._send(self._broker.names.deliveries, events)
+        self._unheard = self._unheard.difference(event_type for _, event_type in told) | unheard
+
+    async def _send(self, exchange: str, events: Iterable[Outgoing]) -> frozenset[str]:
+        """Publish, and say which types nobody has bound a queue for."""
         sent = await self._broker.publish_many(exchange, events, content_type=structured.CONTENT_TYPE)
-        FOLLOWED.labels(exchange).inc(sent)
+        FOLLOWED.labels(exchange).inc(sent.count)
+        return sent.unheard

@@ -88,7 +88,7 @@ class EnvelopePublisher:
             self._in_flight += 1
             self._confirming.create_task(self._confirm(messages, len(body), confirmed))
 
-    async def _confirm(self, messages: Sequence[Message], size: int, confirmed: Awaitable[None]) -> None:
+    async def _confirm(self, messages: Sequence[Message], size: int, confirmed: Awaitable[object]) -> None:
         metrics.ENVELOPE_MESSAGES.observe(len(messages))
         metrics.ENVELOPE_BYTES.observe(size)
         try:

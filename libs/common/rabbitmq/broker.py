@@ -14,6 +14,7 @@ from typing import Final
 import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractMessage
 from aiormq.channel import Channel
+from msgspec import Struct
 
 from libs.common.rabbitmq import connection as connections
 from libs.common.rabbitmq.connection import CONNECTION_ERRORS, BrokerUnavailableError, GiveUp, LastingConnection
@@ -32,7 +33,15 @@ DECLARE_SECONDS: Final = 30.0
 
 # The exchange is not there; nobody has bound a queue where somebody should have.
 _AMISS: Final = (aiormq.exceptions.ChannelNotFoundEntity, ReturnedError)
-_Write = Callable[[Publisher], "asyncio.Future[None]"]
+_Confirm = asyncio.Future[frozenset[str]]
+_Write = Callable[[Publisher], _Confirm]
+
+
+class Told(Struct, frozen=True, kw_only=True):
+    """How many messages were published; and of their routing keys, those that nobody has bound a queue for."""
+
+    count: int
+    unheard: frozenset[str]
 
 
 class Broker:
@@ -101,7 +110,7 @@ class Broker:
         routing_key: str = "",
         content_type: str,
         mandatory: bool = False,
-    ) -> Awaitable[None]:
+    ) -> Awaitable[object]:
         """Publish one persistent message, and await the broker's confirm.
 
         It is written before this returns, unless the broker takes none for now.
@@ -124,23 +133,22 @@ class Broker:
         properties, body = message.properties, message.body
         await self._publish(lambda by: by.send(exchange, routing_key, properties, body, mandatory=mandatory))
 
-    async def publish_many(self, exchange: str, messages: Iterable[Outgoing], *, content_type: str) -> int:
+    async def publish_many(self, exchange: str, messages: Iterable[Outgoing], *, content_type: str) -> Told:
         """Publish persistent messages in their order, where consumers are optional, and await each one's confirm.
 
         Args:
             messages: are taken burst by burst, so that making them keeps nothing else waiting for long.
 
-        Returns:
-            How many they were.
-
         Raises:
             BrokerUnavailableError: no confirm within `PUBLISH_SECONDS`, or a refusal; some may have been taken.
         """
-        sent = 0
+        count = 0
+        unheard: frozenset[str] = frozenset()
         for burst in bursts(messages):
-            await self._publish_burst(exchange, burst, content_type=content_type, mandatory=False)
-            sent += len(burst)
-        return sent
+            returned = await self._publish_burst(exchange, burst, content_type=content_type, asking=True)
+            count += len(burst)
+            unheard = unheard.difference(message.routing_key for message in burst) | returned
+        return Told(count=count, unheard=unheard)
 
     async def stop_consuming(self) -> None:
         """Take no more messages; those in hand can still be acknowledged, and publishing goes on."""
@@ -157,18 +165,26 @@ class Broker:
         self._opened.set()
 
     def _publish_burst(
-        self, exchange: str, burst: Sequence[Outgoing], *, content_type: str, mandatory: bool
-    ) -> Awaitable[None]:
-        return self._publish(lambda by: by.publish(exchange, burst, content_type=content_type, mandatory=mandatory))
+        self,
+        exchange: str,
+        burst: Sequence[Outgoing],
+        *,
+        content_type: str,
+        mandatory: bool = False,
+        asking: bool = False,
+    ) -> Awaitable[frozenset[str]]:
+        return self._publish(
+            lambda by: by.publish(exchange, burst, content_type=content_type, mandatory=mandatory, asking=asking)
+        )
 
-    def _publish(self, write: _Write) -> Awaitable[None]:
+    def _publish(self, write: _Write) -> Awaitable[frozenset[str]]:
         """Write at once, if the broker takes messages now; then await the confirm."""
         publisher = self._publisher
         if publisher is None or not self.ready:
             raise BrokerUnavailableError("RabbitMQ is not connected")
         return self._confirmed(publisher, write, None if self._publishing.blocked else write(publisher))
 
-    async def _confirmed(self, publisher: Publisher, write: _Write, confirmed: "asyncio.Future[None] | None") -> None:
+    async def _confirmed(self, publisher: Publisher, write: _Write, confirmed: _Confirm | None) -> frozenset[str]:
         try:
             async with self._publishing.within(PUBLISH_SECONDS):
                 if confirmed is None:
@@ -176,7 +192,7 @@ class Broker:
                     # when the sender has long given it up.
                     await self._publishing.unblocked()
                     confirmed = write(publisher)
-                await confirmed
+                return await confirmed
         except TimeoutError as error:
             if not self._publishing.blocked:
                 self._publishing.reopen(f"no confirm within {PUBLISH_SECONDS:.0f} s")

@@ -5,7 +5,7 @@ at once, and one future stands for all confirms.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from aiormq.channel import Channel
@@ -38,18 +38,33 @@ class ReturnedError(NotTakenError):
 
 
 class _Burst:
-    """Messages that wait for confirms: `whole` is done with the last of them, or with one that failed."""
+    """Messages that wait for confirms: `whole` is done with the last of them, or with one that failed.
 
-    __slots__ = ("_left", "whole")
+    Args:
+        count: of the messages.
+        asking: the routing keys of those, by their tag, that may be returned: these are the result.
+    """
 
-    def __init__(self, count: int) -> None:
-        self.whole: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    __slots__ = ("_asking", "_left", "_unheard", "whole")
+
+    def __init__(self, count: int, asking: Mapping[int, str]) -> None:
+        self.whole: asyncio.Future[frozenset[str]] = asyncio.get_running_loop().create_future()
         self._left = count
+        self._asking = asking
+        self._unheard: frozenset[str] = frozenset()
 
     def confirm(self) -> None:
         self._left -= 1
         if not self._left and not self.whole.done():
-            self.whole.set_result(None)
+            self.whole.set_result(self._unheard)
+
+    def give_back(self, tag: int) -> None:
+        """Its confirm follows."""
+        routing_key = self._asking.get(tag)
+        if routing_key is None:
+            self.fail(ReturnedError("nobody has bound a queue"))
+        else:
+            self._unheard |= {routing_key}
 
     def fail(self, error: Exception) -> None:
         if not self.whole.done():
@@ -83,35 +98,52 @@ class Publisher:
         channel.closing.add_done_callback(self._end)
 
     def publish(
-        self, exchange: str, messages: Sequence[Outgoing], *, content_type: str, mandatory: bool = False
-    ) -> "asyncio.Future[None]":
+        self,
+        exchange: str,
+        messages: Sequence[Outgoing],
+        *,
+        content_type: str,
+        mandatory: bool = False,
+        asking: bool = False,
+    ) -> "asyncio.Future[frozenset[str]]":
         """Write messages, one at least, in their order; done when the broker has confirmed each.
+
+        Args:
+            exchange: to which.
+            messages: what.
+            content_type: of each.
+            mandatory: whether somebody must have bound a queue for each.
+            asking: whether to learn which of their routing keys nobody has bound a queue for, which is the future's
+                result. The first message of each one asks.
 
         The future's errors are
 
             NotTakenError: the broker refused one, or returned one that is mandatory; the others may be taken.
             AMQPError, OSError: the channel or its connection closed; which were taken is not known.
         """
+        first_tag = self._last + 1
+        asks = _firsts(messages, first_tag) if asking else {}
         pieces: list[bytes] = []
-        for tag, message in enumerate(messages, self._last + 1):
-            heads = frames.plain_heads(self._number, exchange, message.routing_key, content_type, mandatory=mandatory)
-            identity = self._id(tag).encode() if mandatory else b""
+        for tag, message in enumerate(messages, first_tag):
+            returnable = mandatory or tag in asks
+            heads = frames.plain_heads(self._number, exchange, message.routing_key, content_type, mandatory=returnable)
+            identity = self._id(tag).encode() if returnable else b""
             pieces += frames.publication(heads, identity, message.body, number=self._number, most=self._most)
-        return self._write(b"".join(pieces), len(messages))
+        return self._write(b"".join(pieces), len(messages), asks)
 
     def send(
         self, exchange: str, routing_key: str, properties: Basic.Properties, body: bytes, *, mandatory: bool
-    ) -> "asyncio.Future[None]":
+    ) -> "asyncio.Future[frozenset[str]]":
         """As `publish`, for a message with properties of its own; a mandatory one's id is the publisher's."""
         if mandatory:
             assert properties.message_id is None, "the broker's return is told apart by it"
             properties.message_id = self._id(self._last + 1)
         heads = frames.heads(self._number, exchange, routing_key, properties, mandatory=mandatory)
         pieces = frames.publication(heads, b"", body, number=self._number, most=self._most)
-        return self._write(b"".join(pieces), 1)
+        return self._write(b"".join(pieces), 1, {})
 
-    def _write(self, written: bytes, count: int) -> "asyncio.Future[None]":
-        burst = _Burst(count)
+    def _write(self, written: bytes, count: int, asking: Mapping[int, str]) -> "asyncio.Future[frozenset[str]]":
+        burst = _Burst(count, asking)
         if self._ended is not None:
             burst.fail(self._ended)
             return burst.whole
@@ -125,10 +157,11 @@ class Publisher:
         """The id of a mandatory message, which no other has, and which says its tag."""
         return f"{self._id_prefix}{tag:0{frames.ID_DIGITS - _ID_PREFIX_DIGITS}x}"
 
-    def _returned(self, message_id: str | None) -> _Burst | None:
-        if message_id is None or not message_id.startswith(self._id_prefix):
-            return None
-        return self._waiting.get(int(message_id[_ID_PREFIX_DIGITS:], 16))
+    def _give_back(self, message_id: str | None) -> None:
+        if message_id is not None and message_id.startswith(self._id_prefix):
+            tag = int(message_id[_ID_PREFIX_DIGITS:], 16)
+            if (burst := self._waiting.get(tag)) is not None:
+                burst.give_back(tag)
 
     def _take(self, kind: int, payload: bytes) -> bool:
         """Take confirms, and what is returned; all content that comes here is."""
@@ -143,9 +176,7 @@ class Publisher:
                 case method:
                     return method == frames.RETURN
         elif kind == frames.HEADER:
-            returned = self._returned(frames.properties(payload).message_id)
-            if returned is not None:  # its confirm follows, and comes too late
-                returned.fail(ReturnedError("nobody has bound a queue"))
+            self._give_back(frames.properties(payload).message_id)
         return kind <= frames.BODY
 
     def _answered(self, payload: bytes) -> Iterator[_Burst]:
@@ -172,3 +203,11 @@ class Publisher:
         for burst in self._waiting.values():
             burst.fail(why)
         self._waiting.clear()
+
+
+def _firsts(messages: Sequence[Outgoing], first_tag: int) -> Mapping[int, str]:
+    """The first message of each routing key: its tag, and the key."""
+    tags: dict[str, int] = {}
+    for tag, message in enumerate(messages, first_tag):
+        tags.setdefault(message.routing_key, tag)
+    return {tag: routing_key for routing_key, tag in tags.items()}

@@ -278,8 +278,9 @@ MUTANTS = (
         edits=(
             Edit(
                 file="libs/common/rabbitmq/broker.py",
-                old="                await confirmed\n",
-                new="                confirmed.add_done_callback(lambda c: c.cancelled() or c.exception())\n",
+                old="                return await confirmed\n",
+                new="                confirmed.add_done_callback(lambda c: c.cancelled() or c.exception())\n"
+                "                return frozenset()\n",
             ),
         ),
         faults=(

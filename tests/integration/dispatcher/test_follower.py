@@ -1,7 +1,7 @@
 """The follower: what happened is told on the broker, in the ledger's order, at least once, and nothing is passed over."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from uuid import UUID
@@ -23,6 +23,7 @@ from libs.common.runtime.clock import new_id
 from services.dispatcher import follower as following
 from services.dispatcher.events import KINDS
 from services.dispatcher.follower import Follower
+from services.dispatcher.metrics import FOLLOWED
 from tests.conftest import Amqp
 from tests.integration.dispatcher.parts import dispatching
 from tests.integration.dispatcher.world import BODY, World
@@ -98,6 +99,61 @@ async def test_an_outcome_says_whose_it_is_and_what_was_answered(world: World, a
     assert failed["data"].items() >= (whose | {"responseStatusCode": 404, "outcome": "refused"}).items()
     assert refused["data"].items() >= whose.items()
     assert (failed["id"], refused["id"]) == (f"{delivery}-3", f"{delivery}-4")
+
+
+async def test_of_outcomes_that_nobody_listens_for_one_in_each_batch_is_told(
+    world: World, amqp: Amqp, receiver: Receiver
+) -> None:
+    app = await world.application()
+    await world.endpoint(app, receiver.script("/refuses", then=404))
+    await world.endpoint(app, receiver.script("/takes"))
+    async with telling(world, amqp, to=["delivery.refused"]) as (follower, heard), dispatching(world) as parts:
+        published = _published_outcomes(amqp)
+        for told in (12, 6, 6):  # the first batch is told whole: somebody may listen
+            await parts.fan_outs.take(await world.accept(app, 4), path="envelope")
+            await world.until_over(app, 2 * 4)
+            before = published()
+            await _follow(follower)
+            assert published() - before == told  # later: those who are listened to, and one each of the two others
+        events = await heard.wait_for(12)
+    assert {event.routing_key for event in events} == {"delivery.refused"}
+    assert len({event.body for event in events}) == 12
+
+
+async def test_whoever_begins_to_listen_is_told_all_that_is_committed_from_then_on(
+    world: World, amqp: Amqp, receiver: Receiver
+) -> None:
+    app = await world.application()
+    await world.endpoint(app, receiver.script("/flaky", 500, 500, 500, 500))
+    async with telling(world, amqp, to=[]) as (follower, heard), dispatching(world) as parts:
+        parts.start_claiming()
+        await parts.fan_outs.take(await world.accept(app, 4), path="envelope")
+        await world.until_over(app, 4)
+        await _follow(follower)
+        await _follow(follower)
+        assert heard.messages == []
+        await heard.listen("#")
+        receiver.script("/flaky", 500, 500, 500, 500)
+        messages = await world.accept(app, 4)
+        await parts.fan_outs.take(messages, path="envelope")
+        await world.until_over(app, 4)
+        await _follow(follower)
+        events = await heard.wait_for(8)
+        assert len(heard.messages) == 8
+        await heard.listen("#", no_longer=True)
+        await parts.fan_outs.take(await world.accept(app, 1), path="envelope")
+        await world.until_over(app, 1)
+        await _follow(follower)
+        assert len(heard.messages) == 8
+    told = [orjson.loads(event.body)["id"] for event in events]
+    rows = await world.owner.fetch(
+        """
+        SELECT f.stream, f.version FROM hookledger.fact f JOIN projection_1.delivery_state d ON d.delivery = f.stream
+        WHERE d.message = ANY($1) AND f.kind = 'AttemptEnded' ORDER BY f.epoch, f.xact, f.position
+        """,
+        [message.id for message in messages],
+    )
+    assert told == [f"{ids.encode(Prefix.DELIVERY, row['stream'])}-{row['version']}" for row in rows]
 
 
 async def test_a_transaction_that_commits_late_is_not_passed_over(world: World, amqp: Amqp) -> None:
@@ -235,9 +291,15 @@ async def test_the_facts_of_an_earlier_epoch_are_told_before_those_of_this_one(w
 class Heard:
     """What came to a queue bound to both exchanges."""
 
-    def __init__(self) -> None:
+    def __init__(self, queue: aio_pika.abc.AbstractQueue, names: Names) -> None:
         self.messages: list[aio_pika.abc.AbstractIncomingMessage] = []
         self._changed = asyncio.Condition()
+        self._queue = queue
+        self._names = names
+
+    async def listen(self, routing_key: str, *, no_longer: bool = False) -> None:
+        for exchange in (self._names.accepted, self._names.deliveries):
+            await (self._queue.unbind if no_longer else self._queue.bind)(exchange, routing_key)
 
     async def take(self, message: aio_pika.abc.AbstractIncomingMessage) -> None:
         async with self._changed:
@@ -251,8 +313,8 @@ class Heard:
 
 
 @asynccontextmanager
-async def telling(world: World, amqp: Amqp) -> AsyncIterator[tuple[Follower, Heard]]:
-    """A follower with a broker of its own, and somebody who listens."""
+async def telling(world: World, amqp: Amqp, *, to: Sequence[str] = ("#",)) -> AsyncIterator[tuple[Follower, Heard]]:
+    """A follower with a broker of its own, and somebody who listens for these routing keys."""
     names = Names(amqp.prefix)
     connected = asyncio.Event()
 
@@ -265,10 +327,10 @@ async def telling(world: World, amqp: Amqp) -> AsyncIterator[tuple[Follower, Hea
     async with pool, connection, asyncio.TaskGroup() as group:
         group.create_task(broker.run())
         await asyncio.wait_for(connected.wait(), 10)
-        heard = Heard()
         queue = await (await connection.channel()).declare_queue(exclusive=True)
-        for exchange in (names.accepted, names.deliveries):
-            await queue.bind(exchange, "#")
+        heard = Heard(queue, names)
+        for routing_key in to:
+            await heard.listen(routing_key)
         await queue.consume(heard.take, no_ack=True)
         await world.owner.execute("""
             INSERT INTO hookledger.checkpoint (follower, epoch, xact, position)
@@ -283,6 +345,11 @@ async def _follow(follower: Follower) -> None:
     """Follow to the end of what is committed."""
     while await follower._step():
         pass
+
+
+def _published_outcomes(amqp: Amqp) -> Callable[[], float]:
+    published: Callable[[], float] = FOLLOWED.labels(Names(amqp.prefix).deliveries)._value.get
+    return published
 
 
 async def _uncommitted(world: World, app: UUID) -> Message:
