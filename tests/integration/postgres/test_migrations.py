@@ -11,6 +11,7 @@ import pytest
 from deploy.stack.servers import Servers
 from libs.common.postgres.migrate import SchemaError, epoch, migrate, migrations
 from libs.common.postgres.pool import DatabaseUnavailableError, open_pool
+from libs.common.runtime.clock import new_id
 from tests.support import databases
 
 
@@ -116,6 +117,37 @@ async def test_partitions_are_made_four_weeks_ahead_and_only_once(database: str)
         )
         assert sorted(made) == [0, 0, 0, 12]  # two weeks more of six tables, by one of the callers
         assert await pool.fetchval("SELECT hookledger.create_partitions(6)") == 0
+
+
+async def test_the_end_of_a_delivery_has_room_beside_its_beginning(database: str) -> None:
+    """Where it has not, each of the table's indexes gets another entry."""
+    connection = await asyncpg.connect(database)
+    try:
+        transaction = connection.transaction()
+        await transaction.start()
+        ids = [new_id() for _ in range(1000)]
+        await connection.execute(
+            """
+            INSERT INTO projection_1.delivery_state (delivery, app, message, endpoint, attempt, status, version, run,
+                attempts, failures, unknowns, process, created_at, updated_at)
+            SELECT id, id, id, id, id, 'sending', 2, 1, 1, 0, 0, id, now(), now() FROM unnest($1::uuid[]) AS id
+            """,
+            ids,
+        )
+        places = "SELECT delivery, (ctid::text::point)[0] AS page FROM projection_1.delivery_state WHERE app = ANY($1)"
+        begun = {row["delivery"]: row["page"] for row in await connection.fetch(places, ids)}
+        await connection.execute(
+            """
+            UPDATE projection_1.delivery_state SET status = 'succeeded', version = 3, last_status = 200,
+                attempt = NULL, process = NULL WHERE app = ANY($1)
+            """,
+            ids,
+        )
+        assert {row["delivery"]: row["page"] for row in await connection.fetch(places, ids)} == begun
+        assert len(begun) == len(ids)
+        await transaction.rollback()
+    finally:
+        await connection.close()
 
 
 async def test_a_fact_without_a_partition_is_refused_rather_than_put_anywhere(database: str) -> None:
