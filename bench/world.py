@@ -30,7 +30,8 @@ _UNSETTLED: Final = "SELECT EXISTS (SELECT FROM hookledger.queue) OR EXISTS (SEL
 _UNTOLD: Final = """
     SELECT EXISTS (
         SELECT FROM hookledger.checkpoint c, (
-            SELECT epoch, xact, position FROM hookledger.fact ORDER BY epoch DESC, xact DESC, position DESC LIMIT 1
+            SELECT epoch, xact, position FROM hookledger.fact WHERE hookledger.is_followed(kind, data)
+            ORDER BY epoch DESC, xact DESC, position DESC LIMIT 1
         ) f WHERE (f.epoch, f.xact, f.position) > (c.epoch, c.xact, c.position))
 """
 

@@ -75,7 +75,10 @@ _COPIES: Final = (
 )
 _FOLLOWED: Final = """
     UPDATE hookledger.checkpoint c SET epoch = f.epoch, xact = f.xact, position = f.position
-    FROM (SELECT epoch, xact, position FROM hookledger.fact ORDER BY epoch DESC, xact DESC, position DESC LIMIT 1) f
+    FROM (
+        SELECT epoch, xact, position FROM hookledger.fact WHERE hookledger.is_followed(kind, data)
+        ORDER BY epoch DESC, xact DESC, position DESC LIMIT 1
+    ) f
 """
 
 

@@ -27,7 +27,8 @@ async def _is_behind(connection: Any, follower: str) -> bool:
         """
         SELECT EXISTS (
             SELECT FROM hookledger.checkpoint c JOIN hookledger.fact f
-                ON (f.epoch, f.xact, f.position) > (c.epoch, c.xact, c.position)
+                ON hookledger.is_followed(f.kind, f.data)
+                    AND (f.epoch, f.xact, f.position) > (c.epoch, c.xact, c.position)
             WHERE c.follower = $1
         )
         """,

@@ -17,25 +17,19 @@ from libs.common.postgres.ledger import Appended, appended
 from libs.common.postgres.pool import Connection, Pool
 
 _NEXT: Final = """
-    SELECT place, epoch, xact, position, stream, version, app, endpoint, kind, schema, at, data FROM (
-        SELECT b.*, row_number() OVER () AS place, lead(false, 1, true) OVER () AS is_last
-        FROM (
-            SELECT f.stream, f.version, f.epoch, f.xact, f.position, f.app, f.endpoint, f.kind, f.schema, f.at,
-                CASE WHEN f.kind = ANY($5) THEN f.data END AS data
-            FROM hookledger.fact f
-            WHERE (f.epoch, f.xact, f.position) > ($1, $2, $3)
-              AND (f.epoch, f.xact) < ((SELECT max(epoch) FROM hookledger.ledger_epoch),
-                  pg_snapshot_xmin(pg_current_snapshot()))
-              AND ($6::int IS NULL OR (f.epoch, f.xact, f.position) <= ($6, $7, $8))
-            ORDER BY f.epoch, f.xact, f.position LIMIT $4
-        ) b
-    ) numbered
-    WHERE data IS NOT NULL OR is_last
+    SELECT f.epoch, f.xact, f.position, f.stream, f.version, f.app, f.endpoint, f.kind, f.schema, f.at, f.data
+    FROM hookledger.fact f
+    WHERE hookledger.is_followed(f.kind, f.data)
+      AND (f.epoch, f.xact, f.position) > ($1, $2, $3)
+      AND (f.epoch, f.xact) < ((SELECT max(epoch) FROM hookledger.ledger_epoch),
+          pg_snapshot_xmin(pg_current_snapshot()))
+      AND ($5::int IS NULL OR (f.epoch, f.xact, f.position) <= ($5, $6, $7))
+    ORDER BY f.epoch, f.xact, f.position LIMIT $4
 """
 
 
 class Read(Struct, frozen=True, kw_only=True):
-    """What comes next: how many facts of any kind, the place of the last of them, and those of the kinds wanted."""
+    """What comes next: how many facts, the place of the last of them, and those of the kinds wanted."""
 
     facts: int
     last: Cursor
@@ -59,22 +53,22 @@ async def read_on(
     Args:
         connection: to read with.
         cursor: where the follower has come to.
-        kinds: of the facts that are wanted.
-        most: facts of any kind to read at a time.
+        kinds: of the facts that are wanted, among those that are followed (`hookledger.is_followed`).
+        most: facts to read at a time, of whichever kind.
         until: the last fact to read, where there is one.
     """
-    rows = await connection.fetch(_NEXT, *cursor, most, list(kinds), *(until or (None, None, None)))
+    rows = await connection.fetch(_NEXT, *cursor, most, *(until or (None, None, None)))
     if not rows:
         return Read(facts=0, last=cursor, found=())
     last = rows[-1]
     return Read(
-        facts=last["place"],
+        facts=len(rows),
         last=Cursor(last["epoch"], last["xact"], last["position"]),
-        found=[appended(row) for row in rows if row["data"] is not None],
+        found=[appended(row) for row in rows if row["kind"] in kinds],
     )
 
 
-KEPT_FACTS: Final = 40_000
+KEPT_FACTS: Final = 20_000
 """Two seconds' worth at thousands of deliveries a second: the slowest follower looks every second."""
 
 
@@ -83,7 +77,7 @@ class Tail:
 
     Args:
         kinds: of the facts that any of them wants.
-        keep: so many facts of any kind are kept, and those that were read together with them.
+        keep: so many facts are kept, and those that were read together with them.
     """
 
     def __init__(self, kinds: Collection[str], *, keep: int = KEPT_FACTS) -> None:

@@ -108,7 +108,9 @@ async def current(connection: "Connection | Pool") -> bool:
         """
         SELECT NOT EXISTS (
             SELECT FROM hookledger.checkpoint c CROSS JOIN LATERAL (
-                SELECT f.at FROM hookledger.fact f WHERE (f.epoch, f.xact, f.position) > (c.epoch, c.xact, c.position)
+                SELECT f.at FROM hookledger.fact f
+                WHERE hookledger.is_followed(f.kind, f.data)
+                    AND (f.epoch, f.xact, f.position) > (c.epoch, c.xact, c.position)
                 ORDER BY f.epoch, f.xact, f.position LIMIT 1
             ) next
             WHERE c.follower = $1 AND next.at < clock_timestamp() - $2::interval

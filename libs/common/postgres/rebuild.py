@@ -74,7 +74,8 @@ async def rebuild_database(url: str, progress: Progress, say: Say) -> Rebuilt:
 
     Args:
         url: of the user who owns the tables.
-        progress: is told of each fact three times: once for the deliveries, once for the statistics, once for health.
+        progress: is told of each fact once for the deliveries, and of those that are followed once more for the
+            statistics and once for health.
         say: takes lines for the operator.
 
     Raises:
@@ -83,7 +84,11 @@ async def rebuild_database(url: str, progress: Progress, say: Say) -> Rebuilt:
         UnknownFactError: the ledger was written by a newer version.
     """
     async with _alone(url) as connection:
-        progress.begin(3 * await connection.fetchval("SELECT count(*) FROM hookledger.fact"))
+        progress.begin(
+            await connection.fetchval("""
+                SELECT count(*) + 2 * count(*) FILTER (WHERE hookledger.is_followed(kind, data)) FROM hookledger.fact
+            """)
+        )
         rebuild = _Rebuild(connection, progress, say)
         await rebuild.run()
         return rebuild.rebuilt

@@ -32,7 +32,7 @@ async def tell(connection: Connection, checkpoint: Checkpoint) -> int:
                 SELECT f.stream, f.version, f.epoch, f.xact, f.position, f.app, f.endpoint, f.kind, f.schema, f.at,
                     f.data
                 FROM hookledger.fact f
-                WHERE (f.epoch, f.xact, f.position) > ($1, $2, $3)
+                WHERE hookledger.is_followed(f.kind, f.data) AND (f.epoch, f.xact, f.position) > ($1, $2, $3)
                   AND (f.epoch, f.xact) < ((SELECT max(epoch) FROM hookledger.ledger_epoch),
                       pg_snapshot_xmin(pg_current_snapshot()))
                 ORDER BY f.epoch, f.xact, f.position LIMIT $4

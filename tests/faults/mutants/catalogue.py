@@ -295,8 +295,8 @@ MUTANTS = (
         edits=(
             Edit(
                 file="libs/common/postgres/following.py",
-                old="                  pg_snapshot_xmin(pg_current_snapshot()))\n",
-                new="                  pg_snapshot_xmax(pg_current_snapshot()))\n",
+                old="          pg_snapshot_xmin(pg_current_snapshot()))\n",
+                new="          pg_snapshot_xmax(pg_current_snapshot()))\n",
             ),
             _ONLY_AT_LENGTH,
         ),

@@ -10,17 +10,20 @@ import aio_pika
 import orjson
 import pytest
 
+from libs.common.contracts import ledger
 from libs.common.contracts.cloudevents import structured
 from libs.common.domain import ids
-from libs.common.domain.facts import Origin
+from libs.common.domain.facts import MessageAccepted, Origin
 from libs.common.domain.ids import Prefix
 from libs.common.domain.message import Message
+from libs.common.domain.operational import DELIVERY_FACTS
 from libs.common.postgres.following import Tail
 from libs.common.postgres.pool import open_pool
 from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.clock import new_id
 from services.dispatcher import follower as following
+from services.dispatcher import projecting
 from services.dispatcher.events import KINDS
 from services.dispatcher.follower import Follower
 from services.dispatcher.metrics import FOLLOWED
@@ -286,6 +289,25 @@ async def test_the_facts_of_an_earlier_epoch_are_told_before_those_of_this_one(w
             await world.owner.execute("DELETE FROM hookledger.ledger_epoch WHERE epoch > $1", world.epoch)
     told = [orjson.loads(event.body)["id"] for event in events]
     assert told == [ids.encode(Prefix.MESSAGE, message.id) for message in (old, new)]
+
+
+@pytest.mark.parametrize("publish", [True, False])
+async def test_what_a_follower_wants_is_in_the_index_that_it_reads_by(world: World, *, publish: bool) -> None:
+    accepted = MessageAccepted(
+        at=datetime.now(UTC),
+        event_type='publish".true',  # as near as an event type could come to what is looked for
+        origin=Origin.API,
+        source=None,
+        registry_version=1,
+        publish=publish,
+    )
+    kinds = KINDS | projecting.KINDS | DELIVERY_FACTS.keys()
+    rows = await world.owner.fetch(
+        "SELECT kind FROM unnest($1::text[]) AS kind WHERE hookledger.is_followed(kind, $2)",
+        sorted(kinds),
+        ledger.encode(accepted)[2],
+    )
+    assert {row["kind"] for row in rows} == kinds - (set() if publish else {"MessageAccepted"})
 
 
 class Heard:

@@ -48,7 +48,7 @@ async def test_nothing_follows_from_health_while_the_next_fact_is_of_the_past(
     async with await open_pool(world.url, "registry", size=1) as pool:
         await fold_all(world)
         assert await health.current(pool)
-        await world.accept(app)
+        await world.accept(app, publish=True)
         assert await health.current(pool)
         monkeypatch.setattr(health, "BEHIND", timedelta(0))
         assert not await health.current(pool)

@@ -102,7 +102,9 @@ async def test_a_producer_on_the_broker_asks_by_extension_attributes(
     )
     await publish(channel, stand, event)
     await stand.until(1, "message", app=tenant.app, ordering_key="k", channels=["a", "b"], tags=["t"])
-    accepted = await stand.observer.fetchval("SELECT id FROM hookledger.message WHERE app = $1", tenant.app)
+    accepted = await stand.observer.fetchval(
+        "SELECT id FROM hookledger.message WHERE app = $1 AND ordering_key = 'k'", tenant.app
+    )
     assert await stand.count("body_expiry", message=accepted) == 1
     await publish(channel, stand, cloud_event(tenant, "wishes-2", hookledgerdeliverat="soon"))
     dead = await next_dead(channel, stand)

@@ -51,6 +51,7 @@ async def accept(
     tags: Sequence[str] = (),
     event_id: str | None = None,
     content_type: str = "application/json",
+    publish: bool = False,
 ) -> UUID:
     """A committed message."""
     await asyncio.sleep(0.002)  # ids of one millisecond are in no order
@@ -60,7 +61,7 @@ async def accept(
         """
         INSERT INTO hookledger.message (id, org, app, event_type, channels, event_id, origin, content_type, body_hash,
             body_bytes, registry_version, publish, accepted_at, tags)
-        VALUES ($1, $2, $3, $4, $5, $6, 'api', $7, '', $8, 1, false, $9, $10)
+        VALUES ($1, $2, $3, $4, $5, $6, 'api', $7, '', $8, 1, $11, $9, $10)
         """,
         message,
         place.org,
@@ -72,10 +73,11 @@ async def accept(
         len(body),
         at,
         list(tags),
+        publish,
     )
     await sql.execute("INSERT INTO hookledger.message_body (message, salt, body) VALUES ($1, '', $2)", message, body)
     fact = MessageAccepted(
-        at=at, event_type=event_type, origin=Origin.API, source=None, registry_version=1, publish=False
+        at=at, event_type=event_type, origin=Origin.API, source=None, registry_version=1, publish=publish
     )
     await ledger.append(
         sql, await _epoch(sql), [Appended(stream=message, version=1, app=place.app, endpoint=None, fact=fact)]

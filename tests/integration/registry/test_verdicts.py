@@ -128,7 +128,7 @@ async def test_nothing_follows_while_health_is_made_anew(
     endpoint = await create(pool, place)
     await attempt(sql, place, endpoint, [410], database)
     monkeypatch.setattr(health, "BEHIND", timedelta(0))
-    await accept(sql, place)
+    await accept(sql, place, publish=True)
     await sweep(pool, NOTHING)
     assert await history(sql, endpoint) == [("EndpointCreated", None)]
 
