@@ -87,6 +87,7 @@ class Run:
         flaky = await world.application("flaky", ["/retry/one"], retrySchedule=[1.0])
         rest = Memory(world)
         rest.look()
+        await world.settle_in()
         await phases.saturate(world, self._one, deliveries=500)  # plans, connections and code warm up
         load = Memory(world)
         watching = asyncio.create_task(load.watch())

@@ -26,6 +26,8 @@ from libs.common.rabbitmq.topology import Names
 
 _SETTLE_S: Final = 120.0
 _OUTCOMES_KEPT: Final = 1_000
+_WAL_MIB: Final = 600
+"""As much as Postgres lets come together until it makes a checkpoint, unless it is told otherwise."""
 _UNSETTLED: Final = "SELECT EXISTS (SELECT FROM hookledger.queue) OR EXISTS (SELECT FROM hookledger.outbox)"
 _UNTOLD: Final = """
     SELECT EXISTS (
@@ -137,6 +139,19 @@ class World:
         finally:
             dispatcher.start()
             await asyncio.to_thread(dispatcher.wait_ready)
+
+    async def settle_in(self) -> None:
+        """Have Postgres write over log files that it has used, as one that is in service does.
+
+        A new one is filled with zeros first, and the memory that it is kept in may be new to the machine, too. A server
+        that is not ours is left as it is.
+        """
+        if not self.servers.owned_postgres:
+            return
+        for _ in range(_WAL_MIB):
+            await self.database.execute(f"SELECT pg_logical_emit_message(false, 'bench', repeat('x', {1024 * 1024}))")
+        for _ in range(2):  # the first one ends with the use of the files, the second one makes them free
+            await self.database.execute("CHECKPOINT")
 
     @asynccontextmanager
     async def outcomes_heard(self) -> AsyncIterator[None]:
