@@ -122,7 +122,8 @@ class DeadLetters:
         connection too. The wait is bounded, since somebody else may take it at once.
         """
         channel = await self._channel.get_underlay_channel()
-        await channel.basic_nack(_ALL_OUTSTANDING, multiple=True, requeue=True)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await channel.basic_nack(_ALL_OUTSTANDING, multiple=True, requeue=True)
         for _ in range(_LOOKS):
             if ((await self._dead()).declaration_result.message_count or 0) >= count:
                 return

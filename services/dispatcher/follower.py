@@ -40,7 +40,7 @@ AGAIN_SECONDS: Final = 1.0
 
 
 class Follower:
-    """Publishes outcomes on `deliveries` and accepted messages on `accepted`.
+    """Publishes outcomes that somebody listens for on `deliveries`, and accepted messages on `accepted`.
 
     Args:
         pool: of the dispatcher.
@@ -122,11 +122,11 @@ class Follower:
         events = (
             outcome(item, message_of[item.stream], event_type) for item, event_type in told if item.stream in message_of
         )
-        unheard = await self._send(self._broker.names.deliveries, events)
+        unheard = await self._send(self._broker.names.deliveries, events, asking=True)
         self._unheard = self._unheard.difference(event_type for _, event_type in told) | unheard
 
-    async def _send(self, exchange: str, events: Iterable[Outgoing]) -> frozenset[str]:
-        """Publish, and say which types nobody has bound a queue for."""
-        sent = await self._broker.publish_many(exchange, events, content_type=structured.CONTENT_TYPE)
+    async def _send(self, exchange: str, events: Iterable[Outgoing], *, asking: bool = False) -> frozenset[str]:
+        """Publish, and say which types nobody has bound a queue for, if asked."""
+        sent = await self._broker.publish_many(exchange, events, content_type=structured.CONTENT_TYPE, asking=asking)
         FOLLOWED.labels(exchange).inc(sent.count)
         return sent.unheard

@@ -42,7 +42,13 @@ BREAKERS: Final = Counter(
 BREAKERS_OPEN: Final = Gauge(
     "hookledger_breakers_open", "Endpoints whose circuit breaker is not closed, over all dispatchers"
 )
-FOLLOWED: Final = Counter("hookledger_events_published", "CloudEvents published, by exchange", ["exchange"])
+FOLLOWED: Final = Counter(
+    "hookledger_events_published",
+    "CloudEvents published, by exchange; of outcomes those that somebody listens for",
+    ["exchange"],
+)
 COUNTED: Final = Counter(
-    "hookledger_facts_counted", "Ledger events that projections and operational messages have taken in", ["projection"]
+    "hookledger_facts_counted",
+    "Followed ledger events that projections and operational messages have taken in",
+    ["projection"],
 )

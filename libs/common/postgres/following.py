@@ -102,7 +102,10 @@ class Tail:
         if known and known[0][0] == cursor:
             return _of_kinds(_joined([read for _, read in known], most), kinds)
         next_start = known[0][0] if known else self._reads[-1][1].last
-        return await read_on(connection, cursor, kinds=kinds, most=most, until=next_start)
+        read = await read_on(connection, cursor, kinds=kinds, most=most, until=next_start)
+        if read.facts:
+            return read
+        return await self.read_on(connection, next_start, kinds=kinds, most=most)  # a place where no fact stands
 
     def _add(self, start: Cursor, read: Read) -> None:
         """Keep what follows the kept, or begins anew; another may have read the same meanwhile."""

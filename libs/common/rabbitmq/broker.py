@@ -37,8 +37,8 @@ _Confirm = asyncio.Future[frozenset[str]]
 _Write = Callable[[Publisher], _Confirm]
 
 
-class Told(Struct, frozen=True, kw_only=True):
-    """How many messages were published; and of their routing keys, those that nobody has bound a queue for."""
+class Published(Struct, frozen=True, kw_only=True):
+    """How many messages were published; and of the routing keys asked for, those that nobody has bound a queue for."""
 
     count: int
     unheard: frozenset[str]
@@ -133,11 +133,14 @@ class Broker:
         properties, body = message.properties, message.body
         await self._publish(lambda by: by.send(exchange, routing_key, properties, body, mandatory=mandatory))
 
-    async def publish_many(self, exchange: str, messages: Iterable[Outgoing], *, content_type: str) -> Told:
+    async def publish_many(
+        self, exchange: str, messages: Iterable[Outgoing], *, content_type: str, asking: bool = False
+    ) -> Published:
         """Publish persistent messages in their order, where consumers are optional, and await each one's confirm.
 
         Args:
             messages: are taken burst by burst, so that making them keeps nothing else waiting for long.
+            asking: whether to learn which of their routing keys nobody has bound a queue for.
 
         Raises:
             BrokerUnavailableError: no confirm within `PUBLISH_SECONDS`, or a refusal; some may have been taken.
@@ -145,10 +148,10 @@ class Broker:
         count = 0
         unheard: frozenset[str] = frozenset()
         for burst in bursts(messages):
-            returned = await self._publish_burst(exchange, burst, content_type=content_type, asking=True)
+            returned = await self._publish_burst(exchange, burst, content_type=content_type, asking=asking)
             count += len(burst)
             unheard = unheard.difference(message.routing_key for message in burst) | returned
-        return Told(count=count, unheard=unheard)
+        return Published(count=count, unheard=unheard)
 
     async def stop_consuming(self) -> None:
         """Take no more messages; those in hand can still be acknowledged, and publishing goes on."""

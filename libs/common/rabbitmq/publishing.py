@@ -42,7 +42,7 @@ class _Burst:
 
     Args:
         count: of the messages.
-        asking: the routing keys of those, by their tag, that may be returned: these are the result.
+        asking: the routing keys of those, by their tag, that may be returned; the result are those that were.
     """
 
     __slots__ = ("_asking", "_left", "_unheard", "whole")

@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from libs.common.domain.facts import AttemptAbandoned, AttemptOutcomeUnknown
+from libs.common.postgres import following
 from libs.common.postgres.checkpoint import BEGINNING, Cursor
 from libs.common.postgres.following import Read, ReadOn, Tail, read_on
 from libs.common.postgres.ledger import Appended, append
@@ -126,6 +127,35 @@ async def test_who_comes_from_elsewhere_goes_on_from_there(ledger: Ledger) -> No
     assert (batch.facts, batch.last) == (5, ledger.end)
     whole = await followed(ledger.reader, read_on, since=ledger.begin)
     assert await followed(ledger.reader, tail.read_on, since=ledger.begin) == whole
+
+
+async def test_who_comes_to_a_place_where_no_followed_fact_stands_goes_on_from_there(ledger: Ledger) -> None:
+    """Checkpoints stood at facts of any kind once, and where nobody wanted anything they stand at no fact's place."""
+    tail = Tail(BOTH)
+    await ledger.grow(3)
+    ahead = ledger.end._replace(position=ledger.end.position + 1)
+    await ledger.grow(5)
+    assert (await tail.read_on(ledger.reader, ahead, kinds=BOTH, most=100)).facts == 5
+    behind = ledger.begin
+    for facts, last in ((3, None), (5, ledger.end), (0, ledger.end)):
+        batch = await tail.read_on(ledger.reader, behind, kinds=BOTH, most=100)
+        assert batch.facts == facts
+        assert last is None or batch.last == last
+        behind = batch.last
+
+
+async def test_the_ledger_is_followed_by_an_index_that_holds_nothing_else(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute("SET plan_cache_mode = force_generic_plan")
+        rows = await connection.fetch(f"EXPLAIN (COSTS OFF) {following._NEXT}", *BEGINNING, 100, None, None, None)
+    finally:
+        await connection.close()
+    plan = "\n".join(row[0] for row in rows)
+    assert "Merge Append" in plan
+    assert "Sort  " not in plan.replace("Sort Key", "")
+    assert plan.count('Index Cond: ((ROW(epoch, xact, "position") > ') == plan.count("Index Scan using fact_") > 4
+    assert "is_followed" not in plan  # it is the index's own condition, and what it stands for needs no looking at
 
 
 async def test_where_nothing_has_come_there_is_nothing(ledger: Ledger) -> None:

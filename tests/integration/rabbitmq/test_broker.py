@@ -14,7 +14,7 @@ from yarl import URL
 
 from deploy.stack.ports import free_port
 from libs.common.rabbitmq import frames
-from libs.common.rabbitmq.broker import Broker, Told
+from libs.common.rabbitmq.broker import Broker, Published
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
 from libs.common.rabbitmq.consuming import Consumer, Incoming
 from libs.common.rabbitmq.publishing import MOST_BYTES, MOST_MESSAGES, Outgoing, bursts
@@ -173,20 +173,20 @@ async def test_whoever_publishes_many_learns_which_routing_keys_nobody_listens_f
     names = Names(amqp.prefix)
     async with connected(amqp) as broker, raw_channel(amqp) as channel:
 
-        async def told(*routing_keys: str) -> Told:
+        async def told(*routing_keys: str) -> Published:
             messages = [Outgoing(routing_key=key, body=b"") for key in routing_keys]
-            return await broker.publish_many(names.deliveries, messages, content_type="x/x")
+            return await broker.publish_many(names.deliveries, messages, content_type="x/x", asking=True)
 
-        assert await told() == Told(count=0, unheard=frozenset())
-        assert await told("a", "b", "a") == Told(count=3, unheard=frozenset("ab"))
+        assert await told() == Published(count=0, unheard=frozenset())
+        assert await told("a", "b", "a") == Published(count=3, unheard=frozenset("ab"))
         queue = await channel.declare_queue(exclusive=True)
         await queue.bind(names.deliveries, "a")
-        assert await told("b", "a", "b", "a") == Told(count=4, unheard=frozenset("b"))
+        assert await told("b", "a", "b", "a") == Published(count=4, unheard=frozenset("b"))
         got = [await queue.get(no_ack=True) for _ in range(2)]
         assert [message.routing_key for message in got] == ["a", "a"]
         await queue.unbind(names.deliveries, "a")
         await queue.bind(names.deliveries, "b")
-        assert await told(*["a"] * MOST_MESSAGES, *["b"] * MOST_MESSAGES) == Told(
+        assert await told(*["a"] * MOST_MESSAGES, *["b"] * MOST_MESSAGES) == Published(
             count=2 * MOST_MESSAGES, unheard=frozenset("a")
         )
 

@@ -42,16 +42,3 @@ BEGIN
     END LOOP;
 END
 $$;
-
--- What is newest comes last in its application, endpoint or message, so that an index in this order is filled page by
--- page. In the other one each page was split in the middle. Lists are read from either end.
-CREATE INDEX message_in_app ON hookledger.message (app, id);
-CREATE INDEX delivery_state_at_endpoint ON projection_1.delivery_state (endpoint, delivery);
-CREATE INDEX delivery_state_in_app ON projection_1.delivery_state (app, delivery);
-CREATE INDEX attempt_at_endpoint ON projection_1.attempt (endpoint, attempt);
-CREATE INDEX attempt_of_message ON projection_1.attempt (message, attempt);
-DROP INDEX hookledger.message_by_app;
-DROP INDEX projection_1.delivery_state_by_endpoint;
-DROP INDEX projection_1.delivery_state_by_app;
-DROP INDEX projection_1.attempt_by_endpoint;
-DROP INDEX projection_1.attempt_by_message;
