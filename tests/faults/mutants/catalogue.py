@@ -48,6 +48,13 @@ _ONLY_AT_LENGTH = Edit(
 )
 """Not a defect: the failpoint is where a transaction of several statements stands; what succeeds takes one alone."""
 
+_COMMITTED_AT_LENGTH = Edit(
+    file="services/dispatcher/recorder.py",
+    old="        reach(Failpoint.RECORD_COMMITTED)\n        return dict(over[delivery] for delivery in done)\n",
+    new="        return dict(over[delivery] for delivery in done)\n",
+)
+"""Not a defect: the failpoint is where something that waits again was recorded."""
+
 _BOTH_DISPATCHERS_DIE = (_at(Kind.KILL, "dispatcher-1"), _at(Kind.KILL, "dispatcher-2", at=3.0))
 
 MUTANTS = (
@@ -110,6 +117,7 @@ MUTANTS = (
             ),
         ),
         faults=_BOTH_DISPATCHERS_DIE,
+        behaviours=(Behaviour.SLOW,),  # something is in flight whenever they die
     ),
     Mutant(
         name="lease not fenced",
@@ -192,12 +200,14 @@ MUTANTS = (
                 "            now = await self._lease.fence(connection)\n"
                 "            await transitions.lanes.refresh(connection, changes, now, served=False)\n",
             ),
+            _COMMITTED_AT_LENGTH,
         ),
         faults=(
             _at(Kind.KILL_AT, "dispatcher-1", Failpoint.RECORD_COMMITTED, at=2.0),
             _at(Kind.KILL_AT, "dispatcher-2", Failpoint.RECORD_COMMITTED, at=3.0),
             _at(Kind.BACKENDS_ENDED, at=5.0, lasts=2.0),
         ),
+        behaviours=(Behaviour.FLAPPING,),
     ),
     Mutant(
         name="projection updated before the fact",
