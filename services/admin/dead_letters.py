@@ -21,8 +21,9 @@ from libs.common.rabbitmq.dead_letters import DeadLetter, NowhereError, read, re
 from libs.common.rabbitmq.topology import Names
 
 ANSWER_SECONDS: Final = 10.0
-_LOOKS: Final = 200
 _LOOK_AGAIN_SECONDS: Final = 0.01
+_LOOKS: Final = 200
+"""For two seconds: whoever has taken them by then will give them back."""
 _DEFAULT_USER: Final = "guest"
 _ALL_OUTSTANDING: Final = 0
 _LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
