@@ -238,12 +238,12 @@ async def test_a_slow_endpoint_does_not_slow_another(client: Client, receiver: R
     app = await client.create_application()
     await client.create_endpoint(app, receiver.script("/slow", then=Reply(hang=True)), timeoutMs=1000, retrySchedule=[])
     await client.create_endpoint(app, receiver.url("/fast"))
-    for number in range(100):
+    for number in range(40):  # more than go there at once, and too few for a breaker to open on a slow machine
         await client.send(app, "ping", {"n": number})
-    await receiver.wait_for(100, "/fast", within=10)
-    deliveries = await client.settled(app, 200)
+    await receiver.wait_for(40, "/fast", within=10)
+    deliveries = await client.settled(app, 80)
     statuses = [delivery["status"] for delivery in deliveries]
-    assert (statuses.count("succeeded"), statuses.count("exhausted")) == (100, 100)
+    assert (statuses.count("succeeded"), statuses.count("exhausted")) == (40, 40)
 
 
 # Ends

@@ -58,6 +58,7 @@ async def test_recover_sends_what_failed_once_more(
     await eventually(
         lambda: svix.background_task.get(task.id), lambda found: found.status is BackgroundTaskStatus.FINISHED
     )
+    await client.settled(app, 2)  # the receiver hears of an attempt before its outcome is committed
     [again, first] = (await svix.message_attempt.list_by_msg(app, sent.id)).data
     assert (again.trigger_type, again.status) == (MessageAttemptTriggerType.MANUAL, 0)
     assert (first.trigger_type, first.status) == (MessageAttemptTriggerType.SCHEDULED, 2)
