@@ -29,6 +29,17 @@ hypothesis.settings.load_profile("hookledger")
 hypothesis.configuration.set_hypothesis_home_dir(HOME / "hypothesis")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """A way to find tests that race with a commit: `--slow "UPDATE projection_1.delivery_state=0.3"`."""
+    parser.addoption(
+        "--slow",
+        action="append",
+        default=[],
+        metavar="WRITE=SECONDS",
+        help="have each such write to the databases of tests be late (may be given again)",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Write nothing outside of `.hookledger/`."""
@@ -84,9 +95,10 @@ def servers() -> Iterator[Servers]:
 
 
 @pytest.fixture(scope="session")
-async def database_template(servers: Servers) -> AsyncIterator[str]:
+async def database_template(servers: Servers, pytestconfig: pytest.Config) -> AsyncIterator[str]:
     """The name of a migrated database that nobody is connected to."""
-    name = await databases.create_template(servers.database_url)
+    slow = dict(each.split("=") for each in pytestconfig.getoption("--slow"))
+    name = await databases.create_template(servers.database_url, {write: float(s) for write, s in slow.items()})
     yield name
     await databases.drop(servers.database_url, name)
 

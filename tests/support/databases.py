@@ -1,7 +1,7 @@
 """Databases of a module's own, cloned from one that was migrated once."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit, urlunsplit
 
@@ -9,12 +9,34 @@ import asyncpg
 
 from libs.common.postgres.migrate import migrate
 
+_SLOW = """
+    CREATE FUNCTION hookledger.be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM pg_sleep(TG_ARGV[0]::float);
+        RETURN NULL;
+    END $$
+"""
 
-async def create_template(server_url: str) -> str:
-    """A migrated database on the server; its name."""
+
+async def create_template(server_url: str, slow: Mapping[str, float]) -> str:
+    """A migrated database on the server; its name.
+
+    Args:
+        slow: by how many seconds each of these writes is to be late, such as `UPDATE projection_1.delivery_state`.
+    """
     name = f"hookledger_template_{secrets.token_hex(4)}"
     await _execute(server_url, f'CREATE DATABASE "{name}"')
-    await migrate(named(server_url, name), _quiet)
+    url = named(server_url, name)
+    await migrate(url, _quiet)
+    if slow:
+        await _execute(url, _SLOW)
+    for number, (write, seconds) in enumerate(slow.items()):
+        operation, table = write.split(" ")
+        await _execute(
+            url,
+            f"CREATE TRIGGER slow_{number} AFTER {operation} ON {table} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION hookledger.be_slow({seconds})",
+        )
     return name
 
 
