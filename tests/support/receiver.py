@@ -27,6 +27,7 @@ class Reply:
         headers: more headers.
         body: of the answer.
         delay: seconds before the answer; cut short when the receiver closes.
+        until: answer when this is set, or when the receiver closes.
         hang: never answer, until the receiver closes.
         reset: reset the connection instead of answering.
     """
@@ -35,6 +36,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     delay: float = 0.0
+    until: asyncio.Event | None = None
     hang: bool = False
     reset: bool = False
 
@@ -128,6 +130,8 @@ class Receiver:
             await self._closing.wait()
         elif reply.delay:
             await self._pause(reply.delay)
+        elif reply.until is not None:
+            await self._await(reply.until)
         return web.Response(status=reply.status, headers=reply.headers, body=reply.body)
 
     async def _pause(self, seconds: float) -> None:
@@ -136,6 +140,12 @@ class Receiver:
                 await self._closing.wait()
         except TimeoutError:
             pass
+
+    async def _await(self, event: asyncio.Event) -> None:
+        waiting = {asyncio.create_task(each.wait()) for each in (event, self._closing)}
+        _, over = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in over:
+            task.cancel()
 
     def close(self) -> None:
         """Let those go that hang."""

@@ -64,7 +64,8 @@ async def test_two_dispatchers_make_one_probe(world: World, receiver: Receiver) 
         await world.waiting(app, endpoint, 60)
         await _open(world, endpoint)
         await _until_quiet(world, endpoint)
-        receiver.script("/down", Reply(delay=1.5, status=503), then=503)
+        answering = asyncio.Event()
+        receiver.script("/down", Reply(until=answering, status=503), then=503)
         before = len(receiver.got("/down"))
         await receiver.wait_for(len(receiver.requests) + 1)
         for parts in (one, two):
@@ -72,6 +73,7 @@ async def test_two_dispatchers_make_one_probe(world: World, receiver: Receiver) 
         await asyncio.sleep(1)  # the probe hangs, and nobody may begin another
         assert len(receiver.got("/down")) == before + 1
         receiver.script("/down")
+        answering.set()
         assert await world.until_over(app, 70) == {"succeeded": 70}
 
 

@@ -136,16 +136,19 @@ async def test_a_resend_asked_for_while_an_attempt_is_in_flight_comes_after_it(
     world: World, receiver: Receiver
 ) -> None:
     app = await world.application()
-    endpoint = await world.endpoint(app, receiver.script("/", Reply(delay=0.4)))
+    answering = asyncio.Event()
+    endpoint = await world.endpoint(app, receiver.script("/", Reply(until=answering)))
     async with dispatching(world) as parts:
         parts.start_claiming()
         parts.start_jobs()
         [message] = await send(world, parts, app)
         await receiver.wait_for(1)
         await resent(world, parts, app, endpoint, message)
-        await world.assert_verified()  # the first attempt is still counted by no lane
-        await receiver.wait_for(2)
         delivery = delivery_id(message, endpoint)
+        await until(lambda: _with_version(world, delivery, 3), "asked for")
+        await world.assert_verified()  # the first attempt is still counted by no lane
+        answering.set()
+        await receiver.wait_for(2)
         await until(lambda: _with_version(world, delivery, 6), "recorded")
     assert await world.facts(delivery) == [
         *("DeliveryScheduled", "AttemptStarted", "ResendRequested", "AttemptEnded", "AttemptStarted", "AttemptEnded"),

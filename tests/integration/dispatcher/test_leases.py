@@ -79,7 +79,8 @@ async def test_a_process_whose_lease_has_passed_records_nothing_and_begins_again
     world: World, receiver: Receiver
 ) -> None:
     app = await world.application()
-    url = receiver.script("/hook", Reply(delay=0.6), Reply(status=204))
+    answering = asyncio.Event()
+    url = receiver.script("/hook", Reply(until=answering), Reply(status=204))
     endpoint = await world.endpoint(app, url)
     async with dispatching(world, renewing=False) as sleeper, dispatching(world) as other:
         [message] = await world.accept(app)
@@ -87,6 +88,7 @@ async def test_a_process_whose_lease_has_passed_records_nothing_and_begins_again
         await receiver.wait_for(1)
         await _pass(world, sleeper)
         assert await reclaim.reclaim_one(other.pool, world.epoch, other.snapshot.holds)
+        answering.set()
         await asyncio.wait([*sleeper.attempts._tasks], timeout=5)  # the answer comes, and is not recorded
         delivery = delivery_id(message.id, endpoint)
         assert await world.facts(delivery) == [

@@ -70,7 +70,7 @@ async def test_a_stop_lets_what_is_under_way_end_and_leaves_the_rest_to_others(
     world: World, installation: Installation, receiver: Receiver
 ) -> None:
     app = await world.application()
-    await world.endpoint(app, receiver.script("/hook", then=Reply(delay=0.5)))
+    await world.endpoint(app, receiver.script("/hook", then=Reply(delay=1.0)))
     dispatcher = installation.service("dispatcher", settings={"MAX_CONCURRENCY": "8"})
     async with running(dispatcher):
         await world.accept(app, 20, overdue=OVERDUE)
