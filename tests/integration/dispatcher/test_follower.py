@@ -30,6 +30,7 @@ from services.dispatcher.metrics import FOLLOWED
 from tests.conftest import Amqp
 from tests.integration.dispatcher.parts import dispatching
 from tests.integration.dispatcher.world import BODY, World
+from tests.support.following import step_to_the_end
 from tests.support.receiver import Receiver
 
 
@@ -47,7 +48,7 @@ async def test_accepted_messages_and_outcomes_carry_their_type_as_routing_key(
             parts.start_claiming()
             await parts.fan_outs.take(await world.accept(app, publish=True), path="envelope")
             await world.until_over(app, 5)
-        await _follow(follower)
+        await _follow(world, follower)
         events = await heard.wait_for(10)
     assert sorted(event.routing_key or "" for event in events) == [
         *["attempt.failed"] * 6,  # of /bad, /gone, /flaky once; of /down three times
@@ -70,7 +71,7 @@ async def test_an_accepted_message_carries_the_exact_bytes_and_only_where_it_is_
         await world.accept(app, body=b'{"quiet":true}')
         [message] = await world.accept(app, body=exact, event_type="order.paid", publish=True)
         [text] = await world.accept(app, body=b"not json", publish=True)
-        await _follow(follower)
+        await _follow(world, follower)
         first, second = await heard.wait_for(2)
         assert len(heard.messages) == 2
     assert first.exchange == Names(amqp.prefix).accepted
@@ -90,7 +91,7 @@ async def test_an_outcome_says_whose_it_is_and_what_was_answered(world: World, a
             [message] = await world.accept(app)
             await parts.fan_outs.take([message], path="envelope")
             await world.until_over(app, 1)
-        await _follow(follower)
+        await _follow(world, follower)
         failed, refused = [orjson.loads(event.body) for event in await heard.wait_for(2)]
     delivery = ids.encode(Prefix.DELIVERY, ids.delivery_id(message.id, endpoint))
     whose = {
@@ -116,7 +117,7 @@ async def test_of_outcomes_that_nobody_listens_for_one_in_each_batch_is_told(
             await parts.fan_outs.take(await world.accept(app, 4), path="envelope")
             await world.until_over(app, 2 * 4)
             before = published()
-            await _follow(follower)
+            await _follow(world, follower)
             assert published() - before == told  # later: those who are listened to, and one each of the two others
         events = await heard.wait_for(12)
     assert {event.routing_key for event in events} == {"delivery.refused"}
@@ -132,19 +133,19 @@ async def test_whoever_begins_to_listen_is_told_all_that_is_committed_from_then_
         parts.start_claiming()
         await parts.fan_outs.take(await world.accept(app, 4), path="envelope")
         await world.until_over(app, 4)
-        await _follow(follower)
+        await _follow(world, follower)
         published = _published_outcomes(amqp)
         before = published()
         await parts.fan_outs.take(await world.accept(app, 4), path="envelope")
         await world.until_over(app, 8)
-        await _follow(follower)
+        await _follow(world, follower)
         assert published() - before == 1
         await heard.listen("#")
         receiver.script("/flaky", 500, 500, 500, 500)
         messages = await world.accept(app, 4)
         await parts.fan_outs.take(messages, path="envelope")
         await world.until_over(app, 4)
-        await _follow(follower)
+        await _follow(world, follower)
         events = await heard.wait_for(8)
         assert len(heard.messages) == 8
         await heard.listen("#", no_longer=True)
@@ -152,7 +153,7 @@ async def test_whoever_begins_to_listen_is_told_all_that_is_committed_from_then_
             before = published()
             await parts.fan_outs.take(await world.accept(app, 3), path="envelope")
             await world.until_over(app, 3)
-            await _follow(follower)
+            await _follow(world, follower)
             assert published() - before == expected
     told = [orjson.loads(event.body)["id"] for event in events]
     rows = await world.owner.fetch(
@@ -175,10 +176,10 @@ async def test_a_transaction_that_commits_late_is_not_passed_over(world: World, 
             await world.store(open_longer, [late])
             async with world.owner.acquire() as connection, connection.transaction():
                 await world.store(connection, [early])
-            await _follow(follower)
+            await _follow_as_far_as_may_be(follower)
             assert heard.messages == []  # what committed waits for what began before it
             await transaction.commit()
-        await _follow(follower)
+        await _follow(world, follower)
         events = await heard.wait_for(2)
     told = [orjson.loads(event.body)["id"] for event in events]
     assert told == [ids.encode(Prefix.MESSAGE, message.id) for message in (late, early)]
@@ -194,7 +195,7 @@ async def test_transaction_ids_are_numbers_also_where_they_gain_a_digit(world: W
             for message, transaction_id in zip(messages, (9, 10, 99, 100), strict=True):
                 await world.store_fact(connection, message, transaction_id=transaction_id)
         await world.owner.execute("UPDATE hookledger.checkpoint SET epoch = $1, xact = '0', position = 0", world.epoch)
-        await _follow(follower)
+        await _follow(world, follower)
         events = await heard.wait_for(4)
     told = [orjson.loads(event.body)["id"] for event in events]
     own = [ids.encode(Prefix.MESSAGE, message.id) for message in messages]
@@ -247,9 +248,9 @@ async def test_what_was_published_and_not_checkpointed_is_published_again(
         with monkeypatch.context() as patch:
             patch.setattr(follower._checkpoint, "move", dies)
             with pytest.raises(ConnectionResetError):
-                await follower._step()
+                await _follow(world, follower)
         await heard.wait_for(3)
-        await _follow(follower)
+        await _follow(world, follower)
         events = await heard.wait_for(6)
     counts = [orjson.loads(event.body)["id"] for event in events]
     assert sorted(counts[:3]) == sorted(counts[3:])
@@ -259,19 +260,19 @@ async def test_one_process_follows_and_another_takes_over_when_it_leaves_or_dies
     app = await world.application()
     async with telling(world, amqp) as (one, heard), telling(world, amqp) as (other, _):
         await world.accept(app, publish=True)
-        await _follow(one)
+        await _follow(world, one)
         await heard.wait_for(1)
         await world.accept(app, publish=True)
-        await _follow(other)
+        await _follow_as_far_as_may_be(other)
         assert len(heard.messages) == 1  # it is not its turn
         await one._checkpoint.leave(one._pool)
-        await _follow(other)
+        await _follow(world, other)
         await heard.wait_for(2)
         await world.accept(app, publish=True)
-        await _follow(one)
+        await _follow_as_far_as_may_be(one)
         assert len(heard.messages) == 2
         await world.owner.execute("UPDATE hookledger.checkpoint SET owned_until = clock_timestamp()")
-        await _follow(one)
+        await _follow(world, one)
         await heard.wait_for(3)
 
 
@@ -289,7 +290,7 @@ async def test_the_facts_of_an_earlier_epoch_are_told_before_those_of_this_one(w
         try:
             async with world.owner.acquire() as connection, connection.transaction():
                 await world.store(connection, [new], ledger_epoch=world.epoch + 1)
-            await _follow(follower)
+            await _follow(world, follower)
             events = await heard.wait_for(2)
         finally:
             await world.owner.execute("DELETE FROM hookledger.ledger_epoch WHERE epoch > $1", world.epoch)
@@ -369,8 +370,13 @@ async def telling(world: World, amqp: Amqp, *, to: Sequence[str] = ("#",)) -> As
         broker.close()
 
 
-async def _follow(follower: Follower) -> None:
-    """Follow to the end of what is committed."""
+async def _follow(world: World, follower: Follower) -> None:
+    """Follow to the end of what is committed, for which whatever began before it must be over."""
+    await step_to_the_end(world.owner, following.NAME, follower._step)
+
+
+async def _follow_as_far_as_may_be(follower: Follower) -> None:
+    """Follow up to what is still under way, if it is this one's turn at all."""
     while await follower._step():
         pass
 
