@@ -5,10 +5,10 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import asyncpg
 import orjson
 import pytest
 
+from tests.support import databases
 from tests.support.client import connected
 from tests.support.platform import Platform
 from tests.support.receiver import Receiver
@@ -27,18 +27,9 @@ MOST_MEMORY = 512 * 1024
 @pytest.fixture
 async def slow_disk(platform: Platform) -> AsyncIterator[None]:
     """A Postgres whose commits of messages take a second each."""
-    owner = await asyncpg.connect(platform.corner.database_url)
-    await owner.execute(
-        f"""
-        CREATE FUNCTION hookledger.be_slow() RETURNS trigger LANGUAGE plpgsql AS
-            $$ BEGIN PERFORM pg_sleep({COMMIT_SECONDS}); RETURN NULL; END $$;
-        CREATE TRIGGER be_slow AFTER INSERT ON hookledger.message
-            FOR EACH STATEMENT EXECUTE FUNCTION hookledger.be_slow();
-        """
-    )
+    await databases.slow_down(platform.corner.database_url, {"INSERT hookledger.message": COMMIT_SECONDS})
     yield
-    await owner.execute("DROP FUNCTION hookledger.be_slow CASCADE")
-    await owner.close()
+    await databases.speed_up(platform.corner.database_url)
 
 
 @pytest.mark.usefixtures("slow_disk")

@@ -1,5 +1,6 @@
 """What goes out: signed, retried as scheduled, ended as the receiver asks; and what the ledger says of it."""
 
+import asyncio
 import hashlib
 import hmac
 from datetime import datetime
@@ -240,8 +241,8 @@ async def test_a_slow_endpoint_does_not_slow_another(client: Client, receiver: R
     app = await client.create_application()
     await client.create_endpoint(app, receiver.script("/slow", then=Reply(hang=True)), timeoutMs=1000, retrySchedule=[])
     await client.create_endpoint(app, receiver.url("/fast"))
-    for number in range(40):  # more than go there at once, and too few for a breaker to open on a slow machine
-        await client.send(app, "ping", {"n": number})
+    # More than go there at once, and so soon after one another that a breaker does not open on a slow machine.
+    await asyncio.gather(*(client.send(app, "ping", {"n": number}) for number in range(40)))
     await receiver.wait_for(40, "/fast", within=10)
     deliveries = await client.settled(app, 80)
     statuses = [delivery["status"] for delivery in deliveries]

@@ -9,35 +9,41 @@ import asyncpg
 
 from libs.common.postgres.migrate import migrate
 
-_SLOW = """
-    CREATE FUNCTION hookledger.be_slow() RETURNS trigger LANGUAGE plpgsql AS $$
+_BE_LATE = """
+    CREATE OR REPLACE FUNCTION hookledger.be_late() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
         PERFORM pg_sleep(TG_ARGV[0]::float);
         RETURN NULL;
-    END $$
+    END $$;
 """
 
 
 async def create_template(server_url: str, slow: Mapping[str, float]) -> str:
-    """A migrated database on the server; its name.
-
-    Args:
-        slow: by how many seconds each of these writes is to be late, such as `UPDATE projection_1.delivery_state`.
-    """
+    """A migrated database on the server, with writes that are late; its name."""
     name = f"hookledger_template_{secrets.token_hex(4)}"
     await _execute(server_url, f'CREATE DATABASE "{name}"')
     url = named(server_url, name)
     await migrate(url, _quiet)
     if slow:
-        await _execute(url, _SLOW)
-    for number, (write, seconds) in enumerate(slow.items()):
-        operation, table = write.split(" ")
-        await _execute(
-            url,
-            f"CREATE TRIGGER slow_{number} AFTER {operation} ON {table} "
-            f"FOR EACH STATEMENT EXECUTE FUNCTION hookledger.be_slow({seconds})",
-        )
+        await slow_down(url, slow)
     return name
+
+
+async def slow_down(url: str, writes: Mapping[str, float]) -> None:
+    """Have each of these writes, such as `UPDATE projection_1.delivery_state`, be late by so many seconds."""
+    triggers = []
+    for write, seconds in writes.items():
+        operation, table = write.split(" ")
+        triggers.append(
+            f"CREATE OR REPLACE TRIGGER late_{operation} AFTER {operation} ON {table} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION hookledger.be_late({seconds});"
+        )
+    await _execute(url, _BE_LATE + "".join(triggers))
+
+
+async def speed_up(url: str) -> None:
+    """Have no write be late any more."""
+    await _execute(url, "DROP FUNCTION IF EXISTS hookledger.be_late CASCADE")
 
 
 @asynccontextmanager
