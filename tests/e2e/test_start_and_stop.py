@@ -234,7 +234,7 @@ async def test_work_that_does_not_end_holds_a_stop_no_longer_than_its_grace(
     async with (
         running(platform, service, STOP_GRACE_MS="500") as process,
         busy(process, platform, client, receiver),
-        asyncio.timeout(5),
+        asyncio.timeout(10),
     ):
         process.send(signal.SIGTERM)
         assert await process.ends() == 0
@@ -248,7 +248,7 @@ async def test_a_second_signal_ends_a_service_at_once(
         process.send(signal.SIGTERM)
         await process.says("service.stopping")
         process.send(signal.SIGTERM)
-        async with asyncio.timeout(2):  # and not the 25 seconds of its grace
+        async with asyncio.timeout(10):  # and not the 25 seconds of its grace
             assert await process.ends() == 130
 
 

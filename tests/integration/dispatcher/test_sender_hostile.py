@@ -36,7 +36,7 @@ def test_a_receiver_that_drips_is_left_at_the_total_deadline(
             took = monotonic() - began
         assert report.answer == Answer(failure=Failure.TIMEOUT)
         assert report.sends == 1
-        assert 0.29 <= took < 1.5
+        assert 0.29 <= took < 5
 
     on_loop(scenario())
 

@@ -91,7 +91,7 @@ async def test_an_idle_replica_ends_at_once(stand: Stand) -> None:
     with started(replica):
         began = time.monotonic()
         await asyncio.to_thread(replica.stop)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10  # and not the 25 seconds of its grace
 
 
 async def test_a_request_that_never_comes_to_an_end_does_not_hold_it_longer_than_its_grace(
@@ -107,7 +107,7 @@ async def test_a_request_that_never_comes_to_an_end_does_not_hold_it_longer_than
         await asyncio.sleep(0.3)
         began = time.monotonic()
         await asyncio.to_thread(replica.stop)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 10
         writer.close()
 
 
