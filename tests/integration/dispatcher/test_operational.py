@@ -15,7 +15,7 @@ from libs.common.domain import ids
 from libs.common.domain.facts import Origin
 from libs.common.domain.ids import Prefix
 from libs.common.postgres.checkpoint import Checkpoint
-from libs.common.postgres.pool import Pool, open_pool
+from libs.common.postgres.pool import Connection, Pool, open_pool
 from libs.common.postgres.registry import Verb, changing
 from libs.common.postgres.snapshot import object_of
 from libs.common.runtime.clock import new_id
@@ -132,6 +132,19 @@ async def test_what_is_told_is_told_once_also_where_the_checkpoint_is_set_back(w
     assert [row["event_type"] for row in await messages(world, told)] == ["endpoint.created"] * 4
 
 
+async def test_who_publishes_under_such_an_event_id_keeps_nothing_from_being_told(world: World) -> None:
+    told, app = await world.application(OPERATIONAL), await world.application()
+    endpoint = await world.endpoint(app, "https://example.com/")
+    event_id = f"endpoint.created.{ids.encode(Prefix.ENDPOINT, endpoint)}.1"
+    await world.accept(told, 2, event_id=event_id)
+    async with following(world) as pool:
+        await tell(pool)
+        await world.owner.execute("UPDATE hookledger.checkpoint SET epoch = 0")
+        await tell(pool)
+    found = [(row["event_id"], row["origin"]) for row in await messages(world, told)]
+    assert sorted(found) == [*[(event_id, Origin.API)] * 2, (event_id, Origin.OPERATIONAL)]
+
+
 async def test_a_message_is_born_when_it_is_told_however_old_its_news(world: World) -> None:
     """Who reads by id relies on it that ids are made right before they are committed."""
     told = await world.application(OPERATIONAL)
@@ -160,6 +173,25 @@ async def test_a_batch_whose_transaction_fails_is_told_by_whoever_follows_next(
         assert await messages(world, told) == []
         await tell(pool)
     assert len(await messages(world, told)) == 1
+
+
+async def test_what_cannot_be_told_ends_neither_the_process_nor_the_telling(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(projecting, "POLL_SECONDS", 0.01)
+    stopping, failures = asyncio.Event(), [KeyError("broken"), ValueError("broken")]
+
+    async def tell_at_last(connection: Connection, checkpoint: Checkpoint) -> int:
+        if failures:
+            raise failures.pop()
+        stopping.set()
+        return 0
+
+    async with following(world) as pool:
+        await projecting.run(
+            pool, new_id(), projecting.Projection(follower="broken", batch=1, count=tell_at_last), stopping
+        )
+    assert not failures
 
 
 async def test_many_facts_are_told_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,7 @@ class World:
         event_type: str = "order.completed",
         publish: bool = False,
         overdue: timedelta = timedelta(0),
+        event_id: str | None = None,
         ordering_key: str | None = None,
         deliver_in: timedelta | None = None,
     ) -> list[Message]:
@@ -141,6 +142,7 @@ class World:
                 registry_version=await self.version(),
                 origin=Origin.API,
                 publish=publish,
+                event_id=event_id,
                 ordering_key=ordering_key,
                 deliver_at=None if deliver_in is None else accepted_at + deliver_in,
             )
@@ -186,13 +188,13 @@ class World:
         await connection.executemany(
             """
             INSERT INTO hookledger.message (id, org, app, event_type, channels, origin, content_type, body_hash,
-                body_bytes, registry_version, publish, accepted_at, ordering_key, deliver_at)
-            VALUES ($1, $2, $3, $4, '{}', 'api', 'application/json', 'x', $5, $6, $7, $8, $9, $10)
+                body_bytes, registry_version, publish, accepted_at, event_id, ordering_key, deliver_at)
+            VALUES ($1, $2, $3, $4, '{}', 'api', 'application/json', 'x', $5, $6, $7, $8, $9, $10, $11)
             """,
             [
                 (
                     *(m.id, m.org, m.app, m.event_type, len(m.body), m.registry_version, m.publish, m.accepted_at),
-                    *(m.ordering_key, m.deliver_at),
+                    *(m.event_id, m.ordering_key, m.deliver_at),
                 )
                 for m in messages
             ],
