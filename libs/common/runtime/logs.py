@@ -14,7 +14,7 @@ structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def configure(service: str, level: str) -> None:
-    """Set up structlog, and lead the libraries' own warnings into the same stream."""
+    """Set up structlog, and lead the libraries' own warnings and errors into the same stream."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -48,4 +48,6 @@ def _dumps(value: Any, default: Any = str, **_: Any) -> bytes:
 
 class _IntoStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger(part=record.name).warning("library", said=record.getMessage())
+        bound = structlog.get_logger(part=record.name)
+        say = bound.error if record.levelno >= logging.ERROR else bound.warning
+        say("library", said=record.getMessage(), exc_info=record.exc_info)
