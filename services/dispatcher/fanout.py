@@ -97,7 +97,7 @@ class FanOuts:
         self._planner = Planner(lease, capacity, breaking)
         self.batcher: Final[Batcher[Message, None]] = Batcher(
             self._fan_out,
-            is_content_fault=lambda error: isinstance(error, CONTENT_ERRORS),
+            is_content_fault=_is_fault_of_a_message,
             max_items=BATCH_MESSAGES,
             max_weight=BATCH_ENDPOINTS,
             weight=lambda message: len(self._snapshot.endpoints(message.app)),
@@ -129,18 +129,19 @@ class FanOuts:
                     futures = [self.batcher.put(message) for message in left]
                 except StoppedError:
                     return False
-                again = []
+                again, failed = [], 0
                 for message, future in zip(left, futures, strict=True):  # a batch, or a few: they end together
                     try:
                         await future
                     except Exception as error:  # noqa: BLE001  whatever it is, the others are fanned out
-                        if isinstance(error, _AWAY) and not isinstance(error, CONTENT_ERRORS):
+                        if not _is_fault_of_a_message(error):
                             again.append(message)
                             continue
+                        failed += 1
                         # Its outbox row stays: the sweep comes back to it, in case the cause is mended.
                         _LOG.error("fanout.failed", message=str(message.id), reason=repr(error))
                         self._set_aside[message.id] = clock.monotonic() + SET_ASIDE_SECONDS
-                FANNED_OUT.labels(path).inc(len(left) - len(again))
+                FANNED_OUT.labels(path).inc(len(left) - len(again) - failed)
                 if again and await set_within(self._stopping, _AGAIN_SECONDS):
                     return False
                 left = again
@@ -194,11 +195,11 @@ class FanOuts:
         """Fan out those of whose deliveries none touches a lane; which they were."""
         plan = Plan()
         at = max(clock.now(), *(message.accepted_at for message, _ in batch.values()))
-        for message, match in batch.values():
-            self._planner.add_at_once(plan, message, match, at)
-        if not plan.fanned_out:
-            return frozenset()
         with self._disowning(plan):
+            for message, match in batch.values():
+                self._planner.add_at_once(plan, message, match, at)
+            if not plan.fanned_out:
+                return frozenset()
             reach(Failpoint.FAN_OUT_IN_TRANSACTION)
             taken = await at_once.begin(
                 self._pool,
@@ -228,7 +229,7 @@ class FanOuts:
 
     @contextmanager
     def _disowning(self, plan: Plan) -> Iterator[None]:
-        """Whether it is committed may not be known: then what has begun is taken back."""
+        """Where it fails, and whether it is committed may not be known: then what has begun is taken back."""
         try:
             yield
         except BaseException:
@@ -302,3 +303,8 @@ class FanOuts:
 async def _next_version(connection: Connection, stream: UUID) -> int:
     version: int = await connection.fetchval("SELECT max(version) + 1 FROM hookledger.fact WHERE stream = $1", stream)
     return version
+
+
+def _is_fault_of_a_message(error: BaseException) -> bool:
+    """Whether it is no sign of a server that is away, so that one message fails alone."""
+    return isinstance(error, CONTENT_ERRORS) or not isinstance(error, _AWAY)

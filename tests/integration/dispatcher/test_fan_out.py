@@ -1,12 +1,16 @@
 """Fan-out: each message goes to the endpoints that match, once, whoever takes it and however often it comes."""
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+import pytest
 
 from libs.common.domain.ids import delivery_id
 from libs.common.domain.message import Message
 from libs.common.runtime.clock import new_id
 from services.dispatcher.fanout import MOST_MATCHES
+from services.dispatcher.metrics import FANNED_OUT
+from services.dispatcher.planning import Match, Plan
 from tests.integration.dispatcher.parts import Parts, dispatching
 from tests.integration.dispatcher.world import BODY, World, until
 from tests.support.receiver import Receiver, Reply
@@ -184,6 +188,33 @@ async def test_a_message_that_cannot_be_fanned_out_does_not_hold_back_the_others
         left = await world.owner.fetch("SELECT message FROM hookledger.outbox")
         assert [row["message"] for row in left] == [bad.id]
     await _mend(world, delivery_id(bad.id, endpoint))
+
+
+async def test_a_message_that_trips_over_our_own_code_does_so_alone(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = await world.application()
+    await world.endpoint(app, receiver.url())
+    async with dispatching(world) as parts:
+        batch = await world.accept(app, 9, overdue=OVERDUE)
+        add = parts.fan_outs._planner.add_at_once
+
+        def trip(plan: Plan, message: Message, match: Match, at: datetime) -> bool:
+            if message.id == batch[4].id:
+                raise KeyError("a defect")
+            return add(plan, message, match, at)
+
+        monkeypatch.setattr(parts.fan_outs._planner, "add_at_once", trip)
+        before = FANNED_OUT.labels("envelope")._value.get()
+        assert await asyncio.wait_for(parts.fan_outs.take(batch, path="envelope"), 5)
+        assert FANNED_OUT.labels("envelope")._value.get() - before == 8
+        assert await world.until_over(app, 8) == {"succeeded": 8}
+        await until(lambda: _nothing_in_flight(parts), "places given back")
+        left = await world.owner.fetch("SELECT message FROM hookledger.outbox WHERE app = $1", app)
+        assert [row["message"] for row in left] == [batch[4].id]
+        monkeypatch.undo()
+        assert await asyncio.wait_for(parts.fan_outs.take([batch[4]], path="envelope"), 5)
+        assert await world.until_over(app, 9) == {"succeeded": 9}
 
 
 async def test_messages_whose_envelope_was_lost_are_taken_when_they_are_overdue(
