@@ -35,7 +35,7 @@ _TRIES: Final = 5
 
 
 class Ending(Struct, frozen=True, kw_only=True, gc=False):
-    """An attempt's end as it was seen here; the database's clock gives its time.
+    """An attempt's end as it was seen here, at the command's time, or the database's where a transaction asks for that.
 
     `response` is what is kept of the answer's body, `url_query` what the ledger leaves out of the URL.
     """

@@ -40,7 +40,7 @@ def follow(database: datetime, *, asked: float) -> None:
 
 
 def now() -> datetime:
-    """The wall clock, in UTC. What the ledger records is the database's own, told in the same transaction."""
+    """The wall clock, in UTC. The ledger's times are by it, or the database's own where a transaction asks for that."""
     if _reference is None:
         return datetime.now(UTC) + clock_step()  # noqa: TID251  this is the clock
     database, at = _reference
