@@ -142,8 +142,8 @@ async def test_a_receiver_that_recovers_gets_the_message_when_the_schedule_says(
     await client.send(app, "ping", {})
     received = await receiver.wait_for(3)
     waits = [(later.at - earlier.at).total_seconds() for earlier, later in pairwise(received)]
-    assert 0.16 <= waits[0] < 2
-    assert 0.40 <= waits[1] < 2.5
+    assert 0.16 <= waits[0] < 5
+    assert 0.40 <= waits[1] < 5
     delivery = await ended(client, app)
     assert (delivery["status"], delivery["attempts"], delivery["failures"]) == ("succeeded", 3, 2)
     facts = await client.ledger(app, delivery["id"])
