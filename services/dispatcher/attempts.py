@@ -129,7 +129,11 @@ class Attempts:
             raise LeaseLostError
         with self._capacity.sending(claimed=flight.counted):
             report = await self._sender.send(
-                target.text, request.headers, request.body, timeout=flight.endpoint.timeout
+                target.text,
+                request.headers,
+                request.body,
+                app=flight.endpoint.app,
+                timeout=flight.endpoint.timeout,
             )
         reach(Failpoint.ATTEMPT_SENT)
         return _ending(flight, report, url=target.shown, query=target.query)
