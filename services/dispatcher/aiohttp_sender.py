@@ -20,7 +20,7 @@ from services.dispatcher.connections import (
     VettedConnector,
     trusted,
 )
-from services.dispatcher.resolving import AddressRefusedError
+from services.dispatcher.resolving import AddressRefusedError, NameUnresolvedError
 from services.dispatcher.sender import CONNECT_SECONDS, KEPT_BYTES, MOST_READ_BYTES, USER_AGENT, Report, Sender
 
 _SWITCHING_PROTOCOLS: Final = 101
@@ -141,7 +141,7 @@ def _failure(error: BaseException, stopwatch: Stopwatch) -> Failure:
     match error:
         case TimeoutError():
             return Failure.TIMEOUT
-        case aiohttp.ClientConnectorDNSError():
+        case aiohttp.ClientConnectorDNSError() | NameUnresolvedError():
             return Failure.DNS
         case aiohttp.ClientSSLError() | ssl.SSLError():
             return Failure.TLS

@@ -26,10 +26,11 @@ from aiohttp.tracing import Trace
 from libs.common.domain.addresses import AddressPolicy, refusal
 from libs.common.domain.facts import Timings
 from libs.common.runtime import clock
-from services.dispatcher.resolving import AddressRefusedError, Resolver
+from services.dispatcher.resolving import AddressRefusedError, NameUnresolvedError, Resolver
 from services.dispatcher.sender import KEEPALIVE_SECONDS
 
-VET_SECONDS: Final = 1.0
+VET_SECONDS: Final = 2.0
+"""Within which a name must be answered here before a proxy is asked for it."""
 
 
 class MalformedAnswerError(aiohttp.ClientError):
@@ -106,24 +107,32 @@ class VettedConnector(aiohttp.TCPConnector):
         self._factory = factory
 
     async def vet(self, host: str, port: int) -> None:
-        """Judge a host that a proxy will connect to: what it resolves to here, if it does within `VET_SECONDS`.
+        """Judge a host that a proxy will connect to, by what it resolves to here.
+
+        A name that has no address here is the proxy's to judge. One that takes longer than `VET_SECONDS`, whatever
+        comes of it then, is not: or its own name server would decide whether it is judged.
 
         Raises:
             AddressRefusedError: endpoints may not have it.
+            NameUnresolvedError: it took too long.
         """
         try:
             refused = refusal(ip_address(host), self._policy)
         except ValueError:
-            try:
-                async with asyncio.timeout(VET_SECONDS):
-                    await self._vetted.vet(host, port)
-            except AddressRefusedError:
-                raise
-            except (OSError, TimeoutError):
-                return  # names that only the proxy knows are the proxy's to judge
+            await self._vet_name(host, port)
         else:
             if refused is not None:
                 raise AddressRefusedError(refused.detail)
+
+    async def _vet_name(self, host: str, port: int) -> None:
+        try:
+            async with asyncio.timeout(VET_SECONDS):
+                await self._vetted.vet(host, port)
+        except NameUnresolvedError as error:
+            if error.seconds > VET_SECONDS:
+                raise
+        except TimeoutError:
+            raise NameUnresolvedError("no answer in time", VET_SECONDS) from None
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109  aiohttp's signature
         """A kept connection that is clean, or a new one."""

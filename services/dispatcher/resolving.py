@@ -32,7 +32,11 @@ class AddressRefusedError(OSError):
 
 
 class NameUnresolvedError(OSError):
-    """The system has no address for a name."""
+    """The system has no address for a name, and took so many seconds to say so."""
+
+    def __init__(self, reason: str, seconds: float) -> None:
+        super().__init__(reason)
+        self.seconds = seconds
 
 
 class _Answer(Struct, frozen=True, kw_only=True):
@@ -98,7 +102,7 @@ class Resolver:
 
     def _judged(self, answer: _Answer, *, vetted: bool) -> list[AddressInfo]:
         if answer.failure:
-            raise NameUnresolvedError(answer.failure)
+            raise NameUnresolvedError(answer.failure, answer.seconds)
         if vetted:
             refused = vet_all([ip_address(address[0]) for *_, address in answer.addresses], self._policy)
             if refused is not None:
