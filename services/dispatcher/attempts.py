@@ -141,7 +141,7 @@ class Attempts:
         except NoSigningKeyError:
             return _ending(flight, _unsent(Failure.CONFIGURATION), url=target.shown)
         except TransformationError as error:
-            _LOG.info("attempt.transformation_failed", **_which(flight), reason=str(error))
+            _LOG.info("attempt.transformation_failed", **_which(flight), reason=error.fault)
             return _ending(flight, _unsent(Failure.TRANSFORMATION), url=target.shown)
         if not self._lease.held or flight.lease != self._lease.epoch:
             raise LeaseLostError
