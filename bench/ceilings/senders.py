@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Final
+from uuid import UUID
 
 import aiohttp
 import uvloop
@@ -22,6 +23,7 @@ from libs.common.domain.addresses import AddressPolicy
 from services.dispatcher.senders import SENDERS
 
 BARE: Final = "bare aiohttp"
+_APP: Final = UUID(int=1)
 _TIMEOUT: Final = timedelta(seconds=15)
 _HEADERS: Final = {
     "Content-Type": "application/json",
@@ -79,7 +81,7 @@ async def _clients(stack: AsyncExitStack, url: str, body: bytes) -> dict[str, Po
         sender = await stack.enter_async_context(kind(AddressPolicy(development=True)))
 
         async def post(send: Callable[..., Awaitable[object]] = sender.send) -> int | None:
-            report = await send(url, _HEADERS, body, timeout=_TIMEOUT)
+            report = await send(url, _HEADERS, body, app=_APP, timeout=_TIMEOUT)
             return report.answer.status  # type: ignore[attr-defined,no-any-return]
 
         clients[name] = post

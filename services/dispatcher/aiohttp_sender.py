@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from datetime import timedelta
 from typing import Final, Self
+from uuid import UUID
 
 import aiohttp
 from yarl import URL
@@ -19,7 +20,7 @@ from services.dispatcher.connections import (
     VettedConnector,
     trusted,
 )
-from services.dispatcher.resolving import AddressRefusedError
+from services.dispatcher.resolving import AddressRefusedError, NameUnresolvedError
 from services.dispatcher.sender import CONNECT_SECONDS, KEPT_BYTES, MOST_READ_BYTES, USER_AGENT, Report, Sender
 
 _SWITCHING_PROTOCOLS: Final = 101
@@ -59,10 +60,10 @@ class AiohttpSender(Sender):
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def send(self, url: str, headers: dict[str, str], body: bytes, *, timeout: timedelta) -> Report:  # noqa: ASYNC109  it is the endpoint's setting
+    async def send(self, url: str, headers: dict[str, str], body: bytes, *, app: UUID, timeout: timedelta) -> Report:  # noqa: ASYNC109  it is the endpoint's setting
         """See `Sender`."""
         sends = 1
-        stopwatch = Stopwatch()
+        stopwatch = Stopwatch(app)
         try:
             async with asyncio.timeout(timeout.total_seconds()):
                 try:
@@ -71,7 +72,7 @@ class AiohttpSender(Sender):
                     # The receiver closed a kept connection just as we used it: say it once more, on a new one.
                     if not stopwatch.was_stale:
                         raise
-                sends, stopwatch = 2, Stopwatch(fresh=True)
+                sends, stopwatch = 2, Stopwatch(app, fresh=True)
                 return await self._once(url, headers, body, stopwatch, sends)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             return Report(
@@ -140,7 +141,7 @@ def _failure(error: BaseException, stopwatch: Stopwatch) -> Failure:
     match error:
         case TimeoutError():
             return Failure.TIMEOUT
-        case aiohttp.ClientConnectorDNSError():
+        case aiohttp.ClientConnectorDNSError() | NameUnresolvedError():
             return Failure.DNS
         case aiohttp.ClientSSLError() | ssl.SSLError():
             return Failure.TLS

@@ -10,7 +10,7 @@ import asyncpg
 from msgspec import Struct
 
 from libs.common.domain.addresses import AddressPolicy
-from libs.common.domain.commands import AbandonAttempt, RecordAnswer
+from libs.common.domain.commands import AbandonAttempt, DeclareUnknown, RecordAnswer
 from libs.common.domain.facts import Timings
 from libs.common.domain.outcome import Answer, Failure, describe
 from libs.common.domain.urls import UrlRefusal, parse_target
@@ -29,6 +29,9 @@ from services.dispatcher.signing import NoSigningKeyError, sign
 
 _LOG: Final = logger("attempts")
 _RECORD_AGAIN_SECONDS: Final = 0.3
+UNKNOWN_AFTER_SECONDS: Final = 1.0
+"""An attempt that failed here is followed by another at once, and so few of them exhaust its delivery, that what is
+wrong here for a moment must not bring about all of them."""
 
 
 class _Target(Struct, frozen=True, kw_only=True):
@@ -104,14 +107,29 @@ class Attempts:
 
     async def _carry_out(self, flight: Flight, *, disowned: bool = False) -> None:
         try:
-            ending = _abandoned(flight) if disowned or self._stopping else await self._end_of(flight)
-            await self._record(ending)
+            await self._settle(flight, disowned=disowned)
         except LeaseLostError:
             _LOG.warning("attempt.lease_lost", **_which(flight))
         except StoppedError:
             _LOG.warning("attempt.unrecorded", **_which(flight))
-        except Exception:  # noqa: BLE001  a task's boundary: the attempt stays without an end and is declared unknown
+        except Exception:  # noqa: BLE001  a task's boundary: the attempt stays in flight for as long as this process lives
+            _LOG.exception("attempt.left_in_flight", **_which(flight))
+
+    async def _settle(self, flight: Flight, *, disowned: bool) -> None:
+        """Bring it to an end that is recorded: where that goes wrong here, nobody knows what came of it."""
+        try:
+            ending = _abandoned(flight) if disowned or self._stopping else await self._end_of(flight)
+            await self._record(ending)
+        except (LeaseLostError, StoppedError):
+            raise
+        except CONTENT_ERRORS as error:
+            _LOG.error("attempt.unrecordable", **_which(flight), reason=repr(error))
+        except Exception:  # noqa: BLE001  whatever it was, the delivery must go on
             _LOG.exception("attempt.failed_here", **_which(flight))
+        else:
+            return
+        await asyncio.sleep(UNKNOWN_AFTER_SECONDS)
+        await self._record(_unknown(flight))
 
     async def _end_of(self, flight: Flight) -> Ending:
         """Send, unless this process has lost its lease."""
@@ -123,27 +141,33 @@ class Attempts:
         except NoSigningKeyError:
             return _ending(flight, _unsent(Failure.CONFIGURATION), url=target.shown)
         except TransformationError as error:
-            _LOG.info("attempt.transformation_failed", **_which(flight), reason=str(error))
+            _LOG.info("attempt.transformation_failed", **_which(flight), reason=error.fault)
             return _ending(flight, _unsent(Failure.TRANSFORMATION), url=target.shown)
         if not self._lease.held or flight.lease != self._lease.epoch:
             raise LeaseLostError
         with self._capacity.sending(claimed=flight.counted):
             report = await self._sender.send(
-                target.text, request.headers, request.body, timeout=flight.endpoint.timeout
+                target.text,
+                request.headers,
+                request.body,
+                app=flight.endpoint.app,
+                timeout=flight.endpoint.timeout,
             )
         reach(Failpoint.ATTEMPT_SENT)
         return _ending(flight, report, url=target.shown, query=target.query)
 
     async def _record(self, ending: Ending) -> None:
-        """Have the end recorded, however long Postgres is away, for as long as the lease may come back."""
+        """Have the end recorded, however long Postgres is away, for as long as the lease may come back.
+
+        Raises:
+            asyncpg.PostgresError: of `CONTENT_ERRORS`: it would spoil one batch after another.
+        """
         while True:
             try:
                 transition = await self._recorder.batcher.put(ending)
                 break
-            except CONTENT_ERRORS as error:
-                # It would spoil one batch after another. The attempt is declared unknown when this process ends.
-                _LOG.error("attempt.unrecordable", **_which(ending.flight), reason=repr(error))
-                return
+            except CONTENT_ERRORS:
+                raise
             except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 reason = str(error) or type(error).__name__
                 _LOG.warning("attempt.not_recorded_yet", **_which(ending.flight), reason=reason)
@@ -175,6 +199,11 @@ def _parse(url: str, policy: AddressPolicy) -> _Target | UrlRefusal:
 
 def _abandoned(flight: Flight) -> Ending:
     return Ending(flight=flight, command=AbandonAttempt(at=clock.now(), attempt=flight.started.attempt))
+
+
+def _unknown(flight: Flight) -> Ending:
+    command = DeclareUnknown(at=clock.now(), attempt=flight.started.attempt, holds=flight.endpoint.retry.holds)
+    return Ending(flight=flight, command=command)
 
 
 def _unsent(failure: Failure) -> Report:

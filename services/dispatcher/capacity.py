@@ -45,6 +45,7 @@ class Capacity:
         self._allowance = beginning(most)
         self._busy = asyncio.Event()
         self._full: set[UUID] = set()
+        self._judged_by = -1
         self.freed = asyncio.Event()
         self.room = asyncio.Event()
 
@@ -72,8 +73,14 @@ class Capacity:
         most = endpoint.app_max_inflight
         return None if most is None else self._left(endpoint.app, most, standing)
 
-    def full(self) -> list[UUID]:
-        """Endpoints and applications that were found without room, and of which nothing is over since."""
+    def full(self, version: int) -> list[UUID]:
+        """Endpoints and applications that were found without room, and of which nothing is over since.
+
+        What was found by another version of the registry than this one is forgotten: limits may have changed.
+        """
+        if version != self._judged_by:
+            self._judged_by = version
+            self._full.clear()
         return list(self._full)
 
     def take_direct(self, endpoint: Endpoint, standing: Standing) -> bool:

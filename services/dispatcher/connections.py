@@ -14,6 +14,7 @@ from datetime import timedelta
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final
+from uuid import UUID
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -25,10 +26,11 @@ from aiohttp.tracing import Trace
 from libs.common.domain.addresses import AddressPolicy, refusal
 from libs.common.domain.facts import Timings
 from libs.common.runtime import clock
-from services.dispatcher.resolving import DNS_CACHE_SECONDS, AddressRefusedError, Resolver
+from services.dispatcher.resolving import AddressRefusedError, NameUnresolvedError, Resolver
 from services.dispatcher.sender import KEEPALIVE_SECONDS
 
-VET_SECONDS: Final = 1.0
+VET_SECONDS: Final = 2.0
+"""Within which a name must be answered here before a proxy is asked for it."""
 
 
 class MalformedAnswerError(aiohttp.ClientError):
@@ -39,10 +41,12 @@ class MalformedAnswerError(aiohttp.ClientError):
 class Stopwatch:
     """Moments of one send, in seconds of the monotonic clock, and what it went over; filled in on the way.
 
-    `fresh` asks for a connection that nothing was sent on before. `proxied` says that what is connected to is the
-    operator's proxy, wherever it stands; the receiver was judged before.
+    `app` is the application on whose behalf it is. `fresh` asks for a connection that nothing was sent on before.
+    `proxied` says that what is connected to is the operator's proxy, wherever it stands; the receiver was judged
+    before.
     """
 
+    app: UUID
     fresh: bool = False
     proxied: bool = False
     began: float = field(default_factory=clock.monotonic)
@@ -95,7 +99,7 @@ class VettedConnector(aiohttp.TCPConnector):
             socket_factory=partial(_open_socket, policy),
             ssl=trust,
             limit=0,
-            ttl_dns_cache=DNS_CACHE_SECONDS,
+            use_dns_cache=False,
             keepalive_timeout=KEEPALIVE_SECONDS,
             happy_eyeballs_delay=None,
         )
@@ -103,24 +107,32 @@ class VettedConnector(aiohttp.TCPConnector):
         self._factory = factory
 
     async def vet(self, host: str, port: int) -> None:
-        """Judge a host that a proxy will connect to: what it resolves to here, if it does within `VET_SECONDS`.
+        """Judge a host that a proxy will connect to, by what it resolves to here.
+
+        A name that has no address here is the proxy's to judge. One that takes longer than `VET_SECONDS`, whatever
+        comes of it then, is not: or its own name server would decide whether it is judged.
 
         Raises:
             AddressRefusedError: endpoints may not have it.
+            NameUnresolvedError: it took too long.
         """
         try:
             refused = refusal(ip_address(host), self._policy)
         except ValueError:
-            try:
-                async with asyncio.timeout(VET_SECONDS):
-                    await self._vetted.look_up(host, port)
-            except AddressRefusedError:
-                raise
-            except (OSError, TimeoutError):
-                return  # names that only the proxy knows are the proxy's to judge
+            await self._vet_name(host, port)
         else:
             if refused is not None:
                 raise AddressRefusedError(refused.detail)
+
+    async def _vet_name(self, host: str, port: int) -> None:
+        try:
+            async with asyncio.timeout(VET_SECONDS):
+                await self._vetted.vet(host, port)
+        except NameUnresolvedError as error:
+            if error.seconds > VET_SECONDS:
+                raise
+        except TimeoutError:
+            raise NameUnresolvedError("no answer in time", VET_SECONDS) from None
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:  # noqa: ASYNC109  aiohttp's signature
         """A kept connection that is clean, or a new one."""
@@ -195,18 +207,24 @@ def trusted(ca_file: str = "") -> ssl.SSLContext:
 
 
 class _VettedResolver(AbstractResolver):
-    """What aiohttp asks; it keeps the answers itself."""
+    """What aiohttp asks, in place of a cache of its own."""
 
     def __init__(self, policy: AddressPolicy) -> None:
         self._resolver = Resolver(policy)
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002  the connector leaves it open
     ) -> list[ResolveResult]:
         stopwatch = STOPWATCH.get()
-        stopwatch.dns = clock.monotonic()
-        found = await self._resolver.look_up(host, port, family, vetted=not stopwatch.proxied)
-        stopwatch.resolved = clock.monotonic()
+        vetted = not stopwatch.proxied
+        found = self._resolver.kept(host, port, vetted=vetted)
+        if found is None:
+            stopwatch.dns = clock.monotonic()
+            found = await self._resolver.look_up(host, port, stopwatch.app, vetted=vetted)
+            stopwatch.resolved = clock.monotonic()
         return [
             ResolveResult(
                 hostname=host,
@@ -219,14 +237,15 @@ class _VettedResolver(AbstractResolver):
             for family, _, protocol, _, address in found
         ]
 
-    async def look_up(self, host: str, port: int) -> None:
+    async def vet(self, host: str, port: int) -> None:
         """Judge a name.
 
         Raises:
-            OSError: it does not resolve.
+            NameUnresolvedError: it does not resolve.
             AddressRefusedError: of its addresses one is not allowed.
         """
-        await self._resolver.look_up(host, port)
+        if self._resolver.kept(host, port) is None:
+            await self._resolver.look_up(host, port, STOPWATCH.get().app)
 
     async def close(self) -> None:
         self._resolver.close()

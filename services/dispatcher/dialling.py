@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from ipaddress import ip_address
 from typing import Final
+from uuid import UUID
 
 from libs.common.domain.addresses import AddressPolicy, refusal
 from libs.common.domain.outcome import Failure
 from libs.common.runtime import clock
 from libs.common.runtime.http_client.connection import Bounds, Connection
 from libs.common.runtime.http_client.pool import Origin
-from services.dispatcher.resolving import AddressInfo, AddressRefusedError, KeepingResolver
+from services.dispatcher.resolving import AddressInfo, AddressRefusedError, NameUnresolvedError, Resolver
 from services.dispatcher.sender import CONNECT_SECONDS
 
 _TLS_GOODBYE_SECONDS: Final = 1.0
@@ -53,17 +54,17 @@ class Dialler:
         self._trust = trust
         self._bounds = bounds
         self._loop = loop
-        self._resolver = KeepingResolver(policy)
+        self._resolver = Resolver(policy)
 
-    async def dial(self, origin: Origin, deadline: float, opening: Opening) -> Connection:
-        """A new connection, before `deadline` by the loop's clock; `opening` is filled in on the way.
+    async def dial(self, origin: Origin, app: UUID, deadline: float, opening: Opening) -> Connection:
+        """A new connection for an application, before `deadline` by the loop's clock; fills in `opening` on the way.
 
         Raises:
             DialError: see there.
         """
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._try_each(origin, await self._addresses(origin, opening), opening)
+                return await self._try_each(origin, await self._addresses(origin, app, opening), opening)
         except AddressRefusedError:
             raise DialError(Failure.ADDRESS_REFUSED) from None
         except TimeoutError as error:
@@ -80,23 +81,20 @@ class Dialler:
         """Begin no more lookups."""
         self._resolver.close()
 
-    async def _addresses(self, origin: Origin, opening: Opening) -> list[AddressInfo]:
+    async def _addresses(self, origin: Origin, app: UUID, opening: Opening) -> list[AddressInfo]:
         literal = _literal(origin)
         if literal is not None:
             return [literal]
-        kept = self._resolver.kept(origin.host, origin.port)
-        if kept is not None:
-            return kept
-        began = clock.monotonic()
         try:
-            found = await self._resolver.look_up(origin.host, origin.port)
-        except (AddressRefusedError, TimeoutError):
-            raise
-        except OSError as error:
+            found = self._resolver.kept(origin.host, origin.port)
+            if found is None:
+                began = clock.monotonic()
+                found = await self._resolver.look_up(origin.host, origin.port, app)
+                opening.dns = timedelta(seconds=clock.monotonic() - began)
+        except NameUnresolvedError as error:
             raise DialError(Failure.DNS) from error
         except UnicodeError as error:
             raise DialError(Failure.CONFIGURATION) from error
-        opening.dns = timedelta(seconds=clock.monotonic() - began)
         return found
 
     async def _try_each(self, origin: Origin, addresses: list[AddressInfo], opening: Opening) -> Connection:

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import lru_cache
 from typing import Final, Self
+from uuid import UUID
 
 from msgspec import Struct
 from yarl import URL
@@ -91,13 +92,13 @@ class LeanSender(Sender):
         self._dialler.close()
         await self._stack.aclose()
 
-    async def send(self, url: str, headers: dict[str, str], body: bytes, *, timeout: timedelta) -> Report:  # noqa: ASYNC109  it is the endpoint's setting
+    async def send(self, url: str, headers: dict[str, str], body: bytes, *, app: UUID, timeout: timedelta) -> Report:  # noqa: ASYNC109  it is the endpoint's setting
         """See `Sender`."""
         began, deadline = clock.monotonic(), self._loop.time() + timeout.total_seconds()
         try:
             target = self._target(url)
             if target.proxied:
-                return await self._by_proxy.send(url, headers, body, timeout=timeout)
+                return await self._by_proxy.send(url, headers, body, app=app, timeout=timeout)
             request = heads.request(target.first_lines, headers, body, _DEFAULTS)
         except ValueError:
             return _failed(Failure.CONFIGURATION, began, sends=0)
@@ -106,7 +107,7 @@ class LeanSender(Sender):
             if connection is None:
                 opening = Opening()
                 try:
-                    connection = await self._dialler.dial(target.origin, deadline, opening)
+                    connection = await self._dialler.dial(target.origin, app, deadline, opening)
                 except DialError as error:
                     return _failed(error.failure, began, sends=sends - 1, opening=opening)
             answer = connection.ask(request)

@@ -51,6 +51,8 @@ class Lease:
         self._shared_anew = shared_anew
         self._epoch = 0
         self._until = 0.0
+        self._changing = asyncio.Lock()
+        self._ended = False
 
     @property
     def held(self) -> bool:
@@ -94,11 +96,16 @@ class Lease:
             await self._renew_or_begin_again()
 
     async def end(self) -> None:
-        """Leave: whoever reclaims next finds no row."""
-        self._until = 0.0
-        await self._pool.execute(
-            "DELETE FROM hookledger.process WHERE id = $1 AND epoch = $2", self.process, self._epoch
-        )
+        """Leave: whoever reclaims next finds no row, and nothing is renewed any more.
+
+        A renewal that is under way is waited for: it might take the missing row for a lost lease, and begin another.
+        """
+        async with self._changing:
+            self._ended = True
+            self._until = 0.0
+            await self._pool.execute(
+                "DELETE FROM hookledger.process WHERE id = $1 AND epoch = $2", self.process, self._epoch
+            )
 
     async def fence(self, connection: Connection) -> datetime:
         """The database's time, if the lease holds by it; and it will until this transaction ends.
@@ -126,6 +133,11 @@ class Lease:
             self._shared_anew()
 
     async def _renew_or_begin_again(self) -> None:
+        async with self._changing:
+            if not self._ended:
+                await self._try_to_renew()
+
+    async def _try_to_renew(self) -> None:
         asked = monotonic()
         try:
             alive = await self._pool.fetchrow(

@@ -13,7 +13,7 @@ import asyncpg
 from msgspec import Struct
 from msgspec.structs import replace
 
-from libs.common.domain.commands import AbandonAttempt, RecordAnswer
+from libs.common.domain.commands import AbandonAttempt, DeclareUnknown, RecordAnswer
 from libs.common.domain.delivery import Delivery, StaleAttemptError, Status, decide
 from libs.common.domain.facts import DeliveryFact
 from libs.common.domain.outcome import Answer
@@ -41,7 +41,7 @@ class Ending(Struct, frozen=True, kw_only=True, gc=False):
     """
 
     flight: Flight
-    command: RecordAnswer | AbandonAttempt
+    command: RecordAnswer | AbandonAttempt | DeclareUnknown
     response: bytes = b""
     url_query: str | None = None
 

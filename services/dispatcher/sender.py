@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Final, Literal, Self, TypeAlias
+from uuid import UUID
 
 from msgspec import Struct
 
@@ -43,12 +44,13 @@ class Sender(ABC):
     async def __aexit__(self, *_: object) -> None: ...
 
     @abstractmethod
-    async def send(self, url: str, headers: dict[str, str], body: bytes, *, timeout: timedelta) -> Report:  # noqa: ASYNC109  it is the endpoint's setting
+    async def send(self, url: str, headers: dict[str, str], body: bytes, *, app: UUID, timeout: timedelta) -> Report:  # noqa: ASYNC109  it is the endpoint's setting
         """POST `body` and read a bounded answer; every way in which that can end is a report.
 
         Args:
             url: normalised and judged as text; resolved addresses are judged here.
             headers: signature and content type among them.
             body: exact bytes.
+            app: on whose behalf, for what applications have shares of.
             timeout: for all of it.
         """

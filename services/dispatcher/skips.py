@@ -48,9 +48,14 @@ class Skips:
                 _LOG.warning("skips.interrupted", reason=str(error) or type(error).__name__)
 
     async def take(self) -> int:
-        """Skip what is asked for; how many deliveries that were. What is in flight is left for the next time."""
+        """Skip what is asked for; how many deliveries that were. What is in flight is left for when it is not."""
         rows = await self._pool.fetch(
-            "SELECT delivery, actor FROM hookledger.skip_request ORDER BY asked_at LIMIT $1", AT_ONCE
+            """
+            SELECT r.delivery, r.actor FROM hookledger.skip_request r
+            LEFT JOIN hookledger.queue q ON q.delivery = r.delivery
+            WHERE q.owner IS NULL ORDER BY r.asked_at LIMIT $1
+            """,
+            AT_ONCE,
         )
         if not rows:
             return 0
@@ -85,8 +90,10 @@ class Skips:
         await connection.execute(
             """
             DELETE FROM hookledger.skip_request r
-            WHERE r.delivery = ANY($1) AND NOT EXISTS (SELECT FROM hookledger.queue q WHERE q.delivery = r.delivery)
+            WHERE r.delivery = ANY($1) OR r.delivery = ANY($2)
+                AND NOT EXISTS (SELECT FROM hookledger.queue q WHERE q.delivery = r.delivery)
             """,
+            list(states),  # what was not skipped of these is over, and waits for a manual attempt
             asked,
         )
         return [change.delivery for change in changes]

@@ -43,7 +43,7 @@ class ClaimTerms:
 
     def full(self) -> Collection[UUID]:
         """Endpoints and applications with all that they may have in flight here."""
-        return self._capacity.full()
+        return self._capacity.full(self._snapshot.version)
 
     def room(self, endpoint: UUID) -> int | None:
         """What is left of this process's share of an endpoint; what is only cancelled needs no room."""

@@ -42,7 +42,10 @@ class AbandonAttempt(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class DeclareUnknown(Struct, frozen=True, kw_only=True, gc=False):
-    """The process that had the attempt in flight is dead. `holds` says that the endpoint holds what is exhausted."""
+    """The process that had the attempt in flight is dead, or cannot say what came of it.
+
+    `holds` says that the endpoint holds what is exhausted.
+    """
 
     at: datetime
     attempt: UUID

@@ -3,6 +3,8 @@
 import ssl
 from datetime import timedelta
 from ipaddress import ip_network
+from typing import Final
+from uuid import UUID
 
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.egress import Egress
@@ -15,6 +17,7 @@ from services.dispatcher.senders import SENDERS
 BODY = b'{"a":1, "b":[1,2],"e":"\xc3\xa9"}'
 HEADERS = {"Content-Type": "application/json", "webhook-id": "msg_1"}
 FIVE_SECONDS = timedelta(seconds=5)
+APP: Final = UUID(int=1)
 TRUST = trusted()
 """As senders have it by default; to read all certificates anew for each takes longer than what it is tried with."""
 
@@ -33,6 +36,6 @@ class SenderOf:
         return SENDERS[self.name](policy, egress=egress, trust=trust or TRUST)
 
 
-async def send(client: Sender, url: str, *, seconds: float = 5.0, body: bytes = BODY) -> Report:
+async def send(client: Sender, url: str, *, seconds: float = 5.0, body: bytes = BODY, app: UUID = APP) -> Report:
     """POST with a total deadline."""
-    return await client.send(url, HEADERS, body, timeout=timedelta(seconds=seconds))
+    return await client.send(url, HEADERS, body, app=app, timeout=timedelta(seconds=seconds))

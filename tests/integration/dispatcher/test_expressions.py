@@ -4,6 +4,8 @@ import json
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from libs.common.contracts.registry import TransformationDocument
 from libs.common.domain.ids import delivery_id
 from tests.integration.dispatcher.parts import dispatching
@@ -73,9 +75,13 @@ async def test_a_transformation_that_fails_is_final_and_recorded_and_nothing_is_
     app = await world.application()
     endpoint = await world.endpoint(app, receiver.url(), transformation=TransformationDocument(expression="sum(@)"))
     async with dispatching(world) as parts:
-        [message] = await world.accept(app, body=b'{"total": 1}')
-        await parts.fan_outs.take([message], path="envelope")
-        assert await world.until_over(app, 1) == {"refused": 1}
+        [message] = await world.accept(app, body=b'{"total": "4711 personal"}')
+        with structlog.testing.capture_logs() as lines:
+            await parts.fan_outs.take([message], path="envelope")
+            assert await world.until_over(app, 1) == {"refused": 1}
+    [failed] = [line for line in lines if line["event"] == "attempt.transformation_failed"]
+    assert failed["reason"] == "does_not_apply"
+    assert "personal" not in str(lines), "nothing of a payload is logged"
     delivery = delivery_id(message.id, endpoint)
     assert await world.facts(delivery) == ["DeliveryScheduled", "AttemptStarted", "AttemptEnded", "DeliveryRefused"]
     ended = await data(world, delivery, "AttemptEnded")

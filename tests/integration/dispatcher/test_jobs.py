@@ -93,6 +93,24 @@ async def test_a_resend_makes_one_manual_attempt_and_success_ends_the_delivery(
     assert len({request.id for request in receiver.requests}) == 1
 
 
+async def test_a_skip_of_what_is_over_by_then_is_forgotten_although_a_manual_attempt_is_to_come(
+    world: World, receiver: Receiver
+) -> None:
+    """Or it would befall the delivery when that is reopened."""
+    app = await world.application()
+    endpoint = await world.endpoint(app, receiver.url())
+    async with dispatching(world) as parts:
+        parts.start_jobs()
+        [message] = await send(world, parts, app)
+        delivery = delivery_id(message, endpoint)
+        await world.until_status(delivery, "succeeded")
+        await resent(world, parts, app, endpoint, message)
+        await world.owner.execute("INSERT INTO hookledger.skip_request (delivery, actor) VALUES ($1, 'me')", delivery)
+        assert await parts.skips.take() == 0
+        assert await world.owner.fetchval("SELECT count(*) FROM hookledger.skip_request") == 0
+    assert (await world.state(delivery))["status"] == "succeeded"
+
+
 async def test_a_resend_that_fails_leaves_the_schedule_alone(world: World, receiver: Receiver) -> None:
     app = await world.application()
     endpoint = await world.endpoint(app, receiver.script("/", then=500), schedule=(3600.0,))

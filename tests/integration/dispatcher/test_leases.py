@@ -11,7 +11,7 @@ from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW
 from services.dispatcher import reclaim
 from services.dispatcher.lease import LeaseLostError
 from tests.integration.dispatcher.parts import Parts, dispatching
-from tests.integration.dispatcher.world import World
+from tests.integration.dispatcher.world import World, until
 from tests.support.receiver import Receiver, Reply
 
 
@@ -181,6 +181,25 @@ async def test_a_dead_process_is_taken_over_once_by_several_at_once(world: World
     assert sorted(taken) == [False, False, False, True]
     assert await world.statuses(app) == {"waiting": 32}
     assert await world.owner.fetchval("SELECT inflight FROM hookledger.lane WHERE lane = $1", endpoint) == 0
+
+
+async def test_a_dispatcher_that_has_left_does_not_come_back_with_its_last_renewal(world: World) -> None:
+    async with dispatching(world, renewing=False) as parts:
+        async with world.owner.acquire() as connection, connection.transaction():
+            await connection.execute("SELECT FROM hookledger.process WHERE id = $1 FOR UPDATE", parts.lease.process)
+            ending = asyncio.create_task(parts.lease.end())  # waits for this transaction
+            await until(lambda: _somebody_waits(world), "the row is about to go")
+            renewing = asyncio.create_task(parts.lease._renew_or_begin_again())
+            await asyncio.sleep(0.1)
+        await asyncio.gather(ending, renewing)
+        assert not await world.owner.fetchval(
+            "SELECT EXISTS (SELECT FROM hookledger.process WHERE id = $1)", parts.lease.process
+        )
+        assert not parts.lease.held
+
+
+async def _somebody_waits(world: World) -> bool:
+    return bool(await world.owner.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
 
 
 async def test_a_second_dispatcher_halves_the_share_of_first_attempts(world: World) -> None:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from uuid import UUID
 
 import orjson
+import pytest
 
 from libs.common.contracts.registry import OnExhausted
 from libs.common.domain.ids import delivery_id
@@ -13,7 +14,7 @@ from libs.common.domain.message import Message
 from services.dispatcher import reclaim
 from tests.integration.dispatcher.parts import Parts, dispatching
 from tests.integration.dispatcher.world import World, until
-from tests.support.receiver import Received, Receiver
+from tests.support.receiver import Received, Receiver, Reply
 
 
 async def test_the_lane_of_a_key_is_the_same_in_sql(world: World) -> None:
@@ -122,7 +123,7 @@ async def test_a_held_head_keeps_its_place_until_it_is_skipped(world: World, rec
         await world.until_status(head, "held")
         assert (await world.state(behind))["status"] == "waiting"
         await world.assert_verified()
-        await world.owner.execute("INSERT INTO hookledger.skip_request (delivery, actor) VALUES ($1, 'key:me')", head)
+        await _ask_to_skip(world, head)
         assert await parts.skips.take() == 1
         assert await world.until_over(app, 2) == {"cancelled": 1, "succeeded": 1}
     assert await world.facts(head) == [
@@ -163,9 +164,39 @@ async def test_an_operator_skips_a_head_that_waits_for_its_retry(world: World, r
 
         await until(failed_once, "the head has failed")
         assert len(receiver.requests) == 1
-        await world.owner.execute("INSERT INTO hookledger.skip_request (delivery, actor) VALUES ($1, 'key:me')", head)
+        await _ask_to_skip(world, head)
         assert await parts.skips.take() == 1
         assert await world.until_over(app, 3) == {"cancelled": 1, "succeeded": 2}
+    assert await world.owner.fetchval("SELECT count(*) FROM hookledger.skip_request") == 0
+
+
+async def test_skips_of_what_is_in_flight_keep_no_others_waiting(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.dispatcher.skips.AT_ONCE", 2)
+    app, other = await world.application(), await world.application()
+    answer = asyncio.Event()
+    hanging = await world.endpoint(
+        app, receiver.script("/hanging", *[Reply(status=500, until=answer)] * 3), schedule=(3600,)
+    )
+    endpoint = await world.endpoint(other, receiver.url("/other"))
+    async with dispatching(world) as parts:
+        messages = await world.accept(app, 3)
+        await parts.fan_outs.take(messages, path="envelope")
+        await receiver.wait_for(3)
+        in_flight = [delivery_id(message.id, hanging) for message in messages]
+        [waiting] = await world.waiting(other, endpoint, 1)
+        for delivery in (*in_flight, waiting):
+            await _ask_to_skip(world, delivery)
+        assert await parts.skips.take() == 1
+        await world.until_status(waiting, "cancelled")
+        assert await world.statuses(app) == {"sending": 3}
+
+        answer.set()
+        for delivery in in_flight:
+            await world.until_status(delivery, "waiting")
+        assert [await parts.skips.take(), await parts.skips.take()] == [2, 1]
+        assert await world.statuses(app) == {"cancelled": 3}
     assert await world.owner.fetchval("SELECT count(*) FROM hookledger.skip_request") == 0
 
 
@@ -257,3 +288,7 @@ async def _look_now(world: World, delivery: UUID) -> None:
 
 def _body(key: str, number: int) -> bytes:
     return orjson.dumps({"key": key, "number": number})
+
+
+async def _ask_to_skip(world: World, delivery: UUID) -> None:
+    await world.owner.execute("INSERT INTO hookledger.skip_request (delivery, actor) VALUES ($1, 'key:me')", delivery)

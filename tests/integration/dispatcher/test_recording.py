@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from typing import Self
 
 import pytest
 
@@ -9,12 +10,15 @@ from libs.common.domain.commands import RecordAnswer, RequestResend
 from libs.common.domain.delivery import decide
 from libs.common.domain.facts import Timings
 from libs.common.domain.outcome import Answer, Failure
+from libs.common.postgres.pool import CONTENT_ERRORS
 from libs.common.runtime import clock
 from services.dispatcher import projection, reclaim, transitions
+from services.dispatcher.attempts import Attempts
 from services.dispatcher.flight import Flight
 from services.dispatcher.recorder import Ending
+from services.dispatcher.sender import Report, Sender
 from services.dispatcher.transitions import Transition
-from tests.integration.dispatcher.parts import Parts, dispatching
+from tests.integration.dispatcher.parts import POLICY, Parts, dispatching
 from tests.integration.dispatcher.world import World
 from tests.support.receiver import Receiver, Reply
 
@@ -88,8 +92,49 @@ async def test_an_outcome_that_cannot_be_written_fails_alone(world: World, begun
         )
         assert [isinstance(result, Exception) for result in results] == [False, False, True, False, False]
         assert await world.statuses(world.apps[-1]) == {"succeeded": 4, "sending": 1}
-        # Whoever carries it out gives up rather than spoil one batch after another; it will be declared unknown.
-        await asyncio.wait_for(parts.attempts._record(bad), 5)
+        # Whoever carries it out gives up rather than spoil one batch after another.
+        with pytest.raises(CONTENT_ERRORS):
+            await asyncio.wait_for(parts.attempts._record(bad), 5)
+
+
+@pytest.mark.parametrize("wrong", ["no report", "a report that cannot be written"])
+async def test_an_attempt_that_goes_wrong_here_is_declared_unknown_and_followed_by_another(
+    world: World, begun: str, receiver: Receiver, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.dispatcher.attempts.UNKNOWN_AFTER_SECONDS", 0.01)
+    async with dispatching(world) as parts:
+        [flight] = await _flights(world, parts, 1, begun, receiver.url())
+        broken = Attempts(_Broken(wrong), parts.recorder, parts.lease, parts.capacity, POLICY)
+        broken.begin(flight)
+        await asyncio.wait([*broken._tasks], timeout=5)
+        state = await world.state(flight.delivery)
+        assert (state["status"], state["unknowns"], state["failures"]) == ("waiting", 1, 0)
+        lane = "SELECT inflight FROM hookledger.lane WHERE lane = $1"
+        assert await world.owner.fetchval(lane, flight.lane) == 0
+        parts.start_claiming()
+        await world.until_status(flight.delivery, "succeeded")
+        await parts.attempts.drain(5)
+        assert parts.capacity.in_flight == 0
+    assert await world.facts(flight.delivery) == [
+        *("DeliveryScheduled", "AttemptStarted", "AttemptOutcomeUnknown", "RetryScheduled"),
+        *("AttemptStarted", "AttemptEnded"),
+    ]
+
+
+async def test_an_attempt_that_went_wrong_here_is_left_to_others_where_the_lease_has_passed(
+    world: World, receiver: Receiver
+) -> None:
+    async with dispatching(world, renewing=False) as parts:
+        [flight] = await _flights(world, parts, 1, url=receiver.url())
+        broken = Attempts(_Broken("no report"), parts.recorder, parts.lease, parts.capacity, POLICY)
+        broken.begin(flight)
+        await world.owner.execute(
+            "UPDATE hookledger.process SET alive_until = clock_timestamp() WHERE id = $1", parts.lease.process
+        )
+        await asyncio.wait([*broken._tasks], timeout=5)
+        assert await world.facts(flight.delivery) == ["DeliveryScheduled", "AttemptStarted"]
+        assert await reclaim.reclaim_one(parts.pool, world.epoch, parts.snapshot.holds)
+        await world.until_status(flight.delivery, "waiting")
 
 
 async def test_the_answers_first_bytes_and_the_urls_query_are_kept_apart_from_the_facts(
@@ -154,6 +199,24 @@ async def test_the_retry_that_was_decided_is_the_one_that_waits_in_the_lane(worl
     assert lane is not None
     assert (row["due_at"], row["owner"], row["counted"]) == (due_at, None, False)
     assert (lane["head_due"], lane["inflight"]) == (due_at, 0)
+
+
+class _Broken(Sender):
+    """A sender with a fault of its own."""
+
+    def __init__(self, wrong: str) -> None:
+        self._wrong = wrong
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def send(self, *_: object, **__: object) -> Report:
+        if self._wrong == "no report":
+            raise RuntimeError("a fault")
+        return Report(answer=OK, peer="\0", sends=1, timings=Timings())
 
 
 @pytest.fixture(params=["at once", "claimed"])

@@ -3,9 +3,11 @@
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -21,6 +23,7 @@ from tests.support.certificates import server_tls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PRODUCTION = AddressPolicy()
+PATIENCE_SECONDS: Final = 20.0
 
 
 class Proxy:
@@ -138,6 +141,39 @@ def test_a_name_that_only_the_proxy_knows_is_the_proxys_to_judge(
         assert report.answer == Answer(status=200)
 
     monkeypatch.setattr(socket, "getaddrinfo", fails)
+    on_loop(scenario())
+
+
+@pytest.mark.parametrize("ends", ["with an address", "in failure"])
+def test_a_name_that_takes_long_to_resolve_is_not_passed_on_to_the_proxy(
+    on_loop: OnLoop, sender: SenderOf, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its own name server would decide whether it is judged: now, and by what is remembered of it."""
+    answer = threading.Event()
+
+    def resolves(_host: object, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        answer.wait(PATIENCE_SECONDS)
+        if ends == "in failure":
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
+
+    async def scenario() -> None:
+        async with proxying(None) as proxy, sender(PRODUCTION, egress=proxy.egress()) as client:
+            try:
+                slow = await send(client, "http://slow.attacker.example/hook")
+                waiting = asyncio.create_task(send(client, "http://slow.attacker.example/hook"))
+                await asyncio.sleep(0.1)
+            finally:
+                answer.set()
+            again = [await waiting, await send(client, "http://slow.attacker.example/hook")]
+        assert slow.answer == Answer(failure=Failure.DNS)
+        assert slow.sends == 0
+        refused = Failure.DNS if ends == "in failure" else Failure.ADDRESS_REFUSED
+        assert [report.answer for report in again] == [Answer(failure=refused)] * 2
+        assert proxy.heads == []
+
+    monkeypatch.setattr("services.dispatcher.connections.VET_SECONDS", 0.3)
+    monkeypatch.setattr(socket, "getaddrinfo", resolves)
     on_loop(scenario())
 
 

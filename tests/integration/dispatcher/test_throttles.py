@@ -99,6 +99,25 @@ async def test_first_and_claimed_attempts_have_one_limit_in_flight_over_two_disp
     assert counted.most == 32
 
 
+async def test_a_limit_that_is_raised_reaches_the_dispatcher_that_had_no_share_of_it(
+    world: World, receiver: Receiver
+) -> None:
+    app = await world.application()
+    endpoint = await world.endpoint(app, receiver.url(), max_inflight=1)
+    async with dispatching(world) as one, dispatching(world) as two:
+        await one.lease._renew_or_begin_again()
+        [without] = [parts for parts in (one, two) if parts.lease.standing.rank == 1]
+        await world.waiting(app, endpoint, 4)
+        without.start_claiming()
+
+        async def known_to_be_full() -> bool:
+            return endpoint in without.capacity.full(without.snapshot.version)
+
+        await until(known_to_be_full, "it has no share")
+        await world.change(endpoint, max_inflight=2)
+        assert await world.until_over(app, 4) == {"succeeded": 4}
+
+
 async def test_all_endpoints_of_an_application_have_one_limit_in_flight_over_two_dispatchers(
     world: World, receiver: Receiver
 ) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 import structlog
 
 from libs.common.domain.addresses import AddressPolicy
@@ -54,7 +55,10 @@ async def test_an_attempt_that_is_dropped_before_it_began_gives_its_place_back()
     assert capacity.in_flight == 0
 
 
-async def test_an_attempt_that_goes_wrong_here_says_which_it_is_and_gives_its_place_back() -> None:
+async def test_an_attempt_that_goes_wrong_here_says_which_it_is_and_gives_its_place_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.dispatcher.attempts.UNKNOWN_AFTER_SECONDS", 0.0)
     endpoint, capacity = Endpoint(id=new_id(), app=new_id(), version=1, url="http://localhost"), Capacity(8)
     flight = _flight(endpoint)
     assert capacity.take_direct(endpoint, Standing())
@@ -63,5 +67,6 @@ async def test_an_attempt_that_goes_wrong_here_says_which_it_is_and_gives_its_pl
         await asyncio.wait_for(capacity.freed.wait(), 5)
     assert capacity.in_flight == 0
     assert [(line["event"], line["delivery"], line["message"]) for line in lines] == [
-        ("attempt.failed_here", flight.delivery, flight.message.id)
+        ("attempt.failed_here", flight.delivery, flight.message.id),
+        ("attempt.left_in_flight", flight.delivery, flight.message.id),
     ]

@@ -14,6 +14,7 @@ APP = time_ordered(2, bytes(10))
 ENDPOINT = Endpoint(id=time_ordered(1, bytes(10)), app=APP, version=1, url="https://a.example/", max_inflight=8)
 OTHER = Endpoint(id=time_ordered(3, bytes(10)), app=APP, version=1, url="https://b.example/", max_inflight=8)
 ALONE = Standing()
+VERSION = 1
 ONE_OF_TWO = Standing(rank=0, of=2)
 
 
@@ -26,12 +27,13 @@ def test_first_attempts_take_this_replicas_share_of_the_endpoint() -> None:
 
 def test_first_and_claimed_attempts_come_out_of_the_same_share() -> None:
     capacity = Capacity(100)
+    assert capacity.full(VERSION) == []
     for _ in range(3):
         capacity.take(ENDPOINT.id, APP)
     assert capacity.room_for(ENDPOINT, ONE_OF_TWO) == 1
     assert capacity.take_direct(ENDPOINT, ONE_OF_TWO)
     assert capacity.room_for(ENDPOINT, ONE_OF_TWO) == 0
-    assert capacity.full() == [ENDPOINT.id]
+    assert capacity.full(VERSION) == [ENDPOINT.id]
 
 
 def test_the_limit_for_all_holds_for_first_and_claimed_attempts_together() -> None:
@@ -58,17 +60,18 @@ def test_an_endpoint_that_was_found_full_says_when_it_has_room_again() -> None:
         pass
     capacity.give_back(ENDPOINT.id, APP)
     assert capacity.room.is_set()
-    assert capacity.full() == []
+    assert capacity.full(VERSION) == []
 
 
 def test_the_endpoints_of_an_application_share_what_it_may_have_in_flight() -> None:
     one, other = (replace(endpoint, app_max_inflight=6) for endpoint in (ENDPOINT, OTHER))
     capacity = Capacity(100)
+    assert capacity.full(VERSION) == []
     assert [capacity.take_direct(one, ONE_OF_TWO) for _ in range(2)] == [True, True]
     assert capacity.app_room_for(other, ONE_OF_TWO) == 1
     assert capacity.take_direct(other, ONE_OF_TWO)
     assert not capacity.take_direct(other, ONE_OF_TWO)
-    assert capacity.full() == [APP]
+    assert capacity.full(VERSION) == [APP]
     capacity.give_back(one.id, APP)
     assert capacity.room.is_set()
     assert capacity.take_direct(other, ONE_OF_TWO)
@@ -82,6 +85,14 @@ def test_when_another_replica_goes_what_was_its_share_is_ours() -> None:
     capacity.shared_anew()
     assert capacity.room.is_set()
     assert capacity.take_direct(ENDPOINT, ALONE)
+
+
+def test_with_another_version_of_the_registry_nobody_is_known_to_be_full() -> None:
+    capacity = Capacity(100)
+    assert capacity.full(VERSION) == []
+    assert not capacity.take_direct(replace(ENDPOINT, max_inflight=1), Standing(rank=1, of=2))
+    assert capacity.full(VERSION) == [ENDPOINT.id], "nothing of it is in flight here, and nothing will be over"
+    assert capacity.full(VERSION + 1) == []
 
 
 def test_beside_what_is_fresh_a_backlog_has_places_of_its_own_and_those_at_their_receivers_take_none() -> None:

@@ -205,15 +205,25 @@ def test_the_same_two_always_make_the_same_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("expression", "body", "reason"),
+    ("expression", "body", "reason", "fault"),
     [
-        ("a", b"plain text", "not JSON"),
-        ("sum(a)", b'{"a":"x"}', "does not apply"),
-        ("&a", b"{}", "does not apply"),
-        ("[&a]", b"{}", "does not apply"),
-        ("`99999999999999999999999`", b"{}", "does not apply"),
+        ("a", b"plain text", "not JSON", "payload_not_json"),
+        ("sum(a)", b'{"a":"x"}', "does not apply", "does_not_apply"),
+        ("&a", b"{}", "does not apply", "does_not_apply"),
+        ("[&a]", b"{}", "does not apply", "does_not_apply"),
+        ("`99999999999999999999999`", b"{}", "does not apply", "does_not_apply"),
+        ("a b", b"{}", "column 3", "bad_expression"),
+        ("[@,@] | " * 30 + "@", b"{}", "steps", "too_costly"),
+        pytest.param("[@,@]", json.dumps("x" * 600_000).encode(), "larger", "result_too_large", id="larger"),
     ],
 )
-def test_a_transformation_that_fails_says_why(expression: str, body: bytes, reason: str) -> None:
-    with pytest.raises(TransformationError, match=reason):
+def test_a_transformation_that_fails_says_why(expression: str, body: bytes, reason: str, fault: str) -> None:
+    with pytest.raises(TransformationError, match=reason) as failed:
         transform(expression, body)
+    assert failed.value.fault == fault
+
+
+def test_only_the_message_for_whoever_may_see_the_payload_quotes_it() -> None:
+    with pytest.raises(TransformationError, match="4711 personal") as failed:
+        transform("sum(a)", b'{"a":"4711 personal"}')
+    assert failed.value.fault == "does_not_apply"

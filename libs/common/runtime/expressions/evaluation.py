@@ -1,5 +1,6 @@
 """Filters and transformations on a payload: what they come to, or why they come to nothing."""
 
+from enum import StrEnum
 from typing import Any, Final
 
 import orjson
@@ -18,8 +19,25 @@ MOST_FILTER_STEPS: Final = 25_000
 _DOES_NOT_APPLY: Final = (ValueError, TypeError, ArithmeticError, LookupError, RecursionError)
 
 
+class TransformationFault(StrEnum):
+    """Why a transformation has no result, without anything of the payload."""
+
+    PAYLOAD_NOT_JSON = "payload_not_json"
+    TOO_COSTLY = "too_costly"
+    BAD_EXPRESSION = "bad_expression"
+    DOES_NOT_APPLY = "does_not_apply"
+    RESULT_TOO_LARGE = "result_too_large"
+
+
 class TransformationError(Exception):
-    """The transformation has no result on this payload. The message says why."""
+    """The transformation has no result on this payload.
+
+    The message says why, to whoever may see the payload: it may quote values of it. What is logged is the fault.
+    """
+
+    def __init__(self, fault: TransformationFault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class PayloadFilters:
@@ -82,20 +100,22 @@ def transform(expression: str, body: bytes) -> bytes:
     try:
         payload = orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise TransformationError("the payload is not JSON") from None
+        raise TransformationError(TransformationFault.PAYLOAD_NOT_JSON, "the payload is not JSON") from None
     budget = Budget(MOST_STEPS)
     try:
         result = Interpreter(budget).visit(compiled(expression), payload)
         spend_on_all(budget, result)
         made = orjson.dumps(result)
     except TooCostlyError:
-        raise TransformationError(f"it takes more than {MOST_STEPS} steps on this payload") from None
+        message = f"it takes more than {MOST_STEPS} steps on this payload"
+        raise TransformationError(TransformationFault.TOO_COSTLY, message) from None
     except BadExpressionError as error:
-        raise TransformationError(str(error)) from None
+        raise TransformationError(TransformationFault.BAD_EXPRESSION, str(error)) from None
     except _DOES_NOT_APPLY as error:
-        raise TransformationError(_reason(error)) from None
+        raise TransformationError(TransformationFault.DOES_NOT_APPLY, _reason(error)) from None
     if len(made) > MAX_BODY_BYTES:
-        raise TransformationError(f"its result is larger than {MAX_BODY_BYTES} bytes")
+        message = f"its result is larger than {MAX_BODY_BYTES} bytes"
+        raise TransformationError(TransformationFault.RESULT_TOO_LARGE, message)
     return made
 
 
