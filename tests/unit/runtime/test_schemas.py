@@ -63,6 +63,14 @@ def test_a_recursive_schema_checks_a_recursive_payload() -> None:
     assert said(TREE, {"left": {"left": {"x": 1}}})[0].startswith("/left/left")
 
 
+@pytest.mark.parametrize("name", ["pattern", "$ref", "required", "dependentRequired", "enum", "items"])
+def test_a_property_may_be_called_as_a_keyword_is(name: str) -> None:
+    assert said({"properties": {name: {"type": "string"}}}, {name: 1}) == [
+        f'/{name}: the value is not of type "string"'
+    ]
+    assert said({"properties": {name: True}}, {name: 1}) == []
+
+
 # What is no schema
 
 
@@ -78,6 +86,10 @@ def test_a_recursive_schema_checks_a_recursive_payload() -> None:
 )
 def test_what_is_no_json_schema_2020_12_is_refused_with_its_path(schema: dict[str, Any], path: tuple[str, ...]) -> None:
     assert refused(schema).path == path
+
+
+def test_what_only_a_reference_that_is_never_followed_leads_to_is_judged_as_well() -> None:
+    assert refused({"then": {"$ref": "#/x"}, "x": {"required": True}}).reason == '"required" is not of type "array"'
 
 
 @pytest.mark.parametrize("schema", [{"$ref": "#/$defs/none"}, {"$ref": "#none"}, {"allOf": [{"$ref": "#"}]}])

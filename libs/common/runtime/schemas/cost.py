@@ -7,13 +7,15 @@ size it bounds the work: an evaluation takes about 20 ns, a payload of n bytes h
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, TypeAlias, TypeVar
 
 from libs.common.contracts.strictjson import MAX_NESTING
 
 MOST_COST: Final = 2048
 _MOST_STEPS: Final = 200_000
+_NAMED: Final = frozenset({"dependentSchemas", "patternProperties", "properties"})
+"""Their members are names with a schema each, and the names may be those of keywords."""
 _IN_PLACE: Final = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
 _CHILDREN: Final = (
     "patternProperties", "additionalProperties", "unevaluatedProperties", "propertyNames", "items", "unevaluatedItems",
@@ -21,6 +23,8 @@ _CHILDREN: Final = (
 )  # fmt: skip
 _UNIQUE_ITEMS_COST: Final = 20
 _REPEAT: Final = re.compile(r"\{(\d{1,6})(?:,(\d{0,6}))?\}")
+
+_Kind = TypeVar("_Kind", str, list[Any], dict[str, Any])
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -80,13 +84,15 @@ class Cost:
             raise BadSchemaError("it is too large")
         self._active.add(place)
         cost = _own(node)
-        cost += sum(self._of(each, levels) for keyword in _IN_PLACE for each in _subschemas(node.get(keyword)))
-        cost += sum(self._of(self._target(node[key]), levels) for key in ("$ref", "$dynamicRef") if key in node)
+        cost += sum(self._of(each, levels) for keyword in _IN_PLACE for each in _subschemas(node, keyword))
+        references = (_typed(node, key, str, "string") for key in ("$ref", "$dynamicRef") if key in node)
+        cost += sum(self._of(self._target(reference), levels) for reference in references)
         if levels:
-            cost += sum(self._of(each, levels - 1) for keyword in _CHILDREN for each in _subschemas(node.get(keyword)))
-            # A value is under one name, or at one place, only.
+            cost += sum(self._of(each, levels - 1) for keyword in _CHILDREN for each in _subschemas(node, keyword))
+            # A value is under one name, or at one place, only; but each name is looked for, in an empty object as well.
             for keyword in ("properties", "prefixItems"):
-                cost += max((self._of(each, levels - 1) for each in _subschemas(node.get(keyword))), default=0)
+                within = [self._of(each, levels - 1) for each in _subschemas(node, keyword)]
+                cost += max(len(within), *within, 0)
         if "unevaluatedProperties" in node or "unevaluatedItems" in node:
             cost *= 2  # what was evaluated is found by evaluating it again
         if cost > MOST_COST:
@@ -119,23 +125,34 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
             pending.extend(item)
 
 
-def _subschemas(value: Any) -> list[Any]:
-    """The schemas under a keyword: one, a list, or an object of them (a schema's own members are schemas' too)."""
-    match value:
-        case list():
-            return value
-        case dict():
-            return [value, *(each for each in value.values() if isinstance(each, dict))]
-        case _:
-            return []
+def _subschemas(node: dict[str, Any], keyword: str) -> Iterable[Any]:
+    """The schemas under a keyword: one, a list of them, or one for each name."""
+    if keyword in _NAMED:
+        return _typed(node, keyword, dict, "object").values()
+    value = node.get(keyword, ())
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _own(node: dict[str, Any]) -> int:
-    cost = len(node) + len(node.get("required", ())) + len(node.get("enum", ()))
-    cost += sum(len(names) for names in node.get("dependentRequired", {}).values())
+    cost = len(node) + len(_typed(node, "required", list, "array")) + len(_typed(node, "enum", list, "array"))
+    dependent = _typed(node, "dependentRequired", dict, "object")
+    cost += sum(1 + len(_typed(dependent, name, list, "array")) for name in dependent)
+    cost += len(_typed(node, "dependentSchemas", dict, "object"))
     cost += _UNIQUE_ITEMS_COST if node.get("uniqueItems") else 0
-    patterns = [node["pattern"]] if "pattern" in node else []
-    return cost + sum(pattern_cost(text) for text in [*patterns, *node.get("patternProperties", ())])
+    patterns = _typed(node, "pattern", str, "string"), *_typed(node, "patternProperties", dict, "object")
+    return cost + sum(map(pattern_cost, patterns))
+
+
+def _typed(node: dict[str, Any], keyword: str, kind: type[_Kind], called: str) -> _Kind:
+    """The value of a keyword, an empty one where it is not there.
+
+    Raises:
+        BadSchemaError: it is of another type. The library judges only what it would ever check a payload by.
+    """
+    value = node.get(keyword, kind())
+    if not isinstance(value, kind):
+        raise BadSchemaError(f'"{keyword}" is not of type "{called}"')
+    return value
 
 
 def pattern_cost(pattern: str) -> int:
