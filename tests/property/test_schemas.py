@@ -20,8 +20,8 @@ LEAVES: dict[str, st.SearchStrategy[Any]] = {
 }
 ONE = ("not", "if", "then", "else", "additionalProperties", "propertyNames", "items", "contains")
 SEVERAL = ("allOf", "anyOf", "oneOf", "prefixItems")
-NAMED = ("properties", "patternProperties", "dependentSchemas")
-KEYWORDS = sorted({*LEAVES, *ONE, *SEVERAL, *NAMED, "$dynamicRef", "$anchor", "$defs", "definitions", "dependencies"})
+NAMED = ("properties", "patternProperties", "dependentSchemas", "dependencies")
+KEYWORDS = sorted({*LEAVES, *ONE, *SEVERAL, *NAMED, "$dynamicRef", "$anchor", "$defs", "definitions"})
 
 
 def schemas(names: st.SearchStrategy[str]) -> st.SearchStrategy[Any]:

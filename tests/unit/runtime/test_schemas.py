@@ -146,9 +146,29 @@ def bomb(levels: int) -> dict[str, Any]:
 DOUBLING = {"allOf": [{"properties": {"a": {"$ref": "#"}}}, {"properties": {"a": {"$ref": "#"}}}]}
 
 
-@pytest.mark.parametrize("schema", [bomb(40), DOUBLING, {"patternProperties": {f"^{n}.*y$": {} for n in range(500)}}])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        bomb(40),
+        {"dependencies": {"a": {"$ref": "#/$defs/d0"}}, "$defs": bomb(40)["$defs"]},
+        {"$ref": "#/x", "x": {"additionalItems": {"$ref": "#/$defs/d0"}}, "$defs": bomb(40)["$defs"]},
+        DOUBLING,
+        {"patternProperties": {f"^{n}.*y$": {} for n in range(500)}},
+        {"items": {"allOf": [{}] * 3000}},
+        {"items": {"anyOf": [False] * 3000}},
+        {"items": {"dependencies": {f"{n}": [] for n in range(3000)}}},
+        {"items": {"properties": {f"{n}": True for n in range(3000)}}},
+    ],
+)
 def test_a_schema_that_could_take_too_long_is_refused(schema: dict[str, Any]) -> None:
     assert "too long" in refused(schema).reason
+
+
+def test_an_anchor_that_stands_in_several_places_is_not_referred_to() -> None:
+    anchors = {"a": {"$anchor": "x"}, "b": {"$anchor": "x", "type": "string"}}
+    assert "several places" in refused({"$ref": "#x", "$defs": anchors}).reason
+    assert "several places" in refused({"$ref": "#x", "$defs": {"b": anchors["b"]}, "examples": [anchors["a"]]}).reason
+    assert said({"$defs": anchors}, 1) == []
 
 
 def test_ordinary_schemas_are_cheap() -> None:

@@ -14,14 +14,15 @@ from libs.common.contracts.strictjson import MAX_NESTING
 
 MOST_COST: Final = 2048
 _MOST_STEPS: Final = 200_000
-_NAMED: Final = frozenset({"dependentSchemas", "patternProperties", "properties"})
+_NAMED: Final = frozenset({"dependentSchemas", "dependencies", "patternProperties", "properties"})
 """Their members are names with a schema each, and the names may be those of keywords."""
-_IN_PLACE: Final = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
+_IN_PLACE: Final = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
 _CHILDREN: Final = (
-    "patternProperties", "additionalProperties", "unevaluatedProperties", "propertyNames", "items", "unevaluatedItems",
-    "contains",
+    "patternProperties", "additionalProperties", "unevaluatedProperties", "propertyNames", "items", "additionalItems",
+    "unevaluatedItems", "contains",
 )  # fmt: skip
 _UNIQUE_ITEMS_COST: Final = 20
+_SEVERAL: Final = object()
 _REPEAT: Final = re.compile(r"\{(\d{1,6})(?:,(\d{0,6}))?\}")
 
 _Kind = TypeVar("_Kind", str, list[Any], dict[str, Any])
@@ -58,7 +59,7 @@ class Cost:
         for node in _objects(schema):
             for keyword in ("$anchor", "$dynamicAnchor"):
                 if isinstance(node.get(keyword), str):
-                    self._anchors[node[keyword]] = node
+                    self._anchors[node[keyword]] = node if node[keyword] not in self._anchors else _SEVERAL
 
     def total(self) -> int:
         """The cost.
@@ -74,7 +75,7 @@ class Cost:
     def _of(self, node: Any, levels: int) -> int:
         """The cost of a subschema on a value that is nested so many levels deep."""
         if not isinstance(node, dict):
-            return 0  # true, false
+            return 1  # true, false; or names, under `dependencies`
         place = id(node), levels
         if place in self._known:
             return self._known[place]
@@ -103,8 +104,11 @@ class Cost:
 
     def _target(self, reference: str) -> Any:
         if reference[1:] in self._anchors:
-            return self._anchors[reference[1:]]
-        found: Any = self._root
+            found: Any = self._anchors[reference[1:]]
+            if found is _SEVERAL:
+                raise BadSchemaError("a reference leads to an anchor that stands in several places")
+            return found
+        found = self._root
         for part in reference[1:].split("/")[1:]:
             name = part.replace("~1", "/").replace("~0", "~")
             try:
@@ -134,10 +138,10 @@ def _subschemas(node: dict[str, Any], keyword: str) -> Iterable[Any]:
 
 
 def _own(node: dict[str, Any]) -> int:
-    cost = len(node) + len(_typed(node, "required", list, "array")) + len(_typed(node, "enum", list, "array"))
-    dependent = _typed(node, "dependentRequired", dict, "object")
-    cost += sum(1 + len(_typed(dependent, name, list, "array")) for name in dependent)
-    cost += len(_typed(node, "dependentSchemas", dict, "object"))
+    cost = max(len(node), 1) + len(_typed(node, "required", list, "array")) + len(_typed(node, "enum", list, "array"))
+    for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
+        dependent = _typed(node, keyword, dict, "object")
+        cost += len(dependent) + sum(len(each) for each in dependent.values() if isinstance(each, list))
     cost += _UNIQUE_ITEMS_COST if node.get("uniqueItems") else 0
     patterns = _typed(node, "pattern", str, "string"), *_typed(node, "patternProperties", dict, "object")
     return cost + sum(map(pattern_cost, patterns))
