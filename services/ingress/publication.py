@@ -51,14 +51,6 @@ class Publication(Struct, frozen=True, kw_only=True):
             claims=claims,
         )
 
-    def key(self) -> RegistryObject:
-        """The key.
-
-        Raises:
-            ApiError: 401 or 403.
-        """
-        return self.directory.known_key(self.key_hash)
-
 
 def repetition(key: UUID, path: str, given: str, app: UUID, request: bytes) -> Claim:
     """The claim of an `Idempotency-Key`: of that API key and path."""
