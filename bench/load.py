@@ -20,7 +20,6 @@ from bench.children import Sink
 
 _TICK: Final = 0.001
 _LOOK: Final = 0.01
-_WHOLE: Final = 17  # digits of a stamp
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,9 +41,13 @@ class Claim(Struct, frozen=True, kw_only=True):
 
 def claim(app: UUID, kind: KeyKind, parts: tuple[bytes, ...], request: bytes) -> Claim:
     """The claim on a key that is made of `parts` by the request with that body."""
+    return Claim(app=app, kind=kind, key=key_of(parts), request_hash=hashlib.sha256(request).digest())
+
+
+def key_of(parts: tuple[bytes, ...]) -> bytes:
+    """The key that is made of `parts`."""
     # Each part's own digest has a fixed length, so that no two keys are spelled alike.
-    key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
-    return Claim(app=app, kind=kind, key=key, request_hash=hashlib.sha256(request).digest())
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).digest()
 
 
 class Admission(Struct, frozen=True, kw_only=True):

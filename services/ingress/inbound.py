@@ -23,7 +23,7 @@ from services.ingress.accept import Acceptor, UnstorableError
 from services.ingress.body import BodyError, continue_unless_too_large, read_body
 from services.ingress.candidate import Acceptance, Accepted, Candidate, Duplicate, Forbidden, Violating
 from services.ingress.directory import Directory
-from services.ingress.rejections import Rejection, Rejections, kept_headers
+from services.ingress.rejections import Rejection, Rejections, kept_headers, kept_text
 from services.ingress.sender import RejectedError, document_of, scheme_of
 from services.ingress.throttle import Throttle
 
@@ -171,7 +171,7 @@ class Inbound:
                 source=source.id,
                 origin=Origin.SOURCE,
                 status=status,
-                reason=reason,
+                reason=kept_text(reason),
                 headers=kept_headers(
                     [(":path", request.raw_path), *request.headers.items()], scheme_of(source).evidence
                 ),

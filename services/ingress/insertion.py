@@ -1,7 +1,9 @@
 """A batch of candidates that become messages."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -13,6 +15,8 @@ from libs.common.postgres.pool import Connection, Pool
 from libs.common.runtime.clock import entropy
 from libs.common.runtime.schemas.payload import Violation
 from services.ingress.candidate import Accepted, Candidate
+
+_ESCAPES: Final = re.compile(r"\\(?:u0000|.)")
 
 
 def message_of(candidate: Candidate, version: int, at: datetime, born_ms: int) -> Message:
@@ -69,5 +73,6 @@ def _violations(accepted: Sequence[Accepted]) -> dict[UUID, str]:
 
 
 def _violations_text(violations: tuple[Violation, ...]) -> str:
-    # PostgreSQL's jsonb holds no NUL.
-    return msgspec.json.encode(violations).decode().replace("\\u0000", "")
+    text = msgspec.json.encode(violations).decode()
+    # PostgreSQL's jsonb holds no NUL. After an escaped backslash the same characters are five ordinary ones.
+    return _ESCAPES.sub(lambda found: "" if found[0] == "\\u0000" else found[0], text) if "\\u0000" in text else text

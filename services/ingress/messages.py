@@ -23,7 +23,7 @@ from services.ingress.candidate import Acceptance, Accepted, Claim, Duplicate, F
 from services.ingress.directory import Directory
 from services.ingress.inbound import REPLAYED
 from services.ingress.message_in import MessageIn
-from services.ingress.publication import Publication, no_application, repetition
+from services.ingress.publication import Publication, no_application, repetition, repetitions
 from services.ingress.registry import Registry
 from services.ingress.throttle import Throttle
 
@@ -107,7 +107,8 @@ class Messages:
         self._key_use.note(key.id)
         items = read_items(body)
         await self._throttle.spend_key(key, len(items))
-        batch = Batch(items, now)
+        batch = Batch()
+        await batch.read(items, now)
         named = request.match_info["app"]
         app = await self._directory.fresh_application(key.org, named)
         if app is None:
@@ -209,15 +210,13 @@ def count(refusal: ApiError) -> None:
     metrics.REJECTED.labels(str(Origin.API), refusal.code).inc()
 
 
-def claim_of(given: str, key: RegistryObject, path: str, app: RegistryObject, body: bytes, *place: bytes) -> Claim:
-    """The claim of a request's `Idempotency-Key`, or of a place in its batch.
+def claim_of(given: str, key: RegistryObject, path: str, app: RegistryObject, body: bytes) -> Claim:
+    """The claim of a request's `Idempotency-Key`.
 
     Raises:
         ApiError: 422.
     """
-    if not 1 <= len(given) <= _LONGEST_KEY or not (given.isascii() and given.isprintable()):
-        raise _no_key()
-    return repetition(key.id, path, given, app.id, body, *place)
+    return repetition(key.id, path, _checked(given), app.id, body)
 
 
 def _claims(
@@ -231,7 +230,13 @@ def _claims(
         raise _no_key()
     if places is None:
         return [claim_of(given[0], key, request.path, app, body)]
-    return [claim_of(given[0], key, request.path, app, body, str(place).encode()) for place in range(places)]
+    return repetitions(key.id, request.path, _checked(given[0]), app.id, body, places=places)
+
+
+def _checked(given: str) -> str:
+    if not 1 <= len(given) <= _LONGEST_KEY or not (given.isascii() and given.isprintable()):
+        raise _no_key()
+    return given
 
 
 def _application(data: bytes, named: str) -> bytes:

@@ -11,7 +11,7 @@ from libs.common.rabbitmq.consuming import Incoming
 from libs.common.runtime.clock import now
 from libs.common.runtime.logs import logger
 from services.ingress import metrics
-from services.ingress.rejections import Rejection, Rejections, kept_headers
+from services.ingress.rejections import Rejection, Rejections, kept_headers, kept_text
 
 _LOG: Final = logger("poison")
 _LONGEST_REASON: Final = 500
@@ -51,7 +51,7 @@ class Parking:
         Raises:
             BrokerUnavailableError: whether it is there is not known.
         """
-        reason = str(poison)[:_LONGEST_REASON]
+        reason = kept_text(str(poison)[:_LONGEST_REASON])
         names = self._broker.names
         letter = dead_letters.parked(incoming, names, reason=reason, at=now(), content_type=content_type, body=body)
         await self._broker.send(names.dead, letter, mandatory=True)

@@ -15,7 +15,7 @@ import asyncpg
 import orjson
 
 from libs.common.domain.facts import Origin
-from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
+from libs.common.postgres.pool import CONNECTION_ERRORS, CONTENT_ERRORS, Connection, Pool, transaction
 from libs.common.runtime.clock import monotonic, new_id, now
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
@@ -45,7 +45,11 @@ _KEPT_HEADER_CHARACTERS: Final = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejection:
-    """A request or broker message that was refused, and why."""
+    """A request or broker message that was refused, and why.
+
+    Args:
+        reason: for operators; what a sender wrote must have been through `kept_text`.
+    """
 
     org: UUID
     app: UUID | None
@@ -76,11 +80,15 @@ def kept_headers(headers: Iterable[tuple[str, str]], evidence: Collection[str] =
     for name, value in headers:
         lowered = name.lower()
         if lowered in _HEADERS or lowered in evidence or lowered.startswith(_HEADER_FAMILIES):
-            text = value[:_KEPT_HEADER_CHARACTERS].encode("utf-8", "replace").decode().replace("\0", "")
-            kept.setdefault(lowered, []).append(text)
+            kept.setdefault(lowered, []).append(kept_text(value[:_KEPT_HEADER_CHARACTERS]))
         if len(kept) == _KEPT_HEADERS:
             break
     return kept
+
+
+def kept_text(text: str) -> str:
+    """The text as Postgres can hold it: without NUL, and without halves of surrogate pairs."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "")
 
 
 class _Allowance:
@@ -133,17 +141,26 @@ class Rejections:
                 await self._arrived.wait()
             await set_within(self._stopping, FLUSH_SECONDS)
             batch, self._waiting, self._waiting_bytes = self._waiting, [], 0
-            try:
-                if batch:
-                    await self._write(batch)
-            except (*CONNECTION_ERRORS, asyncpg.PostgresError, UnicodeError) as error:
-                metrics.REJECTED_UNKEPT.inc(len(batch))
-                _LOG.warning("rejections.lost", count=len(batch), reason=str(error) or type(error).__name__)
+            if batch:
+                await self._settle(batch)
 
     def stop(self) -> None:
         """End `run` when nothing waits any more."""
         self._stopping.set()
         self._arrived.set()
+
+    async def _settle(self, batch: list[Rejection]) -> None:
+        """Write these; what Postgres does not take is lost, without the others."""
+        try:
+            await self._write(batch)
+        except (*CONNECTION_ERRORS, asyncpg.PostgresError, UnicodeError) as error:
+            if len(batch) > 1 and isinstance(error, (*CONTENT_ERRORS, UnicodeError)):
+                middle = len(batch) // 2
+                await self._settle(batch[:middle])
+                await self._settle(batch[middle:])
+                return
+            metrics.REJECTED_UNKEPT.inc(len(batch))
+            _LOG.warning("rejections.lost", count=len(batch), reason=str(error) or type(error).__name__)
 
     async def _write(self, batch: list[Rejection]) -> None:
         async with transaction(self._pool) as connection:

@@ -29,7 +29,7 @@ from services.registry.authentication import Authentication
 from services.registry.calls import MAX_BODY_BYTES, REGISTRY, Registry
 from services.registry.documentation import add_documentation, add_templates
 from services.registry.portal.routes import add_portal
-from services.registry.retention import erase_old_payloads
+from services.registry.retention import Retention
 from services.registry.routes import ROUTES, add_routes
 from services.registry.settings import RegistrySettings
 from services.registry.verdicts import Verdicts
@@ -107,7 +107,7 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
                 group.create_task(_repeat("clock", lambda: postgres.follow_clock(registry.pool), CLOCK_SECONDS)),
                 group.create_task(_repeat("forget", lambda: forget_old(registry.pool), FORGET_SECONDS)),
                 group.create_task(_repeat("tokens", lambda: forget_expired(registry.pool), FORGET_SECONDS)),
-                group.create_task(_repeat("payloads", lambda: erase_old_payloads(registry.pool), ERASE_SECONDS)),
+                group.create_task(_repeat("payloads", Retention(registry.pool).sweep, ERASE_SECONDS)),
             ]
             await stopping.wait()
             for task in repeating:

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from libs.common.contracts.registry import Exponential, Preset, Seconds
+from libs.common.domain.retry import MOST_RETRIES
 from libs.common.runtime.expressions.compiled import LONGEST_EXPRESSION, BadExpressionError, compiled
 from libs.common.runtime.http import invalid
 
@@ -24,7 +25,7 @@ Metadata = dict[Annotated[str, Meta(max_length=256)], Annotated[str, Meta(max_le
 EventTypes = Annotated[tuple[EventTypeName, ...], Meta(min_length=1, max_length=1000)]
 Channels = Annotated[tuple[Channel, ...], Meta(min_length=1, max_length=10)]
 Expression = Annotated[str, Meta(min_length=1, max_length=LONGEST_EXPRESSION)]
-RetrySchedule = Annotated[tuple[Seconds, ...], Meta(max_length=100)] | Preset | Exponential
+RetrySchedule = Annotated[tuple[Seconds, ...], Meta(max_length=MOST_RETRIES)] | Preset | Exponential
 
 Value = TypeVar("Value")
 

@@ -9,6 +9,7 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+from msgspec import Struct
 
 from libs.common.contracts.registry import DEFAULT_PAYLOAD_DAYS
 from libs.common.postgres.pool import Connection, Pool, transaction
@@ -17,13 +18,72 @@ from libs.common.runtime.logs import logger
 
 _LOG: Final = logger("retention")
 MESSAGES_AT_ONCE: Final = 500
+MOST_OPEN: Final = 1000
+"""Of each application; 100 kB of memory."""
 
 
-async def erase_old_payloads(pool: Pool, at: datetime | None = None, *, at_once: int = MESSAGES_AT_ONCE) -> None:
-    """Erase what is too old at `at`, or now, in transactions of at most `at_once` messages."""
-    for row in await _applications(pool, at or now()):
-        erased = await _erase(pool, row, at_once)
-        _LOG.info("payloads.erased", app=str(row["app"]), messages=erased)
+class _Progress(Struct, frozen=True, kw_only=True):
+    """How far an application has been looked through: to `through`, and before that all is erased but `open`."""
+
+    through: UUID
+    open: tuple[UUID, ...] = ()
+
+
+class Retention:
+    """Erases payloads that are too old.
+
+    What was not over is remembered, so that one delivery that is held for weeks does not have all that came after it
+    read again each time. A process that starts anew begins with the first message that was not over.
+
+    Args:
+        pool: of the registry.
+        at_once: messages in a transaction at most.
+        most_open: so many of an application, 1 or more, are remembered; from the next one on, everything is read again.
+    """
+
+    def __init__(self, pool: Pool, *, at_once: int = MESSAGES_AT_ONCE, most_open: int = MOST_OPEN) -> None:
+        self._pool = pool
+        self._at_once = at_once
+        self._most_open = most_open
+        self._progress: dict[UUID, _Progress] = {}
+
+    async def sweep(self, at: datetime | None = None) -> None:
+        """Erase what is too old at `at`, or now."""
+        for row in await _applications(self._pool, at or now()):
+            app, since = row["app"], row["since"]
+            known = self._progress.get(app, _Progress(through=since))
+            # What is before `since`, another replica has erased.
+            still = _Progress(
+                through=max(known.through, since), open=tuple(each for each in known.open if each >= since)
+            )
+            self._progress[app] = await self._erase(app, still, row["until"])
+
+    async def _erase(self, app: UUID, progress: _Progress, until: UUID) -> _Progress:
+        """Erase an application's before `until`."""
+        through, still_open = progress.through, list(progress.open)
+        due = [message for message in still_open if message < until]
+        forgotten: UUID | None = None
+        read = erased = 0
+        while True:
+            async with transaction(self._pool) as connection:
+                messages, due = due[: self._at_once], due[self._at_once :]
+                if not messages:
+                    messages = await _messages(connection, app, through, until, self._at_once)
+                    if not messages:
+                        break
+                    through = UUID(int=messages[-1].int + 1)
+                    still_open += messages
+                over = await _over(connection, messages)
+                await _erase_messages(connection, [message for message in messages if message in over])
+                still_open = [message for message in still_open if message not in over]
+                await _remember(connection, app, still_open[0] if still_open else through)
+            read += len(messages)
+            erased += len(over)
+            if len(still_open) > self._most_open:
+                forgotten = forgotten or still_open[self._most_open]
+                del still_open[self._most_open :]
+        _LOG.info("payloads.erased", app=str(app), read=read, messages=erased)
+        return _Progress(through=forgotten or through, open=tuple(still_open))
 
 
 async def _applications(pool: Pool, at: datetime) -> list[asyncpg.Record]:
@@ -52,36 +112,31 @@ async def _applications(pool: Pool, at: datetime) -> list[asyncpg.Record]:
     )
 
 
-async def _erase(pool: Pool, bounds: asyncpg.Record, at_once: int) -> int:
-    """Erase an application's; how many messages."""
-    app, since, until = bounds["app"], bounds["since"], bounds["until"]
-    first_open: UUID | None = None
-    erased = 0
-    while True:
-        async with transaction(pool) as connection:
-            rows = await connection.fetch(
-                """
-                SELECT m.id, EXISTS (SELECT FROM hookledger.outbox o WHERE o.message = m.id) OR EXISTS (
-                    SELECT FROM projection_1.delivery_state d
-                    WHERE d.message = m.id
-                        AND (d.status IN ('waiting', 'sending', 'held') OR d.resend_at IS NOT NULL)
-                ) AS open
-                FROM hookledger.message m
-                WHERE m.app = $1 AND m.id >= $2 AND m.id < $3 ORDER BY m.id LIMIT $4
-                """,
-                app,
-                since,
-                until,
-                at_once,
-            )
-            if not rows:
-                return erased
-            over = [row["id"] for row in rows if not row["open"]]
-            first_open = first_open or next((row["id"] for row in rows if row["open"]), None)
-            since = UUID(int=rows[-1]["id"].int + 1)
-            await _erase_messages(connection, over)
-            await _remember(connection, app, first_open or since)
-        erased += len(over)
+async def _messages(connection: Connection, app: UUID, since: UUID, until: UUID, most: int) -> list[UUID]:
+    rows = await connection.fetch(
+        "SELECT id FROM hookledger.message WHERE app = $1 AND id >= $2 AND id < $3 ORDER BY id LIMIT $4",
+        app,
+        since,
+        until,
+        most,
+    )
+    return [row["id"] for row in rows]
+
+
+async def _over(connection: Connection, messages: list[UUID]) -> frozenset[UUID]:
+    """Those of the messages that are neither on their way nor to be sent once more."""
+    rows = await connection.fetch(
+        """
+        SELECT m.id, EXISTS (SELECT FROM hookledger.outbox o WHERE o.message = m.id) OR EXISTS (
+            SELECT FROM projection_1.delivery_state d
+            WHERE d.message = m.id
+                AND (d.status IN ('waiting', 'sending', 'held') OR d.resend_at IS NOT NULL)
+        ) AS open
+        FROM unnest($1::uuid[]) AS m (id)
+        """,
+        messages,
+    )
+    return frozenset(row["id"] for row in rows if not row["open"])
 
 
 async def _erase_messages(connection: Connection, messages: list[UUID]) -> None:

@@ -22,6 +22,8 @@ async def with_headers(
         ApiError: 422.
     """
     checked = _checked(given, {*document.headers, *document.sealed_headers})
+    if checked and _size(checked) + await _size_of(document, seal) > rules.LONGEST_IN_ALL:
+        raise invalid([*_PLACE], f"headers have at most {rules.LONGEST_IN_ALL} bytes in all")
     plain: dict[str, str] = {}
     sealed: dict[str, KeyReference] = {}
     for name, value in checked.items():
@@ -51,6 +53,15 @@ def _checked(given: Mapping[str, Any], others: set[str]) -> dict[str, str]:
         checked[name] = value
     if len(checked) + len(others) > rules.MOST:
         raise invalid([*_PLACE], f"an endpoint has at most {rules.MOST} headers")
-    if sum(len(name) + len(value) for name, value in checked.items()) > rules.LONGEST_IN_ALL:
-        raise invalid([*_PLACE], f"headers have at most {rules.LONGEST_IN_ALL} bytes in all")
     return checked
+
+
+async def _size_of(document: EndpointDocument, seal: Sealer) -> int:
+    """The bytes of the headers that an endpoint has already."""
+    sealed = document.sealed_headers
+    values = await seal.size(sealed.values()) if sealed else 0
+    return _size(document.headers) + sum(map(len, sealed)) + values
+
+
+def _size(headers: Mapping[str, str]) -> int:
+    return sum(len(name) + len(value) for name, value in headers.items())

@@ -1,5 +1,6 @@
 """Secrets of endpoints and sources: sealed in a table of their own, named in documents by id and fingerprint."""
 
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -16,7 +17,7 @@ from libs.common.postgres.pool import Connection
 from libs.common.runtime import ed25519
 from libs.common.runtime.clock import new_id, now, random_bytes
 from libs.common.runtime.http import ApiError, invalid
-from libs.common.runtime.sealing import MasterKeys, SealError
+from libs.common.runtime.sealing import OVERHEAD_BYTES, MasterKeys, SealError
 
 _GENERATED_BYTES: Final = 32
 DEFAULT_GRACE_SECONDS: Final = 24 * 3600
@@ -127,6 +128,15 @@ class Sealer:
     async def __call__(self, secret: str) -> KeyReference:
         """The reference under which a secret is now stored."""
         return await store(self.connection, self.master_keys, secret, owner=self.owner, org=self.org)
+
+    async def size(self, references: Iterable[KeyReference]) -> int:
+        """The bytes, in all, of the secrets that are stored under these references."""
+        size: int = await self.connection.fetchval(
+            "SELECT coalesce(sum(octet_length(sealed) - $2), 0)::int FROM hookledger.secret WHERE id = ANY($1)",
+            [reference.id for reference in references],
+            OVERHEAD_BYTES,
+        )
+        return size
 
 
 async def rotate(

@@ -12,6 +12,7 @@ import msgspec
 from libs.common.domain.endpoint import Profile
 from libs.common.domain.job import Task
 from libs.common.domain.providers.settings import Algorithm, Encoding
+from libs.common.domain.retry import MOST_RETRIES
 
 
 class Kind(StrEnum):
@@ -100,7 +101,7 @@ class Exponential(msgspec.Struct, kw_only=True, frozen=True, rename="camel", for
     initial: Annotated[float, msgspec.Meta(ge=0.1, le=30 * 24 * 3600)]
     factor: Annotated[float, msgspec.Meta(ge=1, le=100)] = 2
     max: Annotated[float, msgspec.Meta(ge=0.1, le=30 * 24 * 3600)] = 10 * 3600
-    retries: Annotated[int, msgspec.Meta(ge=1, le=100)]
+    retries: Annotated[int, msgspec.Meta(ge=1, le=MOST_RETRIES)]
 
 
 Schedule = tuple[Seconds, ...] | Preset | Exponential

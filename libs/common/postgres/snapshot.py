@@ -172,7 +172,9 @@ class RegistrySnapshot:
     def _index(self, item: RegistryObject) -> None:
         old = self._objects.get(item.id)
         if old is not None and old.uid is not None:
-            self._named.pop((old.kind, old.org, old.app, old.uid), None)
+            name = old.kind, old.org, old.app, old.uid
+            if self._named.get(name) == old.id:  # another object that changed as well may have taken it by now
+                del self._named[name]
         self._objects[item.id] = item
         if item.kind is Kind.APPLICATION:
             self._applications_of.setdefault(item.org, set()).add(item.id)

@@ -20,6 +20,9 @@ from libs.common.runtime.clock import random_bytes
 _KEY_BYTES: Final = 32
 _ID_BYTES: Final = 4
 _NONCE_BYTES: Final = 12
+_TAG_BYTES: Final = 16
+OVERHEAD_BYTES: Final = _ID_BYTES + _NONCE_BYTES + _TAG_BYTES
+"""By so much a sealed secret is longer than the secret."""
 _FINGERPRINT_BYTES: Final = 6
 
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from libs.common.domain.facts import Origin
 from libs.common.postgres.pool import Pool, open_pool
@@ -22,14 +23,16 @@ async def pool(database: str) -> AsyncIterator[Pool]:
     await opened.close()
 
 
-def rejection(source: UUID, *, size: int = 1, age: timedelta = timedelta(0)) -> Rejection:
+def rejection(
+    source: UUID, *, size: int = 1, age: timedelta = timedelta(0), reason: str = "mismatch: by nobody we know"
+) -> Rejection:
     return Rejection(
         org=new_id(),
         app=new_id(),
         source=source,
         origin=Origin.SOURCE,
         status=401,
-        reason="mismatch: by nobody we know",
+        reason=reason,
         headers={},
         body=b"x" * size,
         size=size,
@@ -70,3 +73,13 @@ async def test_what_is_older_than_30_days_is_forgotten(pool: Pool) -> None:
     assert await forget_old(pool, most=2) == 1
     assert await forget_old(pool, most=2) == 0
     assert await left(pool, source) == [recent.id]
+
+
+@pytest.mark.parametrize("text", ["a\0b", "half a pair: \ud800"])
+async def test_one_that_postgres_does_not_take_is_lost_without_those_beside_it(pool: Pool, text: str) -> None:
+    source = new_id()
+    came = [rejection(source) for _ in range(4)] + [rejection(new_id(), reason=text)] + [rejection(source)]
+    with capture_logs() as logs:
+        await write(pool, *came)
+    assert await left(pool, source) == sorted(each.id for each in came if each.source == source)
+    assert [(entry["event"], entry["count"]) for entry in logs] == [("rejections.lost", 1)]

@@ -15,6 +15,7 @@ from tests.integration.ingress.stand import Stand, Tenant, cloud_event, next_dea
 from tests.support.client import Answer, Client
 
 SCHEMA = {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}, "n": {"type": "integer"}}}
+NO_MORE = SCHEMA | {"additionalProperties": False}
 BAD: dict[str, Any] = {"n": "secret"}
 
 
@@ -109,6 +110,32 @@ async def test_what_a_provider_sends_is_kept_with_the_reason(client: Client, sta
     )
 
 
+async def test_a_reason_that_holds_a_nul_is_kept_without_it(client: Client, stand: Stand, tenant: Tenant) -> None:
+    await validate(stand, tenant, SchemaValidation.ENFORCE)
+    await event_type(stand, tenant, "user.renamed", {"properties": {"data": NO_MORE}})
+    before = await stand.rejected(tenant, 0)
+    body = b'{"type":"user.renamed","data":{"id":"x","a\\u0000b":1}}'
+    headers = standard_signed(body, "msg_nul")
+    answer = await client.request("POST", tenant.path_in("standard-webhooks"), data=body, headers=headers)
+    assert answer.status == 422
+    row = (await stand.rejected(tenant, len(before) + 1))[-1]
+    assert row["reason"] == "schema: /data: Additional properties are not allowed ('ab' was unexpected)"
+    assert row["body"] == body
+
+
+async def test_what_a_producer_publishes_with_a_nul_is_kept_without_it(
+    ingress: Service, stand: Stand, tenant: Tenant, channel: AbstractChannel
+) -> None:
+    await validate(stand, tenant, SchemaValidation.ENFORCE)
+    await event_type(stand, tenant, "by.broker.renamed", NO_MORE)
+    before = await stand.rejected(tenant, 0)
+    data = '{"id":"x","a\\u0000b":1}'
+    await publish(channel, stand, cloud_event(tenant, "nul", data=data, type="by.broker.renamed"))
+    await next_dead(channel, stand)
+    row = (await stand.rejected(tenant, len(before) + 1))[-1]
+    assert row["reason"].endswith("Additional properties are not allowed ('ab' was unexpected)")
+
+
 async def test_what_a_producer_publishes_is_parked_with_the_reason(
     ingress: Service, stand: Stand, tenant: Tenant, channel: AbstractChannel
 ) -> None:
@@ -130,3 +157,16 @@ async def test_a_warning_stays_with_the_message(client: Client, stand: Stand, te
         {"path": ["n"], "message": 'the value is not of type "integer"'},
     ]
     assert await recorded(stand, name) == (violations if payload is BAD else None)
+
+
+@pytest.mark.parametrize(("spelled", "shown"), [(r"a\u0000b", "ab"), (r"a\\u0000b", r"a\u0000b"), (r"\"\\", '"\\')])
+async def test_a_warning_names_what_it_can(
+    client: Client, stand: Stand, tenant: Tenant, spelled: str, shown: str
+) -> None:
+    name = f"warned.of.{len(spelled)}"
+    await validate(stand, tenant, SchemaValidation.WARN)
+    await event_type(stand, tenant, name, {"additionalProperties": {"type": "integer"}})
+    body = f'{{"eventType":"{name}","payload":{{"{spelled}":"x"}}}}'.encode()
+    answer = await client.request("POST", tenant.path, data=body, headers={"Content-Type": "application/json"})
+    assert answer.status == 202
+    assert [violation["path"] for violation in await recorded(stand, name)] == [[shown]]

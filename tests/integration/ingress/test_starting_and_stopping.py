@@ -15,6 +15,7 @@ from deploy.stack.ports import free_port
 from deploy.stack.services import Service, environment
 from tests.integration.ingress.stand import Stand, Tenant, cloud_event, publish, started
 from tests.support.client import connected
+from tests.support.patience import PATIENCE_SECONDS, eventually
 
 
 def run(stand: Stand, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -61,24 +62,40 @@ async def test_the_settings_are_listed(stand: Stand) -> None:
         assert f"HOOKLEDGER_{name}\n" in ended.stdout
 
 
-async def test_requests_in_hand_are_answered_before_it_ends(stand: Stand, tenant: Tenant) -> None:
-    replica = stand.replica("stopped", REQUEST_TIMEOUT_MS="10000")
-    body = json.dumps({"eventType": "in-hand", "payload": {}}).encode()
+async def request_in_hand(port: int, tenant: Tenant, size: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A request with a body of so many bytes, none of which has been sent, once the replica asks for them."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (
         f"POST {tenant.path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {tenant.key}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    ).encode()
+        f"Expect: 100-continue\r\nContent-Length: {size}\r\n\r\n"
+    )
+    writer.write(head.encode())
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    return reader, writer
+
+
+async def lets_in(replica: Service) -> bool:
+    """Whether somebody new could connect."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", replica.port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def test_requests_in_hand_are_answered_before_it_ends(stand: Stand, tenant: Tenant) -> None:
+    replica = stand.replica("stopped", REQUEST_TIMEOUT_MS="60000")
+    body = json.dumps({"eventType": "in-hand", "payload": {}}).encode()
     with started(replica):
-        reader, writer = await asyncio.open_connection("127.0.0.1", replica.port)
-        writer.write(head + body[:10])
+        reader, writer = await request_in_hand(replica.port, tenant, len(body))
+        writer.write(body[:10])
         await writer.drain()
-        await asyncio.sleep(0.3)
         stopping = asyncio.create_task(asyncio.to_thread(replica.stop))
-        await asyncio.sleep(0.5)
-        with pytest.raises(OSError):  # noqa: PT011  refused, or reset: nobody new is let in
-            await asyncio.open_connection("127.0.0.1", replica.port)
+        await eventually(lambda: lets_in(replica), lambda open_: not open_, within=20)  # and not the 25 of its grace
         writer.write(body[10:])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             assert b" 202 " in await reader.readline()
         await stopping
         writer.close()
@@ -99,12 +116,7 @@ async def test_a_request_that_never_comes_to_an_end_does_not_hold_it_longer_than
 ) -> None:
     replica = stand.replica("slow", REQUEST_TIMEOUT_MS="60000", STOP_GRACE_MS="500")
     with started(replica):
-        _, writer = await asyncio.open_connection("127.0.0.1", replica.port)
-        head = (
-            f"POST {tenant.path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {tenant.key}\r\nContent-Length: 9\r\n\r\n"
-        )
-        writer.write(head.encode())
-        await asyncio.sleep(0.3)
+        _, writer = await request_in_hand(replica.port, tenant, 9)
         began = time.monotonic()
         await asyncio.to_thread(replica.stop)
         assert time.monotonic() - began < 10
@@ -129,7 +141,9 @@ async def test_what_was_answered_with_202_while_it_stopped_is_there(stand: Stand
             await publish(channel, stand, cloud_event(tenant, f"busy-{n}", type="busy-broker"))
         async with connected(replica.url, tenant.key) as client:
             sending = [asyncio.create_task(send(client)) for _ in range(20)]
-            await asyncio.sleep(0.5)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not accepted:  # noqa: ASYNC110  filled by the senders
+                    await asyncio.sleep(0.01)
             await asyncio.to_thread(replica.stop)
             await asyncio.gather(*sending)
     assert len(set(accepted)) == len(accepted) > 0
@@ -142,22 +156,15 @@ async def test_a_second_signal_ends_it_at_once(stand: Stand, tenant: Tenant) -> 
     replica = stand.replica("impatient", REQUEST_TIMEOUT_MS="60000")
     env = environment(dict(replica.settings) | {"HOST": "127.0.0.1", "PORT": str(replica.port)})
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services.ingress", env=env, cwd=replica.code, stdout=asyncio.subprocess.DEVNULL
+        sys.executable, "-m", "services.ingress", env=env, cwd=replica.code, stdout=asyncio.subprocess.PIPE
     )
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", replica.port)
-                break
-            except OSError:
-                await asyncio.sleep(0.05)
-        head = (
-            f"POST {tenant.path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {tenant.key}\r\nContent-Length: 9\r\n\r\n"
-        )
-        writer.write(head.encode())
-        await asyncio.sleep(0.2)
+    assert process.stdout is not None
+    async with asyncio.timeout(2 * PATIENCE_SECONDS):
+        await eventually(lambda: lets_in(replica), lambda open_: open_)
+        _, writer = await request_in_hand(replica.port, tenant, 9)
         process.send_signal(signal.SIGTERM)
-        await asyncio.sleep(0.2)
+        while b"service.stopping" not in await process.stdout.readline():
+            pass
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 130
     writer.close()

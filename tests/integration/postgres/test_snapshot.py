@@ -223,6 +223,22 @@ async def test_two_live_objects_of_a_kind_never_share_a_name(registry: Pool) -> 
         await changes.create(Kind.APPLICATION, new_id(), ApplicationDocument(name="b"), org=org, uid="twice")
 
 
+async def test_two_objects_that_swap_their_names_between_two_looks_are_found_by_the_new_ones(
+    registry: Pool, snapshot: RegistrySnapshot
+) -> None:
+    org, app = await _tenant(registry, uid="blue")
+    async with registry.acquire() as connection, changing(connection, "operator") as changes:
+        green = await changes.create(Kind.APPLICATION, new_id(), ApplicationDocument(name="b"), org=org, uid="green")
+    await snapshot.catch_up()
+    blue = snapshot.get(Kind.APPLICATION, app)
+    assert blue is not None
+    blue = await _rename(registry, blue, "aside")
+    await _rename(registry, green, "blue")
+    await _rename(registry, blue, "green")
+    await snapshot.catch_up()
+    assert _ids(snapshot, org, "blue", "green", "aside") == [green.id, app, None]
+
+
 async def _tenant(registry: Pool, *, uid: str | None = None, user: str | None = None) -> tuple[UUID, UUID]:
     """A new organisation with one application."""
     org, app = new_id(), new_id()
@@ -241,6 +257,16 @@ async def _endpoint(registry: Pool, org: UUID, app: UUID, **fields: Any) -> Regi
 async def _change(registry: Pool, old: RegistryObject, document: Any) -> RegistryObject:
     async with registry.acquire() as connection, changing(connection, "operator") as changes:
         return await changes.update(old, document, uid=old.uid)
+
+
+async def _rename(registry: Pool, old: RegistryObject, uid: str) -> RegistryObject:
+    async with registry.acquire() as connection, changing(connection, "operator") as changes:
+        return await changes.update(old, old.document, uid=uid)
+
+
+def _ids(snapshot: RegistrySnapshot, org: UUID, *uids: str) -> list[UUID | None]:
+    found = [snapshot.find(Kind.APPLICATION, org, uid) for uid in uids]
+    return [None if item is None else item.id for item in found]
 
 
 async def _delete(registry: Pool, old: RegistryObject) -> None:

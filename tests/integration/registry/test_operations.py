@@ -191,6 +191,27 @@ async def test_a_header_that_cannot_be_sent_is_422(api: Client, app: str, endpoi
     assert (await refused(api, "PUT", f"/app/{app}/endpoint/{endpoint}/headers", {"headers": headers}))[0] == 422
 
 
+async def test_headers_have_16_kib_in_all_however_they_came_to_be(api: Client, app: str, endpoint: str) -> None:
+    path = f"/app/{app}/endpoint/{endpoint}/headers"
+
+    async def patched(name: str, value: str | None, *sensitive: str) -> int:
+        body = {"headers": {name: value}, "sensitive": sensitive}
+        return (await api.request("PATCH", f"/api/v1{path}", json=body)).status
+
+    value = "x" * (4096 - len("X-1"))
+    assert await patched("X-1", value) == 204
+    assert await patched("X-2", value, "x-2") == 204
+    assert await patched("X-3", value, "x-3") == 204
+    assert await patched("X-4", value) == 204
+    for name in ("X-5", "X-Token"):
+        status, detail = await refused(api, "PATCH", path, {"headers": {name: "y"}})
+        assert status == 422
+        assert "16384 bytes in all" in str(detail)
+    assert await patched("x-2", value) == 204, "in place of itself"
+    assert await patched("x-2", None) == 204
+    assert await patched("X-5", "y") == 204
+
+
 # Erasing
 
 

@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from libs.common.contracts.registry import OrganisationDocument, Scope
 from libs.common.domain import ids
@@ -15,7 +17,7 @@ from libs.common.domain.ids import Prefix
 from libs.common.postgres.pool import Pool, open_pool
 from libs.common.runtime.clock import now
 from services.admin.creation import create_key, create_organisation
-from services.registry.retention import erase_old_payloads
+from services.registry.retention import Retention
 from tests.integration.registry.conftest import Registry
 from tests.integration.registry.history import Place, accept, deliver
 from tests.support.client import Answer, Client, connected
@@ -269,9 +271,10 @@ async def test_payloads_are_erased_after_the_days_that_the_setting_says(
         return [message["payload"] != {"expired": True} for message in found]
 
     await own.patch("/settings", {"payloadRetentionDays": 2})
-    await erase_old_payloads(pool, now() + timedelta(days=2) - timedelta(minutes=1))
+    retention = Retention(pool, at_once=1)
+    await retention.sweep(now() + timedelta(days=2) - timedelta(minutes=1))
     assert await left() == [True, True, True, True]
-    await erase_old_payloads(pool, now() + timedelta(days=2), at_once=1)
+    await retention.sweep(now() + timedelta(days=2))
     assert await left() == [False, True, False, True], "what is still to be sent is kept"
     assert (await own.get(attempts))["data"][0]["response"] == "EXPUNGED"
     assert await sql.fetchval(
@@ -279,6 +282,49 @@ async def test_payloads_are_erased_after_the_days_that_the_setting_says(
         " WHERE d.message = $1",
         messages[0],
     ) == 0  # fmt: skip
+
+
+@pytest.mark.parametrize("most_open", [1, 100])
+async def test_one_delivery_that_is_not_over_does_not_have_everything_after_it_read_again(
+    own: Client, sql: Sql, pool: Pool, most_open: int
+) -> None:
+    app = await own.create_application()
+    identity = ids.decode(Prefix.APPLICATION, app)
+    org = await sql.fetchval("SELECT org FROM hookledger.registry_object WHERE id = $1", identity)
+    place = Place(org=org, app=identity)
+    endpoint = ids.decode(Prefix.ENDPOINT, (await own.post(f"/app/{app}/endpoint", {"url": "https://a.example"}))["id"])
+    messages = [await accept(sql, place, b"{}") for _ in range(7)]
+    for number, message in enumerate(messages):
+        await deliver(sql, place, message, endpoint, [500 if number in {1, 4} else 200])
+    late, retention = now() + timedelta(days=91), Retention(pool, at_once=2, most_open=most_open)
+
+    async def left() -> list[int]:
+        rows = await sql.fetch("SELECT message FROM hookledger.message_body WHERE message = ANY($1)", messages)
+        return sorted(messages.index(row["message"]) for row in rows)
+
+    async def read_by(retention: Retention) -> int:
+        with capture_logs() as logs:
+            await retention.sweep(late)
+        return sum(
+            entry["read"] for entry in logs if entry["event"] == "payloads.erased" and entry["app"] == str(identity)
+        )
+
+    async def end(message: UUID) -> None:
+        await sql.execute("UPDATE projection_1.delivery_state SET status = 'succeeded' WHERE message = $1", message)
+
+    assert await read_by(retention) == 7
+    assert await left() == [1, 4]
+    again = {1: 4, 100: 2}[most_open]
+    assert await read_by(retention) == again
+    assert await read_by(Retention(pool)) == 6, "one that has just begun reads from the first that is not over"
+    await end(messages[4])
+    assert await read_by(retention) == again
+    assert await left() == [1]
+    assert await read_by(retention) == 1
+    await end(messages[1])
+    await retention.sweep(late)
+    assert await left() == []
+    assert await read_by(retention) == await read_by(Retention(pool)) == 0
 
 
 # Application tokens

@@ -63,6 +63,14 @@ def test_a_recursive_schema_checks_a_recursive_payload() -> None:
     assert said(TREE, {"left": {"left": {"x": 1}}})[0].startswith("/left/left")
 
 
+@pytest.mark.parametrize("name", ["pattern", "$ref", "required", "dependentRequired", "enum", "items"])
+def test_a_property_may_be_called_as_a_keyword_is(name: str) -> None:
+    assert said({"properties": {name: {"type": "string"}}}, {name: 1}) == [
+        f'/{name}: the value is not of type "string"'
+    ]
+    assert said({"properties": {name: True}}, {name: 1}) == []
+
+
 # What is no schema
 
 
@@ -78,6 +86,10 @@ def test_a_recursive_schema_checks_a_recursive_payload() -> None:
 )
 def test_what_is_no_json_schema_2020_12_is_refused_with_its_path(schema: dict[str, Any], path: tuple[str, ...]) -> None:
     assert refused(schema).path == path
+
+
+def test_what_only_a_reference_that_is_never_followed_leads_to_is_judged_as_well() -> None:
+    assert refused({"then": {"$ref": "#/x"}, "x": {"required": True}}).reason == '"required" is not of type "array"'
 
 
 @pytest.mark.parametrize("schema", [{"$ref": "#/$defs/none"}, {"$ref": "#none"}, {"allOf": [{"$ref": "#"}]}])
@@ -134,9 +146,29 @@ def bomb(levels: int) -> dict[str, Any]:
 DOUBLING = {"allOf": [{"properties": {"a": {"$ref": "#"}}}, {"properties": {"a": {"$ref": "#"}}}]}
 
 
-@pytest.mark.parametrize("schema", [bomb(40), DOUBLING, {"patternProperties": {f"^{n}.*y$": {} for n in range(500)}}])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        bomb(40),
+        {"dependencies": {"a": {"$ref": "#/$defs/d0"}}, "$defs": bomb(40)["$defs"]},
+        {"$ref": "#/x", "x": {"additionalItems": {"$ref": "#/$defs/d0"}}, "$defs": bomb(40)["$defs"]},
+        DOUBLING,
+        {"patternProperties": {f"^{n}.*y$": {} for n in range(500)}},
+        {"items": {"allOf": [{}] * 3000}},
+        {"items": {"anyOf": [False] * 3000}},
+        {"items": {"dependencies": {f"{n}": [] for n in range(3000)}}},
+        {"items": {"properties": {f"{n}": True for n in range(3000)}}},
+    ],
+)
 def test_a_schema_that_could_take_too_long_is_refused(schema: dict[str, Any]) -> None:
     assert "too long" in refused(schema).reason
+
+
+def test_an_anchor_that_stands_in_several_places_is_not_referred_to() -> None:
+    anchors = {"a": {"$anchor": "x"}, "b": {"$anchor": "x", "type": "string"}}
+    assert "several places" in refused({"$ref": "#x", "$defs": anchors}).reason
+    assert "several places" in refused({"$ref": "#x", "$defs": {"b": anchors["b"]}, "examples": [anchors["a"]]}).reason
+    assert said({"$defs": anchors}, 1) == []
 
 
 def test_ordinary_schemas_are_cheap() -> None:

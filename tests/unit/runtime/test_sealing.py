@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.runtime.sealing import MasterKeys, SealError
+from libs.common.runtime.sealing import OVERHEAD_BYTES, MasterKeys, SealError
 
 ONE, TWO = bytes(range(32)), bytes(range(32, 64))
 KEYS = MasterKeys([ONE])
@@ -17,7 +17,9 @@ SECRET = b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 @given(st.binary(max_size=200))
 def test_what_is_sealed_opens_to_the_same_bytes(secret: bytes) -> None:
-    assert KEYS.open(KEYS.seal(secret, owner=OWNER, org=ORG), owner=OWNER, org=ORG) == secret
+    sealed = KEYS.seal(secret, owner=OWNER, org=ORG)
+    assert KEYS.open(sealed, owner=OWNER, org=ORG) == secret
+    assert len(sealed) == len(secret) + OVERHEAD_BYTES
 
 
 def test_a_sealed_secret_shows_nothing_of_it_and_never_looks_the_same() -> None:

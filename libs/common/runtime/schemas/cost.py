@@ -7,20 +7,25 @@ size it bounds the work: an evaluation takes about 20 ns, a payload of n bytes h
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, TypeAlias, TypeVar
 
 from libs.common.contracts.strictjson import MAX_NESTING
 
 MOST_COST: Final = 2048
 _MOST_STEPS: Final = 200_000
-_IN_PLACE: Final = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
+_NAMED: Final = frozenset({"dependentSchemas", "dependencies", "patternProperties", "properties"})
+"""Their members are names with a schema each, and the names may be those of keywords."""
+_IN_PLACE: Final = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
 _CHILDREN: Final = (
-    "patternProperties", "additionalProperties", "unevaluatedProperties", "propertyNames", "items", "unevaluatedItems",
-    "contains",
+    "patternProperties", "additionalProperties", "unevaluatedProperties", "propertyNames", "items", "additionalItems",
+    "unevaluatedItems", "contains",
 )  # fmt: skip
 _UNIQUE_ITEMS_COST: Final = 20
+_SEVERAL: Final = object()
 _REPEAT: Final = re.compile(r"\{(\d{1,6})(?:,(\d{0,6}))?\}")
+
+_Kind = TypeVar("_Kind", str, list[Any], dict[str, Any])
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -54,7 +59,7 @@ class Cost:
         for node in _objects(schema):
             for keyword in ("$anchor", "$dynamicAnchor"):
                 if isinstance(node.get(keyword), str):
-                    self._anchors[node[keyword]] = node
+                    self._anchors[node[keyword]] = node if node[keyword] not in self._anchors else _SEVERAL
 
     def total(self) -> int:
         """The cost.
@@ -70,7 +75,7 @@ class Cost:
     def _of(self, node: Any, levels: int) -> int:
         """The cost of a subschema on a value that is nested so many levels deep."""
         if not isinstance(node, dict):
-            return 0  # true, false
+            return 1  # true, false; or names, under `dependencies`
         place = id(node), levels
         if place in self._known:
             return self._known[place]
@@ -80,13 +85,15 @@ class Cost:
             raise BadSchemaError("it is too large")
         self._active.add(place)
         cost = _own(node)
-        cost += sum(self._of(each, levels) for keyword in _IN_PLACE for each in _subschemas(node.get(keyword)))
-        cost += sum(self._of(self._target(node[key]), levels) for key in ("$ref", "$dynamicRef") if key in node)
+        cost += sum(self._of(each, levels) for keyword in _IN_PLACE for each in _subschemas(node, keyword))
+        references = (_typed(node, key, str, "string") for key in ("$ref", "$dynamicRef") if key in node)
+        cost += sum(self._of(self._target(reference), levels) for reference in references)
         if levels:
-            cost += sum(self._of(each, levels - 1) for keyword in _CHILDREN for each in _subschemas(node.get(keyword)))
-            # A value is under one name, or at one place, only.
+            cost += sum(self._of(each, levels - 1) for keyword in _CHILDREN for each in _subschemas(node, keyword))
+            # A value is under one name, or at one place, only; but each name is looked for, in an empty object as well.
             for keyword in ("properties", "prefixItems"):
-                cost += max((self._of(each, levels - 1) for each in _subschemas(node.get(keyword))), default=0)
+                within = [self._of(each, levels - 1) for each in _subschemas(node, keyword)]
+                cost += max(len(within), *within, 0)
         if "unevaluatedProperties" in node or "unevaluatedItems" in node:
             cost *= 2  # what was evaluated is found by evaluating it again
         if cost > MOST_COST:
@@ -97,8 +104,11 @@ class Cost:
 
     def _target(self, reference: str) -> Any:
         if reference[1:] in self._anchors:
-            return self._anchors[reference[1:]]
-        found: Any = self._root
+            found: Any = self._anchors[reference[1:]]
+            if found is _SEVERAL:
+                raise BadSchemaError("a reference leads to an anchor that stands in several places")
+            return found
+        found = self._root
         for part in reference[1:].split("/")[1:]:
             name = part.replace("~1", "/").replace("~0", "~")
             try:
@@ -119,23 +129,34 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
             pending.extend(item)
 
 
-def _subschemas(value: Any) -> list[Any]:
-    """The schemas under a keyword: one, a list, or an object of them (a schema's own members are schemas' too)."""
-    match value:
-        case list():
-            return value
-        case dict():
-            return [value, *(each for each in value.values() if isinstance(each, dict))]
-        case _:
-            return []
+def _subschemas(node: dict[str, Any], keyword: str) -> Iterable[Any]:
+    """The schemas under a keyword: one, a list of them, or one for each name."""
+    if keyword in _NAMED:
+        return _typed(node, keyword, dict, "object").values()
+    value = node.get(keyword, ())
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _own(node: dict[str, Any]) -> int:
-    cost = len(node) + len(node.get("required", ())) + len(node.get("enum", ()))
-    cost += sum(len(names) for names in node.get("dependentRequired", {}).values())
+    cost = max(len(node), 1) + len(_typed(node, "required", list, "array")) + len(_typed(node, "enum", list, "array"))
+    for keyword in ("dependentRequired", "dependentSchemas", "dependencies"):
+        dependent = _typed(node, keyword, dict, "object")
+        cost += len(dependent) + sum(len(each) for each in dependent.values() if isinstance(each, list))
     cost += _UNIQUE_ITEMS_COST if node.get("uniqueItems") else 0
-    patterns = [node["pattern"]] if "pattern" in node else []
-    return cost + sum(pattern_cost(text) for text in [*patterns, *node.get("patternProperties", ())])
+    patterns = _typed(node, "pattern", str, "string"), *_typed(node, "patternProperties", dict, "object")
+    return cost + sum(map(pattern_cost, patterns))
+
+
+def _typed(node: dict[str, Any], keyword: str, kind: type[_Kind], called: str) -> _Kind:
+    """The value of a keyword, an empty one where it is not there.
+
+    Raises:
+        BadSchemaError: it is of another type. The library judges only what it would ever check a payload by.
+    """
+    value = node.get(keyword, kind())
+    if not isinstance(value, kind):
+        raise BadSchemaError(f'"{keyword}" is not of type "{called}"')
+    return value
 
 
 def pattern_cost(pattern: str) -> int:
