@@ -1,6 +1,7 @@
 """Who is asking, and for what: look-ups in the registry's snapshot, which is caught up before anything is unknown."""
 
 import asyncio
+from contextlib import suppress
 from typing import Final, Generic, TypeVar
 from uuid import UUID
 
@@ -118,13 +119,12 @@ class Directory:
         return found
 
     def _look_up(self, org: UUID, text: str) -> RegistryObject | None:
-        found = self.snapshot.find(Kind.APPLICATION, org, text)
-        if found is None:
-            try:
-                found = self.snapshot.get(Kind.APPLICATION, ids.decode(Prefix.APPLICATION, text))
-            except ids.BadIdError:
-                return None
-        return found if found is not None and found.org == org else None
+        """By id before uid, as the registry does: nobody's uid stands for another application."""
+        with suppress(ids.BadIdError):
+            found = self.snapshot.get(Kind.APPLICATION, ids.decode(Prefix.APPLICATION, text))
+            if found is not None and found.org == org:
+                return found
+        return self.snapshot.find(Kind.APPLICATION, org, text)
 
     def known_application(self, identity: UUID | None) -> RegistryObject:
         """The application with that id.

@@ -11,7 +11,7 @@ import pytest
 
 from deploy.stack.services import Service
 from libs.common.contracts.credentials import KEY_BYTES, TOKEN_PREFIX, format_key
-from libs.common.contracts.registry import Kind, Scope
+from libs.common.contracts.registry import ApplicationDocument, Kind, Scope
 from libs.common.domain import ids
 from libs.common.domain.ids import Prefix
 from libs.common.runtime.clock import new_id, now
@@ -76,6 +76,16 @@ async def test_content_can_be_left_out_of_the_answer(client: Client, tenant: Ten
 
 async def test_an_application_is_found_by_uid_and_with_a_slash(client: Client, tenant: Tenant) -> None:
     assert (await create(client, tenant, path=f"/api/v1/app/{tenant.app_uid}/msg/")).status == 202
+
+
+async def test_another_applications_uid_stands_for_no_id(client: Client, stand: Stand) -> None:
+    tenant = await stand.create_tenant()
+    other = await stand.create(Kind.APPLICATION, ApplicationDocument(name="o"), org=tenant.org, uid=tenant.app_id)
+    headers = {"Authorization": f"Bearer {tenant.key}"}
+    made = await create(client, tenant, headers=headers)
+    assert made.status == 202
+    assert await stand.count("message", app=tenant.app) == 1
+    assert await stand.count("message", app=other.id) == 0
 
 
 async def test_an_application_may_ask_for_its_messages_on_the_broker(client: Client, stand: Stand) -> None:
