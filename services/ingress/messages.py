@@ -1,7 +1,7 @@
 """`POST /api/v1/app/{app}/msg` and `…/msg/batch`: what producers publish over HTTP."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final
 from uuid import UUID
 
@@ -10,7 +10,9 @@ from aiohttp import web
 
 from libs.common.contracts.front_door import CREATE_BATCH, CREATE_MESSAGE
 from libs.common.contracts.registry import RegistryObject
+from libs.common.domain import ids
 from libs.common.domain.facts import Origin
+from libs.common.domain.ids import Prefix
 from libs.common.domain.message import MAX_BODY_BYTES
 from libs.common.postgres.key_use import KeyUse
 from libs.common.runtime.clock import now
@@ -76,20 +78,27 @@ class Messages:
         body = await self._read(request, MAX_BODY_BYTES)
         key = self._directory.known_key(key_hash)
         self._key_use.note(key.id)
+        try:
+            return await self._publish(request, key, key_hash, body, with_content=with_content)
+        except ApiError:
+            # An Idempotency-Key is judged before all else: what was accepted under it is not refused later.
+            [first] = await self._acceptor.holders(self._claims_again(request, key, body)) or [None]
+            if first is None:
+                raise
+            if not first.same_request:
+                raise _other_request() from None
+            return reply_to(first, message_in.parse(body, now), with_content=with_content).response()
+
+    async def _publish(
+        self, request: web.Request, key: RegistryObject, key_hash: str, body: bytes, *, with_content: bool
+    ) -> web.Response:
         await self._throttle.spend_key(key)
+        message = message_in.parse(body, now)
         named = request.match_info["app"]
         app = await self._directory.fresh_application(key.org, named)
-        claims = [] if app is None else _claims(request, key, app, body)
-        try:
-            message = message_in.parse(body, now)
-        except ApiError:
-            # The key is judged before the content: under a key that was used, this is another request.
-            if any(await self._acceptor.holders(claims)):
-                raise _other_request() from None
-            raise
         if app is None:
             app = await self._create_application(request, key.org, named, message.application)
-            claims = _claims(request, key, app, body)
+        claims = _claims(request, key, app.id, body)
         await self._throttle.spend_application(app)
         publication = Publication(directory=self._directory, key_hash=key_hash, app=app)
         return await self._accept(publication, message, claims, with_content=with_content)
@@ -106,6 +115,30 @@ class Messages:
         key = self._directory.known_key(key_hash)
         self._key_use.note(key.id)
         items = read_items(body)
+        try:
+            return await self._publish_batch(request, key, key_hash, body, items, with_content=with_content)
+        except ApiError:
+            firsts = await self._acceptor.holders(self._claims_again(request, key, body, places=len(items)))
+            _refuse_another_request(firsts)
+            if not any(firsts):
+                raise
+            batch = Batch()
+            await batch.read(items, now)
+            acceptances = [first for place in batch.messages if (first := firsts[place]) is not None]
+            if len(acceptances) < len(batch.messages):
+                raise
+            return json_response(batch.answer(acceptances, with_content=with_content), headers={REPLAYED: "true"})
+
+    async def _publish_batch(
+        self,
+        request: web.Request,
+        key: RegistryObject,
+        key_hash: str,
+        body: bytes,
+        items: Sequence[msgspec.Raw],
+        *,
+        with_content: bool,
+    ) -> web.Response:
         await self._throttle.spend_key(key, len(items))
         batch = Batch()
         await batch.read(items, now)
@@ -113,9 +146,8 @@ class Messages:
         app = await self._directory.fresh_application(key.org, named)
         if app is None:
             app = await self._create_application(request, key.org, named, batch.application)
-        claims = _claims(request, key, app, body, places=len(items))
-        if any(first is not None and not first.same_request for first in await self._acceptor.holders(claims)):
-            raise _other_request()
+        claims = _claims(request, key, app.id, body, places=len(items))
+        _refuse_another_request(await self._acceptor.holders(claims))
         await self._throttle.spend_application(app, len(items))
         publication = Publication(directory=self._directory, key_hash=key_hash, app=app)
         refusal = publication.authorise()
@@ -142,6 +174,18 @@ class Messages:
         except UnstorableError as error:
             raise unstorable(error) from error
         return reply_to(acceptance, message, with_content=with_content).response()
+
+    def _claims_again(
+        self, request: web.Request, key: RegistryObject, body: bytes, *, places: int | None = None
+    ) -> list[Claim]:
+        """The claims of a request that is refused: its application may be gone by now."""
+        named = request.match_info["app"]
+        app = self._directory.application(key.org, named)
+        identity = None if app is None else app.id
+        if app is None:
+            with suppress(ids.BadIdError):
+                identity = ids.decode(Prefix.APPLICATION, named)
+        return [] if identity is None else _claims(request, key, identity, body, places=places)
 
     async def _read(self, request: web.Request, most: int) -> bytes:
         if "Content-Encoding" in request.headers:
@@ -210,17 +254,17 @@ def count(refusal: ApiError) -> None:
     metrics.REJECTED.labels(str(Origin.API), refusal.code).inc()
 
 
-def claim_of(given: str, key: RegistryObject, path: str, app: RegistryObject, body: bytes) -> Claim:
+def claim_of(given: str, key: RegistryObject, path: str, app: UUID, body: bytes) -> Claim:
     """The claim of a request's `Idempotency-Key`.
 
     Raises:
         ApiError: 422.
     """
-    return repetition(key.id, path, _checked(given), app.id, body)
+    return repetition(key.id, path, _checked(given), app, body)
 
 
 def _claims(
-    request: web.Request, key: RegistryObject, app: RegistryObject, body: bytes, *, places: int | None = None
+    request: web.Request, key: RegistryObject, app: UUID, body: bytes, *, places: int | None = None
 ) -> list[Claim]:
     """The claims of the request's `Idempotency-Key`: one, or one for each place in its batch."""
     given = request.headers.getall(IDEMPOTENCY_KEY, [])
@@ -230,7 +274,12 @@ def _claims(
         raise _no_key()
     if places is None:
         return [claim_of(given[0], key, request.path, app, body)]
-    return repetitions(key.id, request.path, _checked(given[0]), app.id, body, places=places)
+    return repetitions(key.id, request.path, _checked(given[0]), app, body, places=places)
+
+
+def _refuse_another_request(firsts: Sequence[Duplicate | None]) -> None:
+    if any(first is not None and not first.same_request for first in firsts):
+        raise _other_request()
 
 
 def _checked(given: str) -> str:

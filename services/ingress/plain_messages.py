@@ -61,7 +61,7 @@ class PlainMessages:
         if app is None:
             return None
         given = head.fields.get(_IDEMPOTENCY_KEY)
-        claims = [] if given is None else [claim_of(given, key, head.path, app, body)]
+        claims = [] if given is None else [claim_of(given, key, head.path, app.id, body)]
         message = message_in.parse(body, now)
         publication = Publication(directory=self._directory, key_hash=digest, app=app)
         candidate = self._acceptor.judge(publication.candidate(message, *claims))

@@ -104,6 +104,37 @@ async def test_a_key_is_of_one_api_key_and_path(clients: Sequence[Client], stand
     assert len({answer.json["id"] for answer in answers}) == 3
 
 
+@pytest.mark.parametrize("path", ["", "/batch"])
+async def test_a_repetition_gets_the_first_answer_whatever_has_changed(
+    clients: Sequence[Client], stand: Stand, path: str
+) -> None:
+    tenant = await stand.create_tenant(accept_rate=2)
+    body = {"messages": [message(), message()]} if path else message()
+    headers = {"Authorization": f"Bearer {tenant.key}", "Idempotency-Key": "key-of-old"}
+
+    async def answer(**changed: Any) -> Answer:
+        return await clients[0].request("POST", tenant.path + path, json=body | changed, headers=headers)
+
+    async def use_up() -> Answer:
+        other = {"Authorization": f"Bearer {tenant.key}"}
+        return await clients[0].request("POST", tenant.path, json=message(), headers=other)
+
+    first = await answer()
+    assert first.status in {200, 202}
+    await eventually(use_up, lambda found: found.status == 429)
+    assert is_first_again(await answer(), first)
+    await stand.delete(tenant.app)
+    await eventually(use_up, lambda found: found.status == 404)
+    assert is_first_again(await answer(), first)
+    assert (await answer(application={"name": "another"})).status == 409
+
+
+def is_first_again(again: Answer, first: Answer) -> bool:
+    """Whether it is the first answer, and says so."""
+    says_so = again.headers.get("Idempotent-Replayed") == "true"
+    return says_so and (again.status, again.body.replace(b',"replayed":true', b"")) == (first.status, first.body)
+
+
 async def test_a_repetition_of_a_message_with_an_event_id_is_replayed(
     clients: Sequence[Client], tenant: Tenant
 ) -> None:
