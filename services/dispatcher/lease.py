@@ -158,8 +158,9 @@ class Lease:
                 self._stand(Standing(rank=alive["rank"], of=alive["dispatchers"]))
                 self._until = asked + LENGTH.total_seconds()
                 return
-            LEASES_LOST.inc()
-            _LOG.warning("lease.lost", process=str(self.process), epoch=self._epoch)
+            if self._until:  # it is lost once, however long its row stands until its work has moved
+                LEASES_LOST.inc()
+                _LOG.warning("lease.lost", process=str(self.process), epoch=self._epoch)
             self._until = 0.0
             await self._lost()
             await self.begin()

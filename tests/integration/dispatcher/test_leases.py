@@ -10,6 +10,7 @@ from libs.common.domain.ids import delivery_id
 from libs.common.domain.retry import MOST_UNKNOWN_IN_A_ROW
 from services.dispatcher import reclaim
 from services.dispatcher.lease import LeaseLostError
+from services.dispatcher.metrics import LEASES_LOST
 from tests.integration.dispatcher.parts import Parts, dispatching
 from tests.integration.dispatcher.world import World, until
 from tests.support.receiver import Receiver, Reply
@@ -120,9 +121,12 @@ async def test_nothing_is_fanned_out_at_once_under_a_lease_that_has_passed(world
 
 async def test_a_process_does_not_begin_again_before_its_work_has_moved(world: World) -> None:
     async with dispatching(world, renewing=False) as sleeper:
+        lost = LEASES_LOST._value.get()
         await _pass(world, sleeper)
-        await sleeper.lease._renew_or_begin_again()
-        assert not sleeper.lease.held
+        for _ in range(3):
+            await sleeper.lease._renew_or_begin_again()
+            assert not sleeper.lease.held
+        assert LEASES_LOST._value.get() - lost == 1
         assert await reclaim.reclaim_one(sleeper.pool, world.epoch, sleeper.snapshot.holds)
         await sleeper.lease._renew_or_begin_again()
         assert sleeper.lease.held
