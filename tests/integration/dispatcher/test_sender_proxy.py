@@ -161,18 +161,17 @@ def test_a_name_that_takes_long_to_resolve_is_not_passed_on_to_the_proxy(
         async with proxying(None) as proxy, sender(PRODUCTION, egress=proxy.egress()) as client:
             try:
                 slow = await send(client, "http://slow.attacker.example/hook")
-                waiting = asyncio.create_task(send(client, "http://slow.attacker.example/hook"))
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # beyond any doubt: timers may be a little early
             finally:
                 answer.set()
-            again = [await waiting, await send(client, "http://slow.attacker.example/hook")]
+            again = [await send(client, "http://slow.attacker.example/hook") for _ in range(2)]
         assert slow.answer == Answer(failure=Failure.DNS)
         assert slow.sends == 0
         refused = Failure.DNS if ends == "in failure" else Failure.ADDRESS_REFUSED
         assert [report.answer for report in again] == [Answer(failure=refused)] * 2
         assert proxy.heads == []
 
-    monkeypatch.setattr("services.dispatcher.connections.VET_SECONDS", 0.3)
+    monkeypatch.setattr("services.dispatcher.connections.VET_SECONDS", 1.0)
     monkeypatch.setattr(socket, "getaddrinfo", resolves)
     on_loop(scenario())
 
