@@ -31,6 +31,18 @@ PLATFORM_NAMES: Final = frozenset({
 what is another's; a name outside this list is a mistake."""
 
 
+IdempotencyHours = Annotated[
+    float,
+    Meta(
+        gt=0,
+        le=720,
+        description="how long a repeated key or event id is recognised, fractions allowed; "
+        "the same for ingress and registry",
+    ),
+]
+"""Each of the two remembers the keys of what it answers itself."""
+
+
 class SettingsError(Exception):
     """The environment cannot be used; the text says which setting, and what it should be."""
 

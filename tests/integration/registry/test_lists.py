@@ -89,6 +89,7 @@ async def world(database: str, pool: Pool, operator: Sql) -> AsyncIterator[World
         authentication=Authentication(pool, KeyUse(pool)),
         announcer=Announcer(),
         public_url="",
+        idempotency=timedelta(hours=24),
         read_seconds=2,
     )
     app = build(registry, Broker("amqp://localhost", Names("none"), "none"))
