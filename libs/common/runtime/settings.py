@@ -164,6 +164,8 @@ def _described(kind: type[msgspec.Struct]) -> dict[str, tuple[str, str]]:
             description = next((extra.description for extra in extras if isinstance(extra, Meta)), None) or ""
         if get_origin(base) is Literal:
             type_name = " or ".join(cast("tuple[str, ...]", get_args(base)))
+        elif base is bool:
+            type_name = "1 or true, 0 or false"
         else:
             type_name = getattr(base, "__name__", str(base))
         described[name] = (type_name, description)
