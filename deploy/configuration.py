@@ -43,7 +43,7 @@ TOOLS: Final[Mapping[str, str]] = {
 
 _UNITS: Final = {"ms": "milliseconds", "seconds": "seconds", "hours": "hours", "bytes": "bytes"}
 _BAR: Final = "\\|"  # within a table's cell
-_TYPES: Final = {str: "text", int: "whole number", float: "number", bool: "`1` or `0`"}
+_TYPES: Final = {str: "text", int: "whole number", float: "number", bool: "`1` or `true`, `0` or `false`, in any case"}
 
 _HEAD: Final = """\
 # Configuration

@@ -3,7 +3,7 @@
 import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -21,6 +21,7 @@ from libs.common.runtime.http import ApiError, invalid
 MAX_CHANNELS: Final = 5
 MAX_TAGS: Final = 8
 LONGEST_DELAY: Final = timedelta(days=30)
+_UNSET: Final = datetime.min.replace(tzinfo=UTC)
 _NULL: Final = b"null"
 _DECODER: Final = msgspec.json.Decoder(documents.MessageIn)
 _ENCODER: Final = msgspec.json.Encoder()
@@ -100,10 +101,19 @@ def parse(data: bytes, now: Callable[[], datetime]) -> MessageIn:
         channels=channels,
         tags=tags,
         ordering_key=found.ordering_key,
-        deliver_at=found.deliver_at,
+        deliver_at=awaited(found.deliver_at),
         keep_body=_kept(found),
         application=_given(found.application),
     )
+
+
+def awaited(deliver_at: datetime | None) -> datetime | None:
+    """The time in UTC that a producer asks to wait for, of the time (aware) that it gave; None: it is not set.
+
+    Go and .NET write the first instant of the year 1 for a time that is not set. It must not be stored: asyncpg writes
+    it as `-infinity`, and reads that back without a zone. What lies before it, by its offset, has no form in UTC.
+    """
+    return None if deliver_at is None or deliver_at <= _UNSET else deliver_at.astimezone(UTC)
 
 
 def _distinct(names: Sequence[str] | None) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from libs.common.runtime.settings import CommonSettings
+from libs.common.runtime.settings import CommonSettings, IdempotencyHours
 
 
 class IngressSettings(CommonSettings, kw_only=True, frozen=True):
@@ -17,9 +17,7 @@ class IngressSettings(CommonSettings, kw_only=True, frozen=True):
     registry_url: Annotated[
         str, Meta(pattern=r"^https?://", description="where the registry listens, for what the front door forwards")
     ] = "http://127.0.0.1:8081"
-    idempotency_hours: Annotated[
-        float, Meta(gt=0, le=720, description="how long a repeated key or event id is recognised, fractions allowed")
-    ] = 24.0
+    idempotency_hours: IdempotencyHours = 24.0
     key_messages_per_second: Annotated[
         float, Meta(ge=0, le=1_000_000, description="messages that one API key may publish each second; 0 for any")
     ] = 0.0

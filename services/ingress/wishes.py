@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from libs.common.contracts.messages import LONGEST_KEPT_HOURS
-from services.ingress.message_in import LONGEST_DELAY, MAX_CHANNELS, MAX_TAGS
+from services.ingress.message_in import LONGEST_DELAY, MAX_CHANNELS, MAX_TAGS, awaited
 
 CHANNELS: Final = "hookledgerchannels"
 TAGS: Final = "hookledgertags"
@@ -74,7 +74,7 @@ def _time(text: str | None, at: datetime) -> datetime | None:
         raise ValueError(f"{DELIVER_AT} has no offset from UTC")
     if found > at + LONGEST_DELAY:
         raise ValueError(f"{DELIVER_AT} is more than {LONGEST_DELAY.days} days ahead")
-    return found
+    return awaited(found)
 
 
 def _hours(text: str | None) -> timedelta | None:

@@ -6,6 +6,7 @@ is executed and the others wait for its end. Answers are sealed, because some ho
 
 import hashlib
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -75,8 +76,8 @@ class Claim:
             request_hash=hashlib.sha256(request.query_string.encode() + b"\n" + body).digest(),
         )
 
-    async def take(self, connection: Connection, master_keys: MasterKeys) -> Answer | None:
-        """The first answer, if the key was used in the last 24 hours; else it is taken by this transaction.
+    async def take(self, connection: Connection, master_keys: MasterKeys, lifetime: timedelta) -> Answer | None:
+        """The first answer, if the key was used within `lifetime`; else it is taken by this transaction.
 
         Raises:
             ApiError: 409, the key was used for another request.
@@ -88,12 +89,13 @@ class Claim:
             ON CONFLICT (digest) DO UPDATE
                 SET request_hash = excluded.request_hash, status = NULL, sealed = NULL,
                     created_at = excluded.created_at
-                WHERE a.created_at < clock_timestamp() - interval '24 hours'
+                WHERE a.created_at < clock_timestamp() - $4::interval
             RETURNING true
             """,
             self.digest,
             self.org,
             self.request_hash,
+            lifetime,
         )
         if taken:
             return None
@@ -105,7 +107,7 @@ class Claim:
         if row is None or row["status"] is None:
             raise ApiError(503, "the first request under this Idempotency-Key has just failed; try again")
         if row["request_hash"] != self.request_hash:
-            raise ApiError(409, "this Idempotency-Key was used for another request in the last 24 hours")
+            raise ApiError(409, "this Idempotency-Key was used for another request")
         try:
             body = master_keys.open(row["sealed"], owner=self._owner, org=self.org)
         except SealError:
@@ -128,6 +130,6 @@ class Claim:
         return UUID(bytes=self.digest[:16])
 
 
-async def forget_old(pool: Pool) -> None:
+async def forget_old(pool: Pool, lifetime: timedelta) -> None:
     """Remove answers that are no longer given again."""
-    await pool.execute("DELETE FROM hookledger.answer WHERE created_at < clock_timestamp() - interval '24 hours'")
+    await pool.execute("DELETE FROM hookledger.answer WHERE created_at < clock_timestamp() - $1::interval", lifetime)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from typing import Final
 
 import asyncpg
@@ -66,6 +67,7 @@ async def serve(settings: RegistrySettings, stopping: asyncio.Event) -> None:
             authentication=Authentication(pool, key_use),
             announcer=Announcer(),
             public_url=settings.public_url,
+            idempotency=timedelta(hours=settings.idempotency_hours),
         )
         await _serve(settings, stopping, registry, key_use)
     finally:
@@ -105,7 +107,9 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
             repeating = [
                 group.create_task(_repeat("verdicts", verdicts.sweep, JUDGE_SECONDS)),
                 group.create_task(_repeat("clock", lambda: postgres.follow_clock(registry.pool), CLOCK_SECONDS)),
-                group.create_task(_repeat("forget", lambda: forget_old(registry.pool), FORGET_SECONDS)),
+                group.create_task(
+                    _repeat("forget", lambda: forget_old(registry.pool, registry.idempotency), FORGET_SECONDS)
+                ),
                 group.create_task(_repeat("tokens", lambda: forget_expired(registry.pool), FORGET_SECONDS)),
                 group.create_task(_repeat("payloads", Retention(registry.pool).sweep, ERASE_SECONDS)),
             ]

@@ -21,7 +21,7 @@ from services.registry.answers import Answer, ok
 from services.registry.calls import Call
 from services.registry.fields import Out
 from services.registry.paging import Page, read_page
-from services.registry.parameters import ORDERED_PAGE, text, texts, time
+from services.registry.parameters import PAGE, text, texts, time
 
 _PREFIXES: Final = {
     Kind.ORGANISATION: Prefix.ORGANISATION,
@@ -47,7 +47,7 @@ ACTOR: Final = text("actor", f"By this API key or application token, by its id, 
 KIND: Final = texts("kind", "Of these kinds.", sorted(KINDS))
 BEFORE: Final = time("before", "Made before this time.")
 AFTER: Final = time("after", "Made after this time.")
-FILTER: Final = (*ORDERED_PAGE, OBJECT, APP, ACTOR, KIND, BEFORE, AFTER)
+FILTER: Final = (*PAGE, OBJECT, APP, ACTOR, KIND, BEFORE, AFTER)
 
 LIST: Final = """
     SELECT f.stream, f.version, f.position, f.app, f.kind, f.at, f.actor, f.registry_version, f.data,

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -48,6 +49,8 @@ class Registry:
     announcer: Announcer
     public_url: str
     """How users reach the platform, without a trailing slash; empty: as the request came."""
+    idempotency: timedelta
+    """So long a request under an `Idempotency-Key` gets its first answer again."""
     waiting: Waiting = field(default_factory=Waiting)
     read_seconds: float = READ_SECONDS
     """So long a GET may take in the database."""
@@ -240,7 +243,7 @@ def _writing(operation: Operation, access: Access, handler: Write) -> Handler:
         version = 0
         async with transaction(registry.pool) as connection:
             if claim is not None:
-                first = await claim.take(connection, registry.master_keys)
+                first = await claim.take(connection, registry.master_keys, registry.idempotency)
                 if first is not None:
                     return first.response()
             call = Call(

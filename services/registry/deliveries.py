@@ -21,13 +21,13 @@ from services.registry.calls import Call
 from services.registry.endpoint_health import EndpointHealthOut, of_endpoint
 from services.registry.fields import Out
 from services.registry.paging import read_page, whole
-from services.registry.parameters import ORDERED_PAGE, text, texts
+from services.registry.parameters import PAGE, text, texts
 from services.registry.parsing import conflict, not_found
 
 MESSAGE: Final = text("messageId", "Only deliveries of this message.")
 ENDPOINT: Final = text("endpointId", "Only deliveries to this endpoint, by id or uid.")
 STATUS: Final = texts("status", "Only deliveries that have one of these statuses.", list(Status))
-FILTER: Final = (*ORDERED_PAGE, MESSAGE, ENDPOINT, STATUS)
+FILTER: Final = (*PAGE, MESSAGE, ENDPOINT, STATUS)
 
 _IDS: Final = {"attempt": Prefix.ATTEMPT, "message": Prefix.MESSAGE, "source": Prefix.SOURCE, "job": Prefix.JOB}
 _NAMES: Final = {name: f"{name}Id" for name in _IDS}

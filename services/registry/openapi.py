@@ -22,8 +22,8 @@ _IDEMPOTENCY_KEY: Final = {
     "in": "header",
     "required": False,
     "description": (
-        "Under the same key and path, the first answer is given again for 24 hours, with `Idempotent-Replayed: true`; "
-        "another request under it is 409."
+        "Under the same key and path, the first answer is given again for 24 hours, unless it is configured otherwise, "
+        "with `Idempotent-Replayed: true`; another request under it is 409."
     ),
     "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[ -~]+$"},
 }

@@ -161,15 +161,14 @@ def read_page(call: Call, *, descending: bool) -> Page:
     """The page that a request asks for.
 
     Args:
-        call: of an operation that declares `PAGE`, or `ORDERED_PAGE` where `order` may choose the other direction.
-        descending: the order of this list by default.
+        call: of an operation that declares `PAGE`.
+        descending: the order of this list where `order` does not say.
 
     Raises:
         ApiError: 422.
     """
-    if ORDER in call.operation.query:
-        order = call.asked(ORDER)
-        descending = order == "descending" if order is not None else descending
+    order = call.asked(ORDER)
+    descending = order == "descending" if order is not None else descending
     return Page.at(call.asked(ITERATOR), limit=call.asked(LIMIT), descending=descending)
 
 

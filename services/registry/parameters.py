@@ -89,6 +89,9 @@ def texts(name: str, description: str, choices: Sequence[str] | None = None) -> 
 
 LIMIT: Final = number("limit", "Items on a page, at most.", default=50, least=1, most=250)
 ITERATOR: Final = text("iterator", "Where the page begins: `iterator` or `prevIterator` of another page.")
-ORDER: Final = choice("order", "The order of the whole list.", ("ascending", "descending"))
-PAGE: Final = (LIMIT, ITERATOR)
-ORDERED_PAGE: Final = (*PAGE, ORDER)
+ORDER: Final = choice(
+    "order",
+    "The order of the whole list. Without it applications, event types and API keys ascend, everything else descends.",
+    ("ascending", "descending"),
+)
+PAGE: Final = (LIMIT, ITERATOR, ORDER)

@@ -18,11 +18,11 @@ from services.registry.calls import Call
 from services.registry.fields import Out
 from services.registry.messages import payload
 from services.registry.paging import read_page
-from services.registry.parameters import ORDERED_PAGE, text
+from services.registry.parameters import PAGE, text
 from services.registry.parsing import not_found
 
 SOURCE: Final = text("source", "Only what was sent to this source, by its id; also to one that was deleted.")
-FILTER: Final = (*ORDERED_PAGE, SOURCE)
+FILTER: Final = (*PAGE, SOURCE)
 
 
 class RejectedOut(Out):

@@ -57,7 +57,7 @@ from services.registry.keys import ApiKeyIn, ApiKeyOut, ApiKeyPatch, ApiKeyRotat
 from services.registry.listening import ListenOut
 from services.registry.organisation_settings import SettingsIn, SettingsOut, SettingsPatch
 from services.registry.paging import PageOut
-from services.registry.parameters import ORDERED_PAGE, PAGE
+from services.registry.parameters import PAGE
 from services.registry.rejected import RejectedContentOut, RejectedOut
 from services.registry.sources import SourceIn, SourceOut, SourcePatch, SourceSecretRotateIn
 from services.registry.transformations import (
@@ -92,7 +92,7 @@ ROUTES: Final = (
     _health("/health", "v1.health.get"),
     _health("/health/ping", "v1.health.ping"),
 
-    read("/app", applications.list_all, "v1.application.list", PageOut[ApplicationOut], query=ORDERED_PAGE),
+    read("/app", applications.list_all, "v1.application.list", PageOut[ApplicationOut], query=PAGE),
     write("POST", "/app", applications.create, "v1.application.create",
           {200: ApplicationOut, 201: ApplicationOut}, body=ApplicationIn, query=(applications.GET_IF_EXISTS,)),
     read(_APP, applications.get, "v1.application.get", ApplicationOut),
@@ -101,7 +101,7 @@ ROUTES: Final = (
     write("PATCH", _APP, applications.patch, "v1.application.patch", {200: ApplicationOut}, body=ApplicationPatch),
     write("DELETE", _APP, applications.delete, "v1.application.delete", {204: None}),
 
-    read(f"{_APP}/endpoint", endpoints.list_all, "v1.endpoint.list", PageOut[EndpointOut], query=ORDERED_PAGE),
+    read(f"{_APP}/endpoint", endpoints.list_all, "v1.endpoint.list", PageOut[EndpointOut], query=PAGE),
     write("POST", f"{_APP}/endpoint", endpoints.create, "v1.endpoint.create", {201: EndpointOut}, body=EndpointIn),
     read(_ENDPOINT, endpoints.get, "v1.endpoint.get", EndpointOut),
     write("PUT", _ENDPOINT, endpoints.put, "v1.endpoint.update",
@@ -134,7 +134,7 @@ ROUTES: Final = (
     write("POST", f"{_ENDPOINT}/send-example", examples.send, "v1.endpoint.send-example",
           {200: MessageOut}, body=EventExampleIn),
 
-    read(f"{_APP}/source", sources.list_all, "v1.source.list", PageOut[SourceOut], query=ORDERED_PAGE),
+    read(f"{_APP}/source", sources.list_all, "v1.source.list", PageOut[SourceOut], query=PAGE),
     write("POST", f"{_APP}/source", sources.create, "v1.source.create", {201: SourceOut}, body=SourceIn),
     read(_SOURCE, sources.get, "v1.source.get", SourceOut),
     write("PUT", _SOURCE, sources.put, "v1.source.update", {200: SourceOut}, body=SourceIn),
@@ -144,7 +144,7 @@ ROUTES: Final = (
           {200: SourceOut}, body=SourceSecretRotateIn, body_required=False, refusals=(400,)),
 
     read("/event-type", event_types.list_all, "v1.event-type.list", PageOut[EventTypeOut],
-         query=(*ORDERED_PAGE, event_types.ARCHIVED, event_types.WITH_SCHEMAS)),
+         query=(*PAGE, event_types.ARCHIVED, event_types.WITH_SCHEMAS)),
     write("POST", "/event-type", event_types.create, "v1.event-type.create", {201: EventTypeOut}, body=EventTypeIn),
     write("POST", "/event-type/import/openapi", event_type_import.import_openapi, "v1.event-type.import-openapi",
           {200: EventTypeImportOpenApiOut}, body=EventTypeImportOpenApiIn, refusals=(400,)),
@@ -179,7 +179,7 @@ ROUTES: Final = (
     write("POST", f"{_DELIVERY}/skip", deliveries.skip, "v1.delivery.skip", {202: DeliveryOut}, refusals=(409,)),
     read(f"{_DELIVERY}/ledger", deliveries.ledger, "v1.delivery.ledger", PageOut[LedgerEventOut]),
 
-    read("/key", keys.list_all, "v1.api-key.list", PageOut[ApiKeyOut], query=ORDERED_PAGE),
+    read("/key", keys.list_all, "v1.api-key.list", PageOut[ApiKeyOut], query=PAGE),
     write("POST", "/key", keys.create, "v1.api-key.create", {201: ApiKeyOut}, body=ApiKeyIn),
     read(_KEY, keys.get, "v1.api-key.get", ApiKeyOut),
     write("PATCH", _KEY, keys.patch, "v1.api-key.patch", {200: ApiKeyOut}, body=ApiKeyPatch),
@@ -200,7 +200,7 @@ ROUTES: Final = (
     write("POST", "/auth/app/{app}/expire-all", app_tokens.expire_all, "v1.authentication.expire-all",
           {204: None}, body=ApplicationTokenExpireIn, body_required=False),
     write("POST", "/auth/logout", app_tokens.logout, "v1.authentication.logout", {204: None}),
-    read(f"{_APP}/job", jobs.list_all, "v1.job.list", PageOut[JobOut], query=ORDERED_PAGE),
+    read(f"{_APP}/job", jobs.list_all, "v1.job.list", PageOut[JobOut], query=PAGE),
     read(f"{_APP}/job/{{job}}", jobs.get, "v1.job.get", JobOut),
     write("POST", f"{_APP}/job/{{job}}/cancel", jobs.cancel, "v1.job.cancel", {200: JobOut}),
     read("/background-task/{job}", jobs.background_task, "v1.background-task.get", JobOut),

@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from libs.common.domain.health import Limits
-from libs.common.runtime.settings import CommonSettings
+from libs.common.runtime.settings import CommonSettings, IdempotencyHours
 
 
 class RegistrySettings(CommonSettings, kw_only=True, frozen=True):
@@ -26,6 +26,7 @@ class RegistrySettings(CommonSettings, kw_only=True, frozen=True):
             description="how users reach the platform, for links in answers; empty: as the request came",
         ),
     ] = ""
+    idempotency_hours: IdempotencyHours = 24.0
     allow_networks: Annotated[
         str, Meta(description="networks (CIDR, by commas) that endpoints may live in beside the public ones")
     ] = ""

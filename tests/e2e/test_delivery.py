@@ -31,6 +31,18 @@ async def ended(client: Client, app: str) -> dict[str, Any]:
     return delivery
 
 
+@pytest.mark.parametrize("unset", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+01:00"])
+async def test_a_time_of_delivery_that_go_or_dotnet_has_not_set_means_now(
+    client: Client, receiver: Receiver, unset: str
+) -> None:
+    app = await client.create_application()
+    await client.create_endpoint(app, receiver.script("/", 500), retrySchedule=[0.05])
+    message = await client.send(app, "order.completed", PAYLOAD, deliverAt=unset)
+    assert [request.id for request in await receiver.wait_for(2)] == [message, message]
+    assert (await ended(client, app))["status"] == "succeeded"
+    assert (await client.get(f"/app/{app}/msg/{message}"))["deliverAt"] is None
+
+
 # Signatures
 
 

@@ -8,6 +8,7 @@ import pytest
 from deploy import configuration
 from libs.common.runtime.settings import PLATFORM_NAMES
 from services.ingress.settings import IngressSettings
+from services.registry.settings import RegistrySettings
 
 EVERY_KIND = [*configuration.SERVICES.values(), *configuration.COMMANDS.values()]
 
@@ -46,6 +47,11 @@ def test_a_setting_is_shown_with_unit_bounds_and_default() -> None:
     assert found["HOOKLEDGER_IDEMPOTENCY_HOURS"].type == "number of hours, above 0, to 720"
     assert found["HOOKLEDGER_LOG_LEVEL"].type == "`debug`, `info`, `warning`, `error`"
     assert found["HOOKLEDGER_MASTER_KEY"].default == "required"
+
+
+def test_a_switch_is_shown_with_every_word_that_it_takes() -> None:
+    switch = configuration.settings_of(RegistrySettings)["HOOKLEDGER_DEV"]
+    assert (switch.type, switch.default) == ("`1` or `true`, `0` or `false`, in any case", "`0`")
 
 
 def test_what_services_share_stands_once() -> None:

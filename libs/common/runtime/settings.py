@@ -31,6 +31,18 @@ PLATFORM_NAMES: Final = frozenset({
 what is another's; a name outside this list is a mistake."""
 
 
+IdempotencyHours = Annotated[
+    float,
+    Meta(
+        gt=0,
+        le=720,
+        description="how long a repeated key or event id is recognised, fractions allowed; "
+        "the same for ingress and registry",
+    ),
+]
+"""Each of the two remembers the keys of what it answers itself."""
+
+
 class SettingsError(Exception):
     """The environment cannot be used; the text says which setting, and what it should be."""
 
@@ -152,6 +164,8 @@ def _described(kind: type[msgspec.Struct]) -> dict[str, tuple[str, str]]:
             description = next((extra.description for extra in extras if isinstance(extra, Meta)), None) or ""
         if get_origin(base) is Literal:
             type_name = " or ".join(cast("tuple[str, ...]", get_args(base)))
+        elif base is bool:
+            type_name = "1 or true, 0 or false"
         else:
             type_name = getattr(base, "__name__", str(base))
         described[name] = (type_name, description)

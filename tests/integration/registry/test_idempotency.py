@@ -86,6 +86,23 @@ async def test_after_a_day_the_key_is_free(api: Client, sql: "asyncpg.Connection
     assert (second.status, second.json["id"] != first) == (201, True)
 
 
+async def test_how_long_a_key_holds_is_a_setting(registry: Registry, sql: "asyncpg.Connection[asyncpg.Record]") -> None:
+    replica = registry.installation.service("registry", replica="short", settings={"IDEMPOTENCY_HOURS": "0.5"})
+    replica.start()
+    try:
+        replica.wait_ready()
+        async with connected(replica.url, registry.key) as client:
+            first = await post(client, "/app", "k8", {"name": "a"})
+            await sql.execute("UPDATE hookledger.answer SET created_at = created_at - interval '29 minutes'")
+            again = await post(client, "/app", "k8", {"name": "a"})
+            await sql.execute("UPDATE hookledger.answer SET created_at = created_at - interval '1 minute'")
+            later = await post(client, "/app", "k8", {"name": "b"})
+    finally:
+        replica.stop(grace_s=10)
+    assert again.body == first.body
+    assert (later.status, later.json["id"] != first.json["id"]) == (201, True)
+
+
 async def test_stored_answers_hold_no_secret_in_the_open(
     api: Client, sql: "asyncpg.Connection[asyncpg.Record]"
 ) -> None:

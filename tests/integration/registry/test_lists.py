@@ -89,6 +89,7 @@ async def world(database: str, pool: Pool, operator: Sql) -> AsyncIterator[World
         authentication=Authentication(pool, KeyUse(pool)),
         announcer=Announcer(),
         public_url="",
+        idempotency=timedelta(hours=24),
         read_seconds=2,
     )
     app = build(registry, Broker("amqp://localhost", Names("none"), "none"))
@@ -246,6 +247,51 @@ async def _iterators(world: World, operation: Operation) -> tuple[str, ...]:
     return page["iterator"], f"-{page['iterator']}", page["prevIterator"]
 
 
+# The order of the whole list
+
+PAGED = [operation for operation in LISTS if operation.query]
+
+
+@pytest.mark.parametrize("operation", PAGED, ids=lambda operation: operation.id)
+async def test_order_turns_a_list_round_and_its_iterators_with_it(world: World, operation: Operation) -> None:
+    path = world.path(operation)
+    first, cost, plans = await _page(world, operation, order="ascending")
+    assert (cost.scanned, cost.by_index <= OF_A_PAGE) == (0, True), plans
+    second = await world.api.get(path, order="ascending", iterator=first["iterator"])
+    rising = [*first["data"], *second["data"]]
+    assert len(rising) == 100
+    assert await world.api.get(path, order="ascending", iterator=second["prevIterator"]) == first | {"done": True}
+    falling = await world.api.get(path, order="descending", limit="250", iterator=second["iterator"])
+    assert (falling["data"], falling["done"]) == (rising[-2::-1], True)
+    by_default = await world.api.get(path)
+    assert by_default in (first, await world.api.get(path, order="descending"))
+
+
+@pytest.mark.parametrize("operation", PAGED, ids=lambda operation: operation.id)
+async def test_an_order_that_is_none_is_refused(world: World, operation: Operation) -> None:
+    answer = await world.api.request("GET", f"/api/v1{world.path(operation)}", params={"order": "zz"})
+    assert (answer.status, answer.json["detail"][0]["loc"]) == (422, ["query", "order"])
+
+
+async def test_in_rising_order_the_attempt_in_flight_comes_last(world: World) -> None:
+    """It is the newest, and has an id before it has ended."""
+    sent = await world.api.get("/app/{app}/delivery/{delivery}".format(**world.paths))
+    path = f"/app/{world.paths['app']}/attempt/msg/{sent['messageId']}"
+    rising = await world.api.get(path, order="ascending")
+    assert [item["result"] for item in rising["data"]] == ["retryable", "sending"]
+    assert (await world.api.get(path))["data"] == rising["data"][::-1]
+    rest = await world.api.get(path, order="ascending", iterator=rising["data"][0]["id"])
+    assert rest["data"] == rising["data"][1:]
+
+
+async def test_in_rising_order_a_list_begins_after_the_time_asked_for(world: World) -> None:
+    path, after = f"/app/{world.paths['app']}/msg", world.asked["after"][0]
+    rising = await world.api.get(path, after=after, order="ascending")
+    before = await world.api.get(path, iterator=rising["data"][0]["id"], limit="1")
+    around = [datetime.fromisoformat(page["data"][0]["timestamp"]) for page in (before, rising)]
+    assert around[0] <= datetime.fromisoformat(after) < around[1]
+
+
 # What is on the pages, when a filter lets through little
 
 
@@ -293,6 +339,9 @@ async def test_what_is_rare_is_found_in_both_directions_past_pages_without_items
     assert empty > 0
     back, _, _ = await _walk(world, path.format(**world.paths), {**asked, "iterator": f"-{last}"}, "prevIterator")
     assert back[::-1] == [item for item in there if item > last]
+    rising, _, empty = await _walk(world, path.format(**world.paths), {**asked, "order": "ascending"})
+    assert rising == there[::-1]
+    assert empty > 0
 
 
 async def test_times_are_for_the_first_page_and_ignored_beside_an_iterator(world: World) -> None:

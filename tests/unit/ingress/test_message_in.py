@@ -8,6 +8,7 @@ import pytest
 
 from libs.common.runtime.http import ApiError
 from services.ingress.message_in import parse
+from services.ingress.wishes import read_wishes
 
 AT = datetime(2026, 8, 21, 10, tzinfo=UTC)
 
@@ -43,12 +44,30 @@ def test_the_answer_shows_the_payload_as_it_came() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("0001-01-01T00:00:00Z", None),
+        ("0001-01-01T00:00:00+14:00", None),
+        ("0001-01-01T00:00:00.000001Z", "0001-01-01T00:00:00.000001Z"),
+        ("0001-01-01T00:00:00-14:00", "0001-01-01T14:00:00Z"),
+        ("2026-08-21T10:00:00+02:00", "2026-08-21T08:00:00Z"),
+    ],
+)
+def test_a_time_is_shown_in_utc_and_one_that_is_not_set_is_none(given: str, shown: str | None) -> None:
+    message = parse(b'{"eventType":"a","payload":{},"deliverAt":"%s"}' % given.encode(), now)
+    assert orjson.loads(message.answer(UUID(int=7), AT, with_content=True))["deliverAt"] == shown
+    assert read_wishes({"hookledgerapp": "a", "hookledgerdeliverat": given}, AT).deliver_at == message.deliver_at
+
+
+@pytest.mark.parametrize(
     ("body", "place"),
     [
         (b'{"eventType":"a","payload":{},"channels":["a",1]}', ["body", "channels"]),
         (b'{"eventType":"a","payload":{},"tags":[1]}', ["body", "tags"]),
         (b'{"eventType":"a","payload":{},"transformationsParams":{"rawPayload":1}}', ["body", "transformationsParams"]),
         (b'{"eventType":"a","payload":1}', ["body", "payload"]),
+        (b'{"eventType":"a","payload":{},"deliverAt":"9999-12-31T23:59:59.999999Z"}', ["body", "deliverAt"]),
+        (b'{"eventType":"a","payload":{},"deliverAt":"9999-12-31T23:59:59-14:00"}', ["body", "deliverAt"]),
         (b'{"eventType":"a","payload":{},"application":[null]}', ["body", "application"]),
         (
             b'{"eventType":"a","payload":{},"transformationsParams":{"rawPayload":"x","headers":{"content-type":"a\\nb"}}}',

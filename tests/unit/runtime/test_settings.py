@@ -65,9 +65,16 @@ def test_settings_of_the_platforms_other_parts_are_passed_over() -> None:
     assert loaded(REGISTRY_URL="http://registry:8081", API_KEY="hlk_x") == loaded()
 
 
-@pytest.mark.parametrize(("text", "value"), [("1", True), ("true", True), ("0", False), ("false", False)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1", True), ("true", True), ("TRUE", True), ("0", False), ("false", False), ("False", False)]
+)
 def test_a_switch_is_a_number_or_a_word(text: str, *, value: bool) -> None:
     assert loaded(DEV=text).dev is value
+
+
+@pytest.mark.parametrize("text", ["", "yes", "on", "2"])
+def test_a_switch_is_no_other_word(text: str) -> None:
+    assert refusal(DEV=text).startswith("HOOKLEDGER_DEV: ")
 
 
 def test_a_secret_can_be_mounted_as_a_file(tmp_path: Path) -> None:
@@ -197,6 +204,7 @@ def test_help_lists_each_setting_with_type_default_and_meaning() -> None:
         assert f"HOOKLEDGER_{name.upper()}\n" in text
     assert "base64 of 32 random bytes (str, required)" in text
     assert "port to listen on (int, default 8080)" in text
+    assert "whether anything goes (1 or true, 0 or false, default False)" in text
     assert "(debug or info or warning or error, default 'info')" in text
 
 
