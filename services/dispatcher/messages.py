@@ -12,7 +12,8 @@ from libs.common.postgres.pool import Connection
 
 MESSAGE_COLUMNS: Final = """m.id, m.org, m.app AS message_app, m.event_type, m.channels, m.event_id, m.origin, m.source,
     m.ordering_key, m.content_type, m.registry_version, m.publish, m.tags,
-    m.deliver_at, m.accepted_at, b.body"""
+    -- as an earlier version took the first instant of the year 1, for a time that is not set
+    nullif(m.deliver_at, '-infinity') AS deliver_at, m.accepted_at, b.body"""
 
 
 def message_of(row: asyncpg.Record) -> Message:

@@ -96,6 +96,19 @@ async def test_a_time_of_delivery_that_is_over_means_now(world: World, receiver:
         assert await world.until_over(app, 1) == {"succeeded": 1}
 
 
+async def test_a_time_that_an_earlier_version_took_for_one_before_all_others_means_now(
+    world: World, receiver: Receiver
+) -> None:
+    app = await world.application()
+    await world.endpoint(app, receiver.script("/", 500))
+    async with dispatching(world) as parts:
+        parts.start_claiming()
+        [message] = await world.accept(app)
+        await world.owner.execute("UPDATE hookledger.message SET deliver_at = '-infinity' WHERE id = $1", message.id)
+        await parts.fan_outs.take([message], path="envelope")
+        assert await world.until_over(app, 1) == {"succeeded": 1}
+
+
 async def test_an_attempt_is_committed_before_its_request_is_seen(world: World, receiver: Receiver) -> None:
     app = await world.application()
     endpoint = await world.endpoint(app, receiver.script("/slow", Reply(hang=True)))
