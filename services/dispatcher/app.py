@@ -1,8 +1,9 @@
 """The dispatcher, put together: what runs beside what, and in which order it stops."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, TypeAlias
 
 import asyncpg
 import orjson
@@ -26,6 +27,7 @@ from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailabl
 from libs.common.rabbitmq.consuming import Consumer, Incoming
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.http import add_health, middlewares
+from libs.common.runtime.lasting import lasting
 from libs.common.runtime.listening import listening
 from libs.common.runtime.logs import logger
 from libs.common.runtime.service import StartError
@@ -55,6 +57,7 @@ ENVELOPES_IN_HAND: Final = 8
 SNAPSHOT_POLL_SECONDS: Final = 5.0
 PARTITION_SECONDS: Final = 3600.0
 CLOSE_SECONDS: Final = 5.0
+_Run: TypeAlias = Callable[[], Awaitable[None]]
 
 
 async def serve(settings: DispatcherSettings, stopping: asyncio.Event) -> None:
@@ -131,30 +134,44 @@ class Dispatcher:
                 group.create_task(self._recorder.batcher.run()),
             ]
             group.create_task(self._broker.run())
-            lasting = [
-                group.create_task(self._lease.run(self._ended)),
-                group.create_task(reclaim.run(self._pool, epoch, self._snapshot, self._ended)),
-                group.create_task(self._follower.run(self._ended)),
-                *(
-                    group.create_task(projecting.run(self._pool, self._lease.process, projection, self._ended))
-                    for projection in (*projecting.through(self._tail), *projecting.OPERATIONAL)
-                ),
-                group.create_task(backlog.run(self._pool, self._ended)),
-                group.create_task(self._breaking.run(self._ended)),
+            to_the_end = [
+                group.create_task(lasting(part, run, self._ended))
+                for part, run in self._parts_to_the_end(epoch).items()
             ]
             working = [
-                group.create_task(self._fan_outs.sweep()),
-                group.create_task(self._claims.run(stopping)),
-                group.create_task(self._skips.run(stopping)),
-                group.create_task(self._cancelling.run(stopping)),
-                group.create_task(self._jobs.run(stopping)),
-                group.create_task(self._keep_current(stopping)),
-                group.create_task(self._keep_partitions(stopping)),
+                group.create_task(lasting(part, run, stopping)) for part, run in self._working_parts(stopping).items()
             ]
             await stopping.wait()
             await self._drain(epoch, working, batchers)
-            await asyncio.gather(*lasting)
+            await asyncio.gather(*to_the_end)
             self._broker.close()
+
+    def _parts_to_the_end(self, epoch: int) -> dict[str, _Run]:
+        """What goes on while what is under way is drained."""
+        ended, process = self._ended, self._lease.process
+        return {
+            "lease": partial(self._lease.run, ended),
+            "reclaim": partial(reclaim.run, self._pool, epoch, self._snapshot, ended),
+            "follower": partial(self._follower.run, ended),
+            **{
+                projection.follower: partial(projecting.run, self._pool, process, projection, ended)
+                for projection in (*projecting.through(self._tail), *projecting.OPERATIONAL)
+            },
+            "backlog": partial(backlog.run, self._pool, ended),
+            "breaking": partial(self._breaking.run, ended),
+        }
+
+    def _working_parts(self, stopping: asyncio.Event) -> dict[str, _Run]:
+        """What brings new work, and ends when the service is told to stop."""
+        return {
+            "sweep": self._fan_outs.sweep,
+            "claims": partial(self._claims.run, stopping),
+            "skips": partial(self._skips.run, stopping),
+            "cancelling": partial(self._cancelling.run, stopping),
+            "jobs": partial(self._jobs.run, stopping),
+            "snapshot": partial(self._keep_current, stopping),
+            "partitions": partial(self._keep_partitions, stopping),
+        }
 
     def _assemble(self, epoch: int) -> None:
         settings, pool = self._settings, self._pool

@@ -69,9 +69,6 @@ class Follower:
             except (*CONNECTION_ERRORS, asyncpg.PostgresError) as error:
                 _LOG.warning("follower.interrupted", reason=str(error) or type(error).__name__)
                 pause = AGAIN_SECONDS
-            except Exception:  # noqa: BLE001  a boundary: deliveries go on, whatever cannot be told
-                _LOG.exception("follower.failed")
-                pause = AGAIN_SECONDS
             await set_within(stopping, pause)
         try:
             await self._checkpoint.leave(self._pool)

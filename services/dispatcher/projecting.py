@@ -68,8 +68,6 @@ async def run(pool: Pool, process: UUID, projection: Projection, stopping: async
                 pass
         except (*CONNECTION_ERRORS, *RETRYABLE_ERRORS, asyncpg.PostgresError) as error:
             _LOG.warning("projecting.interrupted", of=projection.follower, reason=str(error) or type(error).__name__)
-        except Exception:  # noqa: BLE001  a boundary: deliveries go on, and so do those who follow for something else
-            _LOG.exception("projecting.failed", of=projection.follower)
         await set_within(stopping, POLL_SECONDS)
     try:
         await checkpoint.leave(pool)

@@ -120,7 +120,10 @@ def running(folder: Path, corner: Isolation, settings: Mapping[str, str] | None 
         yield Platform(installation=installation, services=services, organisation=first.organisation, key=first.key)
     finally:
         slow = [service for service in services.values() if not _stops(service)]
-        # Tests that end with a service which does not stop have found a fault of the service.
+        # Tests that end with a service which does not stop, or of which a part failed, have found a fault of the service.
+        for service in services.values():
+            failed = [line for line in service.log.read_text(errors="replace").splitlines() if "part.failed" in line]
+            assert not failed, f"{service.label}: {failed[0]}"
         assert not slow, "\n".join(f"{service.label} does not stop:\n{_end_of(service.log)}" for service in slow)
 
 

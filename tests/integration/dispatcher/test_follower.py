@@ -20,12 +20,11 @@ from libs.common.domain.operational import DELIVERY_FACTS
 from libs.common.postgres.following import Tail
 from libs.common.postgres.pool import open_pool
 from libs.common.rabbitmq.broker import Broker
-from libs.common.rabbitmq.publishing import Outgoing
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.clock import new_id
 from services.dispatcher import follower as following
 from services.dispatcher import projecting
-from services.dispatcher.events import KINDS, accepted
+from services.dispatcher.events import KINDS
 from services.dispatcher.follower import Follower
 from services.dispatcher.metrics import FOLLOWED
 from tests.conftest import Amqp
@@ -255,28 +254,6 @@ async def test_what_was_published_and_not_checkpointed_is_published_again(
         events = await heard.wait_for(6)
     counts = [orjson.loads(event.body)["id"] for event in events]
     assert sorted(counts[:3]) == sorted(counts[3:])
-
-
-async def test_what_cannot_be_told_ends_neither_the_process_nor_the_following(
-    world: World, amqp: Amqp, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(following, "AGAIN_SECONDS", 0.01)
-    failures = [KeyError("broken"), ValueError("broken")]
-
-    def accepted_at_last(message: Message) -> Outgoing:
-        if failures:
-            raise failures.pop()
-        return accepted(message)
-
-    monkeypatch.setattr(following, "accepted", accepted_at_last)
-    app, stopping = await world.application(), asyncio.Event()
-    async with telling(world, amqp) as (follower, heard):
-        task = asyncio.create_task(follower.run(stopping))
-        await world.accept(app, publish=True)
-        await heard.wait_for(1)
-        stopping.set()
-        await task
-    assert not failures
 
 
 async def test_one_process_follows_and_another_takes_over_when_it_leaves_or_dies(world: World, amqp: Amqp) -> None:

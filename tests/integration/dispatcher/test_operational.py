@@ -15,7 +15,7 @@ from libs.common.domain import ids
 from libs.common.domain.facts import Origin
 from libs.common.domain.ids import Prefix
 from libs.common.postgres.checkpoint import Checkpoint
-from libs.common.postgres.pool import Connection, Pool, open_pool
+from libs.common.postgres.pool import Pool, open_pool
 from libs.common.postgres.registry import Verb, changing
 from libs.common.postgres.snapshot import object_of
 from libs.common.runtime.clock import new_id
@@ -173,25 +173,6 @@ async def test_a_batch_whose_transaction_fails_is_told_by_whoever_follows_next(
         assert await messages(world, told) == []
         await tell(pool)
     assert len(await messages(world, told)) == 1
-
-
-async def test_what_cannot_be_told_ends_neither_the_process_nor_the_telling(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(projecting, "POLL_SECONDS", 0.01)
-    stopping, failures = asyncio.Event(), [KeyError("broken"), ValueError("broken")]
-
-    async def tell_at_last(connection: Connection, checkpoint: Checkpoint) -> int:
-        if failures:
-            raise failures.pop()
-        stopping.set()
-        return 0
-
-    async with following(world) as pool:
-        await projecting.run(
-            pool, new_id(), projecting.Projection(follower="broken", batch=1, count=tell_at_last), stopping
-        )
-    assert not failures
 
 
 async def test_many_facts_are_told_in_batches(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
