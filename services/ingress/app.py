@@ -21,6 +21,7 @@ from libs.common.rabbitmq.consuming import Consumer, Incoming
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.express import Express
 from libs.common.runtime.http import add_health, middlewares
+from libs.common.runtime.lasting import lasting
 from libs.common.runtime.listening import listening
 from libs.common.runtime.logs import logger
 from libs.common.runtime.sealing import MasterKeys
@@ -114,12 +115,12 @@ class Ingress:
                 writing = [
                     group.create_task(self._acceptor.batcher.run()),
                     group.create_task(self._publisher.run()),
-                    group.create_task(self._rejections.run()),
-                    group.create_task(self._key_use.run()),
+                    group.create_task(lasting("rejections", self._rejections.run, self._ended)),
+                    group.create_task(lasting("key_use", self._key_use.run, self._ended)),
                 ]
                 group.create_task(self._broker.run())
-                group.create_task(self._keep_current())
-                group.create_task(self._keep_house())
+                group.create_task(lasting("snapshot", self._keep_current, self._ended))
+                group.create_task(lasting("housekeeping", self._keep_house, self._ended))
                 await stopping.wait()
                 await self._drain(door, writing)
                 self._ended.set()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import asyncpg
@@ -18,6 +19,7 @@ from libs.common.rabbitmq.broker import Broker
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
 from libs.common.rabbitmq.topology import Names
 from libs.common.runtime.http import add_health, middlewares
+from libs.common.runtime.lasting import lasting
 from libs.common.runtime.listening import listening
 from libs.common.runtime.logs import logger
 from libs.common.runtime.sealing import MasterKeys, SealError
@@ -102,8 +104,8 @@ async def _serve(settings: RegistrySettings, stopping: asyncio.Event, registry: 
         await door.enter_async_context(http)
         async with asyncio.TaskGroup() as group:
             group.create_task(broker.run())
-            announcing = group.create_task(registry.announcer.run(broker))
-            noting = group.create_task(key_use.run())
+            announcing = group.create_task(lasting("announcer", partial(registry.announcer.run, broker), stopping))
+            noting = group.create_task(lasting("key_use", key_use.run, stopping))
             repeating = [
                 group.create_task(_repeat("verdicts", verdicts.sweep, JUDGE_SECONDS)),
                 group.create_task(_repeat("clock", lambda: postgres.follow_clock(registry.pool), CLOCK_SECONDS)),
@@ -143,10 +145,12 @@ async def _is_ready(broker: Broker) -> bool:
 
 
 async def _repeat(name: str, work: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Do `work` now and every so often; what a lost database undoes is done the next time."""
+    """Do `work` now and every so often; what goes wrong is tried again the next time."""
     while True:
         try:
             await work()
         except (*CONNECTION_ERRORS, *RETRYABLE_ERRORS) as error:
             _LOG.warning("registry.postponed", work=name, reason=str(error) or type(error).__name__)
+        except Exception:  # noqa: BLE001  a boundary: requests are answered, and the other work is done
+            _LOG.exception("part.failed", of=name)
         await asyncio.sleep(seconds)
