@@ -29,7 +29,7 @@ from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import lanes, projection, transitions
-from services.dispatcher.history import Chunk, Job, Place, next_chunk
+from services.dispatcher.history import Chunk, Job, Place, Wanted, next_chunk
 from services.dispatcher.lease import Lease, LeaseLostError
 from services.dispatcher.transitions import Transition
 
@@ -172,7 +172,7 @@ class Jobs:
             place, state = wanted.place, before.get(wanted.place.delivery)
             if state is not None:
                 try:
-                    decided = decide(state, _command(wanted.wish, job.id, now))
+                    decided = decide(state, _command(wanted, job.id, now))
                 except UnderWayError:
                     continue  # somebody has asked for the same since it was read
                 changed.append(Transition.of(delivery=place.delivery, before=state, facts=decided))
@@ -191,10 +191,12 @@ class Jobs:
         await transitions.write_facts(connection, self._epoch, changed)
         new = [*begun, *((item.delivery, item.after) for item in changed if not item.before.open)]
         if endpoint.ordered:
-            in_order = [(delivery, lane_of[delivery], now, state.message) for delivery, state in new]
+            in_order = [(delivery, lane_of[delivery], _due(state), state.message) for delivery, state in new]
             await lanes.enqueue_ordered(connection, in_order)
         else:
-            await lanes.enqueue(connection, [(delivery, lane_of[delivery], now) for delivery, _ in new], None)
+            await lanes.enqueue(
+                connection, [(delivery, lane_of[delivery], _due(state)) for delivery, state in new], None
+            )
         await lanes.release(connection, _nearer(changed))
         await lanes.refresh(connection, change, now, served=False)
         return [state for _, state in begun] + [change.after for change in changed]
@@ -253,12 +255,19 @@ def _first(job: Job, place: Place, endpoint: Endpoint, now: datetime) -> Deliver
         endpoint=endpoint.id,
         config_version=endpoint.version,
         rule=Rule.REQUESTED,
-        due_at=at,
+        due_at=max(at, place.wanted_from),
     )
 
 
-def _command(wished: Wish, job: UUID, now: datetime) -> Command:
-    return RequestResend(at=now, job=job) if wished is Wish.ATTEMPT else Reopen(at=now, job=job)
+def _command(wanted: Wanted, job: UUID, now: datetime) -> Command:
+    if wanted.wish is Wish.ATTEMPT:
+        return RequestResend(at=now, job=job)
+    return Reopen(at=now, due_at=wanted.place.wanted_from, job=job)
+
+
+def _due(state: Delivery) -> datetime:
+    assert state.next_at is not None, "what has just been asked for waits"
+    return state.next_at
 
 
 async def _is_full(connection: Connection, endpoint: Endpoint, now: datetime) -> bool:

@@ -147,9 +147,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         if chance == 0:
             self.issue(step, DropResend(at=self.now, reason=reason))
 
-    @rule(step=STEPS)
-    def reopen(self, step: timedelta) -> None:
-        self.issue(step, Reopen(at=self.now, job=JOB))
+    @rule(step=STEPS, ahead=DURATIONS)
+    def reopen(self, step: timedelta, ahead: timedelta) -> None:
+        self.issue(step, Reopen(at=self.now, due_at=self.now + ahead, job=JOB))
 
     def issue(self, step: timedelta, command: Command) -> None:
         before = self.state

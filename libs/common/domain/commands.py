@@ -93,9 +93,10 @@ class DropResend(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Reopen(Struct, frozen=True, kw_only=True, gc=False):
-    """Start the schedule of a delivery anew that is over, or held."""
+    """Start the schedule of a delivery anew that is over, or held; its first attempt is due at once, or at `due_at`."""
 
     at: datetime
+    due_at: datetime
     job: UUID
 
 

@@ -286,10 +286,10 @@ def decide(state: Delivery, command: Command) -> list[DeliveryFact]:
             if state.resend_at is None or not state.status.terminal:
                 raise NotWaitingError(state.status)
             return [ResendDropped(at=at, reason=reason)]
-        case Reopen(job=job):
+        case Reopen(job=job, due_at=due_at):
             if not state.status.at_rest:
                 raise UnderWayError(state.status)
-            return [DeliveryReopened(at=at, run=state.run + 1, due_at=at, job=job)]
+            return [DeliveryReopened(at=at, run=state.run + 1, due_at=max(at, due_at), job=job)]
         case _:
             assert_never(command)
 

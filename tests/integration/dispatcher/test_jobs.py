@@ -236,6 +236,78 @@ async def test_recover_brings_back_what_failed_and_what_was_missed_while_disable
     assert not await world.facts(delivery_id(unwanted, endpoint))
 
 
+async def skip(world: World, parts: Parts, delivery: UUID) -> None:
+    await world.owner.execute("INSERT INTO hookledger.skip_request (delivery, actor) VALUES ($1, 'me')", delivery)
+    assert await parts.skips.take() == 1
+
+
+async def worked(world: World, parts: Parts, job: UUID) -> tuple[int, int]:
+    """How many messages a job that has just begun looked at and requested."""
+    await parts.snapshot.catch_up()
+    parts.jobs.wake()
+    return await finished(world, job)
+
+
+async def test_what_was_skipped_by_hand_is_left_alone_by_what_asks_for_failures(
+    world: World, receiver: Receiver
+) -> None:
+    app = await world.application()
+    endpoint = await world.endpoint(app, receiver.script("/", 503), schedule=(3600.0,))
+    async with dispatching(world) as parts:
+        parts.start_claiming()
+        parts.start_jobs()
+        [tried] = await send(world, parts, app)
+        await world.until_status(delivery_id(tried, endpoint), "waiting")
+        [untried] = await send(world, parts, app, deliver_in=HOUR)
+        for message in (tried, untried):
+            await skip(world, parts, delivery_id(message, endpoint))
+        recovery = await begin(world, app, Task.RECOVER, endpoint)
+        assert await worked(world, parts, recovery) == (2, 0)
+        assert await worked(world, parts, await begin(world, app, Task.REPLAY_MISSING, endpoint)) == (2, 0)
+        assert await worked(world, parts, await begin(world, app, Task.REPLAY, endpoint, only_failed=True)) == (2, 0)
+        assert await world.statuses(app) == {"cancelled": 2}
+
+        await resent(world, parts, app, endpoint, untried)
+        await world.until_status(delivery_id(untried, endpoint), "succeeded")
+        assert await worked(world, parts, await begin(world, app, Task.REPLAY, endpoint)) == (2, 2)
+        await world.until_status(delivery_id(tried, endpoint), "succeeded")
+        await world.change(endpoint, disabled=True)
+        await parts.snapshot.catch_up()
+        parts.cancelling.wake()
+        await world.until_status(delivery_id(untried, endpoint), "cancelled")
+        await world.change(endpoint, disabled=False)
+        recovery = await begin(world, app, Task.RECOVER, endpoint)
+        assert await worked(world, parts, recovery) == (2, 1), "the second time nobody has skipped it"
+
+
+async def test_what_is_recovered_before_its_time_gets_its_schedule_from_then(world: World, receiver: Receiver) -> None:
+    app = await world.application()
+    endpoint = await world.endpoint(app, receiver.script("/", 503), schedule=(0.01,))
+    async with dispatching(world) as parts:
+        parts.start_claiming()
+        parts.start_jobs()
+        [cancelled] = await world.accept(app, deliver_in=timedelta(seconds=2))
+        await parts.fan_outs.take([cancelled], path="envelope")
+        await world.change(endpoint, disabled=True)
+        await parts.snapshot.catch_up()
+        parts.cancelling.wake()
+        await world.until_status(delivery_id(cancelled.id, endpoint), "cancelled")
+        [missed] = await world.accept(app, deliver_in=timedelta(seconds=2))
+        await parts.fan_outs.take([missed], path="envelope")
+        await world.change(endpoint, disabled=False)
+        assert await worked(world, parts, await begin(world, app, Task.RECOVER, endpoint)) == (2, 2)
+        assert await world.statuses(app) == {"waiting": 2}
+        await world.assert_verified()
+        assert await world.until_over(app, 2) == {"succeeded": 2}
+    for message in (cancelled, missed):
+        assert message.deliver_at is not None
+        times = await world.owner.fetch(
+            "SELECT started_at, trigger FROM projection_1.attempt WHERE delivery = $1",
+            delivery_id(message.id, endpoint),
+        )
+        assert all(row["started_at"] >= message.deliver_at and row["trigger"] == "scheduled" for row in times)
+
+
 async def test_two_dispatchers_recover_each_message_once_chunk_by_chunk(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
