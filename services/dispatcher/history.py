@@ -14,7 +14,7 @@ from libs.common.domain.delivery import Delivery, Status
 from libs.common.domain.endpoint import Endpoint, match
 from libs.common.domain.facts import MessageFannedOut, Origin
 from libs.common.domain.ids import delivery_id, lowest
-from libs.common.domain.job import Candidate, Wish, wish, within
+from libs.common.domain.job import Candidate, Task, Wish, wish, within
 from libs.common.postgres.ledger import appended
 from libs.common.postgres.pool import Connection
 from libs.common.runtime.expressions.evaluation import PayloadFilters
@@ -100,6 +100,9 @@ async def next_chunk(connection: Connection, job: Job, endpoint: Endpoint, now: 
         wanted = wish(job.document.task, candidate, only_failed=job.document.only_failed)
         if wanted is None or (place.pending and state is None):
             continue
+        if job.document.task is Task.RESEND and state is not None and state.asked:
+            chunk.stop_before(place)  # another's attempt comes first
+            break
         chunk.wanted.append(Wanted(place=place, wish=wanted, known=state is not None))
         if len(chunk.wanted) == CHUNK:
             chunk.examined, chunk.cursor = place.position + 1, place.message

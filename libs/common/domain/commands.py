@@ -79,7 +79,7 @@ class LetGo(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class RequestResend(Struct, frozen=True, kw_only=True, gc=False):
-    """Ask for one manual attempt, at any time of the delivery's life and after it."""
+    """Ask for one manual attempt, at any time of the delivery's life and after it; refused while another is to come."""
 
     at: datetime
     job: UUID

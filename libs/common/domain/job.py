@@ -1,6 +1,7 @@
 """Jobs: what a person asks to be sent once more, over a range of an endpoint's history. Pure: which message gets what.
 
 A resend and a recovery make one manual attempt each and leave the schedule alone; a replay starts the schedule anew.
+Each resend makes one of its own: a delivery has one to come at a time, and who asks for another waits for its turn.
 """
 
 from collections.abc import Iterable, Sequence

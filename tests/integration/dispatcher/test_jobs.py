@@ -201,6 +201,58 @@ async def test_a_manual_attempt_whose_process_died_is_made_again(world: World, r
     ]
 
 
+async def test_each_of_several_resends_makes_an_attempt_of_its_own(world: World, receiver: Receiver) -> None:
+    app = await world.application()
+    answering = asyncio.Event()
+    endpoint = await world.endpoint(app, receiver.script("/", 404, Reply(until=answering), 404, 500))
+    async with dispatching(world) as one, dispatching(world) as two:
+        for parts in (one, two):
+            parts.start_claiming()
+            parts.start_jobs()
+        [message] = await send(world, one, app)
+        delivery = delivery_id(message, endpoint)
+        await world.until_status(delivery, "refused")
+        jobs = [await begin(world, app, Task.RESEND, endpoint, message=message) for _ in range(5)]
+        for parts in (one, two):
+            await parts.snapshot.catch_up()
+            parts.jobs.wake()
+        await receiver.wait_for(2)  # the first of them is in flight, and the others wait
+        await asyncio.sleep(0.5)
+        requested = await world.owner.fetch("SELECT state, requested FROM hookledger.job WHERE id = ANY($1)", jobs)
+        assert sorted(tuple(row) for row in requested) == [("finished", 1), *[("running", 0)] * 4]
+        answering.set()
+        for job in jobs:
+            assert await finished(world, job) == (1, 1)
+        await receiver.wait_for(6)
+        await until(lambda: _with_version(world, delivery, 4 + 5 * len(MANUAL)), "recorded")
+    assert await world.facts(delivery) == [
+        *("DeliveryScheduled", "AttemptStarted", "AttemptEnded", "DeliveryRefused", *(5 * MANUAL)),
+    ]
+    asked = await world.owner.fetch(
+        "SELECT data FROM hookledger.fact WHERE stream = $1 AND kind = 'ResendRequested'", delivery
+    )
+    assert len({row["data"] for row in asked}) == 5, "each was asked for by another job"
+
+
+async def test_a_resend_that_waits_for_its_turn_while_the_payload_is_erased_says_so(
+    world: World, receiver: Receiver
+) -> None:
+    app = await world.application()
+    endpoint = await world.endpoint(app, receiver.url())
+    async with dispatching(world) as parts:
+        [message] = await send(world, parts, app)
+        await world.until_over(app, 1)
+        parts.start_jobs()  # nobody claims, so that the first stays asked for
+        await resent(world, parts, app, endpoint, message)
+        waiting = await begin(world, app, Task.RESEND, endpoint, message=message)
+        await parts.snapshot.catch_up()
+        parts.jobs.wake()
+        await world.owner.execute("DELETE FROM hookledger.message_body WHERE message = $1", message)
+        assert await finished(world, waiting, "failed") == (0, 0)
+        reason = await world.owner.fetchval("SELECT reason FROM hookledger.job WHERE id = $1", waiting)
+    assert reason == "the message's payload was erased or has expired"
+
+
 # Recover
 
 

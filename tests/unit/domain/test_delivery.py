@@ -492,8 +492,10 @@ def test_a_manual_attempt_that_succeeds_ends_what_waited_and_what_was_over() -> 
 
 
 def test_a_second_manual_attempt_is_not_asked_for_before_the_first_was_made() -> None:
-    with pytest.raises(UnderWayError):
-        decide(given(RESEND), RESEND)
+    for state in (given(RESEND), given(RESEND, start(1)), given(start(1), RESEND)):
+        with pytest.raises(UnderWayError):
+            decide(state, RESEND)
+    assert decide(given(RESEND, start(1), answer(1, 500)), RESEND) == [ResendRequested(at=NOON, job=KEY)]
 
 
 def test_a_manual_attempt_that_came_to_no_outcome_is_made_again_but_not_for_ever() -> None:
