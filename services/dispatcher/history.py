@@ -1,7 +1,7 @@
 """The history that a job is about: the messages of its range, in their order, and what it wants for each."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,11 +10,11 @@ from uuid import UUID
 import asyncpg
 
 from libs.common.contracts.registry import JobDocument
-from libs.common.domain.delivery import Delivery
+from libs.common.domain.delivery import Delivery, Status
 from libs.common.domain.endpoint import Endpoint, match
 from libs.common.domain.facts import MessageFannedOut, Origin
 from libs.common.domain.ids import delivery_id, lowest
-from libs.common.domain.job import Candidate, Wish, wish, within
+from libs.common.domain.job import Candidate, Task, Wish, wish, within
 from libs.common.postgres.ledger import appended
 from libs.common.postgres.pool import Connection
 from libs.common.runtime.expressions.evaluation import PayloadFilters
@@ -39,12 +39,16 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A message of the job's range, the `position`th of those that are looked at now, and its delivery's id."""
+    """A message of the job's range, the `position`th of those that are looked at now, and its delivery's id.
+
+    `wanted_from` is the time before which nothing of it is to be sent: its acceptance, or a later one asked for.
+    """
 
     position: int
     message: UUID
     delivery: UUID
     accepted_at: datetime
+    wanted_from: datetime
     matches: bool
     pending: bool
 
@@ -78,6 +82,7 @@ async def next_chunk(connection: Connection, job: Job, endpoint: Endpoint, now: 
     """The next messages of the job's range, at most `CHUNK` of which it wants something for."""
     places, scanned_to = await _scan(connection, job, endpoint)
     states = await _read(connection, [place.delivery for place in places])
+    skipped = await _skipped(connection, states)
     missed = await _missed(connection, job, [p.message for p in places if p.matches and p.delivery not in states])
     chunk = Chunk(examined=len(places), cursor=scanned_to)
     for place in places:
@@ -85,10 +90,19 @@ async def next_chunk(connection: Connection, job: Job, endpoint: Endpoint, now: 
         if place.pending and state is None and now - place.accepted_at < PENDING_AT_MOST:
             chunk.stop_before(place)  # its fan-out comes first; one that keeps failing is not waited for
             break
-        candidate = Candidate(delivery=state, matches=place.matches, missed=place.message in missed)
+        candidate = Candidate(
+            delivery=state,
+            matches=place.matches,
+            missed=place.message in missed,
+            skipped=place.delivery in skipped,
+            early=place.wanted_from > now,
+        )
         wanted = wish(job.document.task, candidate, only_failed=job.document.only_failed)
         if wanted is None or (place.pending and state is None):
             continue
+        if job.document.task is Task.RESEND and state is not None and state.asked:
+            chunk.stop_before(place)  # another's attempt comes first
+            break
         chunk.wanted.append(Wanted(place=place, wish=wanted, known=state is not None))
         if len(chunk.wanted) == CHUNK:
             chunk.examined, chunk.cursor = place.position + 1, place.message
@@ -103,7 +117,7 @@ async def _scan(connection: Connection, job: Job, endpoint: Endpoint) -> tuple[l
     most = FILTERED_SCAN if filtered else SCAN
     rows = await connection.fetch(
         """
-        SELECT m.id, m.event_type, m.channels, m.accepted_at, m.origin, o.message IS NOT NULL AS pending,
+        SELECT m.id, m.event_type, m.channels, m.accepted_at, m.deliver_at, m.origin, o.message IS NOT NULL AS pending,
             b.message IS NOT NULL AS kept, CASE WHEN $5 THEN b.body END AS body
         FROM hookledger.message m
             LEFT JOIN hookledger.outbox o ON o.message = m.id
@@ -125,6 +139,7 @@ async def _scan(connection: Connection, job: Job, endpoint: Endpoint) -> tuple[l
             message=row["id"],
             delivery=delivery_id(row["id"], endpoint.id),
             accepted_at=row["accepted_at"],
+            wanted_from=row["deliver_at"] or row["accepted_at"],
             matches=match(
                 endpoint, event_type=row["event_type"], channels=frozenset(row["channels"]), judge=filters.judge
             ).matched,
@@ -165,6 +180,22 @@ async def _read(connection: Connection, deliveries: Sequence[UUID]) -> dict[UUID
         deliveries,
     )
     return {row["delivery"]: projection.delivery_of(row) for row in rows}
+
+
+async def _skipped(connection: Connection, states: Mapping[UUID, Delivery]) -> set[UUID]:
+    """Those of the deliveries that are cancelled because somebody had them passed over, by their last such fact."""
+    cancelled = [delivery for delivery, state in states.items() if state.status is Status.CANCELLED]
+    if not cancelled:
+        return set()
+    rows = await connection.fetch(
+        """
+        SELECT DISTINCT ON (stream) stream, kind FROM hookledger.fact
+        WHERE stream = ANY($1) AND kind IN ('DeliveryCancelled', 'DeliverySkipped')
+        ORDER BY stream, version DESC
+        """,
+        cancelled,
+    )
+    return {row["stream"] for row in rows if row["kind"] == "DeliverySkipped"}
 
 
 async def _missed(connection: Connection, job: Job, messages: Sequence[UUID]) -> set[UUID]:

@@ -22,14 +22,14 @@ from libs.common.domain.commands import Command, Reopen, RequestResend
 from libs.common.domain.delivery import Delivery, Status, UnderWayError, decide, fold
 from libs.common.domain.endpoint import Endpoint, Rule
 from libs.common.domain.facts import DeliveryScheduled
-from libs.common.domain.job import Wish, begin
+from libs.common.domain.job import Task, Wish, begin
 from libs.common.postgres.ledger import Appended, append
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
 from services.dispatcher import lanes, projection, transitions
-from services.dispatcher.history import Chunk, Job, Place, next_chunk
+from services.dispatcher.history import Chunk, Job, Place, Wanted, next_chunk
 from services.dispatcher.lease import Lease, LeaseLostError
 from services.dispatcher.transitions import Transition
 
@@ -39,6 +39,8 @@ BACKLOG: Final = 256
 
 WATCH_SECONDS: Final = 1.0
 _PACE: Final = timedelta(milliseconds=200)
+_APART: Final = timedelta(milliseconds=100)
+"""Between the looks of an application's jobs that wait: of a thousand resends, each looks once in 100 s."""
 
 
 class Jobs:
@@ -131,6 +133,9 @@ class Jobs:
             await connection.execute("UPDATE hookledger.job SET ready_at = $2 WHERE id = $1", job.id, now + _PACE)
             return []
         chunk = await next_chunk(connection, job, endpoint, now)
+        if job.document.task is Task.RESEND and not chunk.examined and chunk.cursor is None:
+            await _fail(connection, job, "the message's payload was erased or has expired")
+            return []
         states = await self._request(connection, job, endpoint, chunk, now) if chunk.wanted else []
         await connection.execute(
             """
@@ -144,7 +149,7 @@ class Jobs:
             chunk.cursor,
             chunk.examined,
             len(states),
-            now + _PACE if chunk.waits else now,
+            await _look_at(connection, job.app, now) if chunk.waits else now,
         )
         if chunk.cursor is None:
             _LOG.info("job.finished", job=str(job.id), task=job.document.task)
@@ -172,8 +177,11 @@ class Jobs:
             place, state = wanted.place, before.get(wanted.place.delivery)
             if state is not None:
                 try:
-                    decided = decide(state, _command(wanted.wish, job.id, now))
+                    decided = decide(state, _command(wanted, job.id, now))
                 except UnderWayError:
+                    if job.document.task is Task.RESEND:
+                        chunk.stop_before(place)
+                        break
                     continue  # somebody has asked for the same since it was read
                 changed.append(Transition.of(delivery=place.delivery, before=state, facts=decided))
             elif wanted.known:
@@ -191,10 +199,12 @@ class Jobs:
         await transitions.write_facts(connection, self._epoch, changed)
         new = [*begun, *((item.delivery, item.after) for item in changed if not item.before.open)]
         if endpoint.ordered:
-            in_order = [(delivery, lane_of[delivery], now, state.message) for delivery, state in new]
+            in_order = [(delivery, lane_of[delivery], _due(state), state.message) for delivery, state in new]
             await lanes.enqueue_ordered(connection, in_order)
         else:
-            await lanes.enqueue(connection, [(delivery, lane_of[delivery], now) for delivery, _ in new], None)
+            await lanes.enqueue(
+                connection, [(delivery, lane_of[delivery], _due(state)) for delivery, state in new], None
+            )
         await lanes.release(connection, _nearer(changed))
         await lanes.refresh(connection, change, now, served=False)
         return [state for _, state in begun] + [change.after for change in changed]
@@ -253,12 +263,19 @@ def _first(job: Job, place: Place, endpoint: Endpoint, now: datetime) -> Deliver
         endpoint=endpoint.id,
         config_version=endpoint.version,
         rule=Rule.REQUESTED,
-        due_at=at,
+        due_at=max(at, place.wanted_from),
     )
 
 
-def _command(wished: Wish, job: UUID, now: datetime) -> Command:
-    return RequestResend(at=now, job=job) if wished is Wish.ATTEMPT else Reopen(at=now, job=job)
+def _command(wanted: Wanted, job: UUID, now: datetime) -> Command:
+    if wanted.wish is Wish.ATTEMPT:
+        return RequestResend(at=now, job=job)
+    return Reopen(at=now, due_at=wanted.place.wanted_from, job=job)
+
+
+def _due(state: Delivery) -> datetime:
+    assert state.next_at is not None, "what has just been asked for waits"
+    return state.next_at
 
 
 async def _is_full(connection: Connection, endpoint: Endpoint, now: datetime) -> bool:
@@ -278,6 +295,18 @@ async def _is_full(connection: Connection, endpoint: Endpoint, now: datetime) ->
         endpoint.app,
     )
     return due >= BACKLOG
+
+
+async def _look_at(connection: Connection, app: UUID, now: datetime) -> datetime:
+    """When a job that waits looks again: after the others of its application, so that they do not all look at once."""
+    last: datetime = await connection.fetchval(
+        """
+        SELECT max(j.ready_at) FROM hookledger.job j JOIN hookledger.registry_object o ON o.id = j.id
+        WHERE j.state = 'running' AND o.app = $1
+        """,
+        app,
+    )
+    return max(now + _PACE, last + _APART)
 
 
 async def _fail(connection: Connection, job: Job, reason: str) -> None:

@@ -4,16 +4,19 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from uuid import UUID
 
-from libs.common.domain.throttle import BURST, Throttle
+from libs.common.domain.throttle import LONGEST_PROMISE, Throttle
 from libs.common.postgres.pool import Connection
 
 
-async def lock(connection: Connection, rates: Mapping[UUID, int], now: datetime) -> dict[UUID, Throttle]:
-    """The accounts of these owners, locked in the order of their ids until the transaction ends.
+async def lock(
+    connection: Connection, rates: Mapping[UUID, int], due_since: Mapping[UUID, datetime], now: datetime
+) -> dict[UUID, Throttle]:
+    """The accounts of these owners as of now, locked in the order of their ids until the transaction ends.
 
     Args:
         connection: in a transaction that waits for no lane from here on.
         rates: sends per second, by endpoint or application.
+        due_since: since when something of theirs has been due, by the same.
         now: the database's time.
     """
     if not rates:
@@ -26,12 +29,12 @@ async def lock(connection: Connection, rates: Mapping[UUID, int], now: datetime)
         RETURNING owner, spent_until, promised_until
         """,
         sorted(rates),
-        now - BURST,
+        now - LONGEST_PROMISE,  # one that is new has spent nothing
     )
     return {
         row["owner"]: Throttle(
             rate=rates[row["owner"]], spent_until=row["spent_until"], promised_until=row["promised_until"]
-        )
+        ).looked_at(now, due_since[row["owner"]])
         for row in rows
     }
 

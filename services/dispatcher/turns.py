@@ -121,7 +121,8 @@ async def claim(connection: Connection, now: datetime, *, most: int, owner: UUID
     if joins:
         rows = [row for row in rows if not row["broken"] and not bounds[row["endpoint"]].rated]
     gates = await _gates(connection, rows, bounds, now)
-    accounts = await throttles.lock(connection, _rates(rows, bounds), now)
+    rates = _rates(rows, bounds)
+    accounts = await throttles.lock(connection, rates, _due_since(rows, rates), now)
     available = {identity: account.available(now) for identity, account in accounts.items()}
     available |= {endpoint: min(gate.heads, available.get(endpoint, gate.heads)) for endpoint, gate in gates.items()}
     allotted = allot(
@@ -180,7 +181,7 @@ async def _locked(
     """
     return await connection.fetch(
         """
-        SELECT l.lane, l.app, l.endpoint, l.max_inflight - l.inflight AS free,
+        SELECT l.lane, l.app, l.endpoint, coalesce(l.head_due, $2) AS head_due, l.max_inflight - l.inflight AS free,
             EXISTS (SELECT FROM hookledger.breaker b WHERE b.endpoint = l.endpoint) AS broken,
             CASE WHEN l.lane <> l.endpoint THEN 1 ELSE (
                 SELECT count(*) FROM (
@@ -233,6 +234,16 @@ def _rates(rows: Iterable[asyncpg.Record], bounds: Mapping[UUID, Bounds]) -> dic
         if said.app_rate is not None:
             rates[row["app"]] = said.app_rate
     return rates
+
+
+def _due_since(rows: Iterable[asyncpg.Record], rates: Collection[UUID]) -> dict[UUID, datetime]:
+    """Since when something has been due, by endpoint and application with a rate, as far as these lanes show it."""
+    since: dict[UUID, datetime] = {}
+    if rates:
+        for row in rows:
+            for owner in (row["endpoint"], row["app"]):
+                since[owner] = min(row["head_due"], since.get(owner, row["head_due"]))
+    return since
 
 
 class _Taking:
@@ -330,7 +341,7 @@ class _Taking:
             spent[row["endpoint"]] += said.rate is not None
             spent[row["app"]] += said.app_rate is not None
         for identity, account in accounts.items():
-            accounts[identity] = account.take(spent[identity], self._now)
+            accounts[identity] = account.take(spent[identity])
         for lane in (*self._allotted.throttled, *self._allotted.limits):
             endpoint = self._lanes[lane]["endpoint"]
             if endpoint in accounts and not accounts[endpoint].available(self._now):

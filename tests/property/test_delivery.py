@@ -39,13 +39,16 @@ from libs.common.domain.facts import (
     AttemptOutcomeUnknown,
     AttemptStarted,
     CancelReason,
+    DeliveryCancelled,
     DeliveryExhausted,
     DeliveryFact,
     DeliveryHeld,
     DeliveryReopened,
     DeliveryScheduled,
+    DeliverySkipped,
     DropReason,
     ResendDelayed,
+    ResendDropped,
     ResendRequested,
     RetryScheduled,
     Timings,
@@ -147,9 +150,9 @@ class DeliveryMachine(RuleBasedStateMachine):
         if chance == 0:
             self.issue(step, DropResend(at=self.now, reason=reason))
 
-    @rule(step=STEPS)
-    def reopen(self, step: timedelta) -> None:
-        self.issue(step, Reopen(at=self.now, job=JOB))
+    @rule(step=STEPS, ahead=DURATIONS)
+    def reopen(self, step: timedelta, ahead: timedelta) -> None:
+        self.issue(step, Reopen(at=self.now, due_at=self.now + ahead, job=JOB))
 
     def issue(self, step: timedelta, command: Command) -> None:
         before = self.state
@@ -231,6 +234,22 @@ class DeliveryMachine(RuleBasedStateMachine):
         again = sum(isinstance(fact, ResendDelayed) for fact in self.facts)
         manual = sum(isinstance(fact, AttemptStarted) and fact.trigger is Trigger.MANUAL for fact in self.facts)
         assert manual <= asked + again
+
+    @invariant()
+    def a_resend_that_was_asked_for_is_made_or_dropped_before_the_next_is_asked_for(self) -> None:
+        asked = False
+        for fact, before in zip(self.facts[1:], self.states(), strict=False):
+            match fact:
+                case ResendRequested():
+                    assert not asked
+                    asked = True
+                case AttemptEnded() if before.beside is not None:
+                    asked = False
+                case ResendDropped() | DeliveryCancelled() | DeliverySkipped():
+                    asked = False
+                case _:
+                    pass
+        assert self.state.asked is asked
 
     @invariant()
     def an_open_delivery_has_its_time_unless_it_flies_or_is_held(self) -> None:

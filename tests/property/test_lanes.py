@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.domain.lanes import QUANTUM, Ready, Standing, allot, ordering_lane, settling, share, trim
-from libs.common.domain.throttle import BURST, LONGEST_PROMISE, Throttle
+from libs.common.domain.throttle import BURST, LATENESS, LONGEST_PROMISE, Throttle
 
 NOON = datetime(2026, 8, 21, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -23,32 +23,46 @@ def test_the_shares_of_all_replicas_add_up_to_the_limit(limit: int, replicas: in
     assert max(shares) - min(shares) <= 1
 
 
-@given(st.integers(1, 65_535), st.lists(st.tuples(st.floats(0, 0.3), st.integers(0, 10_000)), max_size=60))
-def test_no_span_of_time_has_more_sends_than_it_and_one_burst_are_worth(
-    rate: int, looks: list[tuple[float, int]]
+LOOKS = st.tuples(st.floats(0, 0.3), st.floats(-0.1, 0.9), st.integers(0, 10_000))
+
+
+@given(st.integers(1, 65_535), st.lists(LOOKS, max_size=60))
+def test_no_span_of_time_has_more_sends_than_it_and_one_burst_and_what_its_first_look_is_late_by_are_worth(
+    rate: int, looks: list[tuple[float, float, int]]
 ) -> None:
     throttle = Throttle(rate=rate, spent_until=NOON - SECOND, promised_until=NOON - SECOND)
     now = NOON
-    sent: list[tuple[datetime, int]] = []
-    for pause, wanted in looks:
+    sent: list[tuple[datetime, timedelta, int]] = []
+    for pause, seconds, wanted in looks:
         now += timedelta(seconds=pause)
+        late = timedelta(seconds=seconds)
+        throttle = throttle.looked_at(now, now - late)
         count = min(wanted, throttle.available(now))
-        throttle = throttle.take(count, now)
-        sent.append((now, count))
-    for start in range(len(sent)):
-        for end in range(start, len(sent)):
-            span = sent[end][0] - sent[start][0] + BURST
-            assert sum(count for _, count in sent[start : end + 1]) <= span.total_seconds() * rate + 1
+        throttle = throttle.take(count)
+        sent.append((now, late, count))
+    for number, (start, late, _) in enumerate(sent):
+        for until in range(number, len(sent)):
+            span = sent[until][0] - start + min(BURST + max(late, 0 * SECOND), LATENESS)
+            assert sum(count for _, _, count in sent[number : until + 1]) <= span.total_seconds() * rate + 1
 
 
-@given(st.integers(1, 5_000))
-def test_who_looks_when_told_to_sends_at_the_whole_rate(rate: int) -> None:
+@given(st.integers(1, 65_535), st.floats(1, 86_400))
+def test_after_a_time_without_anything_to_send_a_tenth_of_a_second_is_worth_as_much_as_may_go_at_once_or_one(
+    rate: int, idle: float
+) -> None:
+    throttle = Throttle(rate=rate, spent_until=NOON - timedelta(seconds=idle), promised_until=NOON)
+    assert throttle.looked_at(NOON, NOON).available(NOON) == max(1, rate // 10)
+
+
+@given(st.integers(1, 5_000), st.floats(0, 0.475))
+def test_who_looks_when_told_to_or_half_a_second_later_sends_at_the_whole_rate(rate: int, late: float) -> None:
     throttle = Throttle(rate=rate, spent_until=NOON, promised_until=NOON)
     now, sent = NOON, 0
     while now < NOON + 10 * SECOND:
-        now = max(now, throttle.next_at())
+        now = throttle.next_at() + timedelta(seconds=late)
+        throttle = throttle.looked_at(now, NOON)
         sent += (count := throttle.available(now))
-        throttle = throttle.take(count, now)
+        throttle = throttle.take(count)
     assert sent >= 0.95 * 10 * rate
 
 
@@ -65,8 +79,8 @@ def test_lanes_that_are_turned_away_are_promised_one_moment_after_the_other() ->
 def test_a_rate_of_one_a_second_still_sends() -> None:
     throttle = Throttle(rate=1, spent_until=NOON - SECOND, promised_until=NOON)
     assert throttle.available(NOON) == 1
-    assert throttle.take(1, NOON).available(NOON + timedelta(milliseconds=999)) == 0
-    assert throttle.take(1, NOON).available(NOON + SECOND) == 1
+    assert throttle.take(1).available(NOON + timedelta(milliseconds=999)) == 0
+    assert throttle.take(1).available(NOON + SECOND) == 1
 
 
 LANES = st.builds(

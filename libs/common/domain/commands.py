@@ -79,7 +79,7 @@ class LetGo(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class RequestResend(Struct, frozen=True, kw_only=True, gc=False):
-    """Ask for one manual attempt, at any time of the delivery's life and after it."""
+    """Ask for one manual attempt, at any time of the delivery's life and after it; refused while another is to come."""
 
     at: datetime
     job: UUID
@@ -93,9 +93,10 @@ class DropResend(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Reopen(Struct, frozen=True, kw_only=True, gc=False):
-    """Start the schedule of a delivery anew that is over, or held."""
+    """Start the schedule of a delivery anew that is over, or held; its first attempt is due at once, or at `due_at`."""
 
     at: datetime
+    due_at: datetime
     job: UUID
 
 

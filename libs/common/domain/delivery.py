@@ -143,6 +143,11 @@ class Delivery(Struct, frozen=True, kw_only=True, gc=False):
         return not self.status.terminal or self.resend_at is not None
 
     @property
+    def asked(self) -> bool:
+        """Whether a manual attempt is asked for, or in flight. It may yet come to no outcome, and be made again."""
+        return self.resend_at is not None or self.beside is not None
+
+    @property
     def next_at(self) -> datetime | None:
         """From when on its next attempt may begin; None while one is in flight, and where none is to come."""
         times = (self.resend_at, self.due_at)
@@ -279,17 +284,17 @@ def decide(state: Delivery, command: Command) -> list[DeliveryFact]:
                 raise NotWaitingError(state.status)
             return [DeliveryExhausted(at=at)]
         case RequestResend(job=job):
-            if state.resend_at is not None:
-                raise UnderWayError("a manual attempt is asked for already")
+            if state.asked:
+                raise UnderWayError("a manual attempt is asked for already, or in flight")
             return [ResendRequested(at=at, job=job)]
         case DropResend(reason=reason):
             if state.resend_at is None or not state.status.terminal:
                 raise NotWaitingError(state.status)
             return [ResendDropped(at=at, reason=reason)]
-        case Reopen(job=job):
+        case Reopen(job=job, due_at=due_at):
             if not state.status.at_rest:
                 raise UnderWayError(state.status)
-            return [DeliveryReopened(at=at, run=state.run + 1, due_at=at, job=job)]
+            return [DeliveryReopened(at=at, run=state.run + 1, due_at=max(at, due_at), job=job)]
         case _:
             assert_never(command)
 

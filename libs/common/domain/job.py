@@ -1,6 +1,7 @@
 """Jobs: what a person asks to be sent once more, over a range of an endpoint's history. Pure: which message gets what.
 
 A resend and a recovery make one manual attempt each and leave the schedule alone; a replay starts the schedule anew.
+Each resend makes one of its own: a delivery has one to come at a time, and who asks for another waits for its turn.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +24,8 @@ class Task(StrEnum):
     """The kinds of job, by the reference's names where it has them.
 
     `RESEND` and `EXAMPLE` are about one message; `RECOVER` about what failed and what the endpoint missed while it was
-    disabled; `REPLAY_MISSING` about what was never sent to the endpoint; `REPLAY` about any part of the history.
+    disabled; `REPLAY_MISSING` about what was never sent to the endpoint; `REPLAY` about any part of the history. Only a
+    `RESEND` and a whole `REPLAY` are about what was skipped by hand, too.
     """
 
     RESEND = "message.resend"
@@ -45,27 +47,33 @@ class Candidate:
     """A message at the job's endpoint: its delivery, if there is one.
 
     `matches` says that the endpoint's configuration takes the message; `missed` that the endpoint was disabled when the
-    message was fanned out.
+    message was fanned out; `skipped` that the delivery is cancelled because somebody had it passed over; `early` that
+    the time before which nothing of the message is to be sent is still to come.
     """
 
     delivery: Delivery | None
     matches: bool
     missed: bool
+    skipped: bool
+    early: bool
 
 
 def wish(task: Task, candidate: Candidate, *, only_failed: bool = False) -> Wish | None:
     """What the job wants for the message; None to leave it alone."""
     delivery = candidate.delivery
     missing = delivery is None and candidate.matches
-    failed = delivery is not None and delivery.status.at_rest and delivery.status is not Status.SUCCEEDED
+    failed = _is_over(delivery) and not _is_good(delivery) and not candidate.skipped
     wanted: Wish | None
     match task:
         case Task.RESEND:
             wanted = Wish.ATTEMPT
         case Task.EXAMPLE:
             wanted = Wish.RUN if delivery is None else None
+        case Task.RECOVER if failed or (missing and candidate.missed):
+            # An attempt is made at once. What was cancelled before its time has its schedule still before it.
+            wanted = Wish.RUN if candidate.early else Wish.ATTEMPT
         case Task.RECOVER:
-            wanted = Wish.ATTEMPT if failed or (missing and candidate.missed) else None
+            wanted = None
         case Task.REPLAY_MISSING:
             wanted = Wish.RUN if missing or (failed and _never_sent(delivery)) else None
         case Task.REPLAY if only_failed:
@@ -99,6 +107,10 @@ def within(spans: Iterable[tuple[int, int]], version: int) -> bool:
 
 def _is_over(delivery: Delivery | None) -> bool:
     return delivery is not None and delivery.status.at_rest
+
+
+def _is_good(delivery: Delivery | None) -> bool:
+    return delivery is not None and delivery.status is Status.SUCCEEDED
 
 
 def _never_sent(delivery: Delivery | None) -> bool:

@@ -1,16 +1,18 @@
-"""Throttles: so many sends per second, over all replicas, with bursts of half a second's worth.
+"""Throttles: so many sends per second, over all replicas, with bursts of a tenth of a second's worth.
 
 The state is one moment: until when the time of sends is spent (the generic cell rate algorithm, ATM Forum TM 4.0). Time
-that nobody has used is kept for `BURST`, no longer; so in any span of time no more is sent than it and `BURST` are
-worth, and one more.
+in which nothing was due is kept for `BURST`, no longer; time in which something was due and nobody looked, for
+`LATENESS`. So in any span of time no more is sent than it, `BURST` and what its first look is late by are worth, and
+one more.
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-BURST: Final = timedelta(milliseconds=500)
-"""A claim that comes so late loses nothing of the rate, and over ten seconds no more than 5 % above it is sent."""
+BURST: Final = timedelta(milliseconds=100)
+LATENESS: Final = timedelta(milliseconds=500)
+"""A claim that comes so late to what is due loses nothing of the rate."""
 _LOOK: Final = timedelta(milliseconds=25)
 LONGEST_PROMISE: Final = timedelta(seconds=10)
 """How far ahead a lane is sent away at most: then it looks again, in case the rate was raised meanwhile."""
@@ -32,13 +34,20 @@ class Throttle:
     spent_until: datetime
     promised_until: datetime
 
-    def available(self, now: datetime) -> int:
-        """Sends that may begin now."""
-        return max(0, (now - self._spent(now)) * self.rate // timedelta(seconds=1))
+    def looked_at(self, now: datetime, due_since: datetime) -> "Throttle":
+        """The account of a look at `now`, at what has been due since `due_since`: without the time that is lost."""
+        # Half a burst more than one send is worth: otherwise each look at a low rate would lose what it comes late by.
+        kept = max(BURST, self._time_of(1) + BURST / 2)
+        lost_until = max(min(due_since, now) - kept, now - LATENESS - self._time_of(1))
+        return replace(self, spent_until=max(self.spent_until, lost_until))
 
-    def take(self, count: int, now: datetime) -> "Throttle":
+    def available(self, now: datetime) -> int:
+        """Sends that may begin now, at a look."""
+        return max(0, (now - self.spent_until) * self.rate // timedelta(seconds=1))
+
+    def take(self, count: int) -> "Throttle":
         """The account after `count` sends have begun, of those that were available."""
-        return replace(self, spent_until=self._spent(now) + self._time_of(count)) if count else self
+        return replace(self, spent_until=self.spent_until + self._time_of(count)) if count else self
 
     def next_at(self) -> datetime:
         """When to look again: for one send, or for what gathers in a moment, so that few looks serve a high rate."""
@@ -48,9 +57,6 @@ class Throttle:
         """A moment for one more lane that was turned away, each after the one promised before."""
         at = min(max(self.promised_until + self._time_of(1), self.next_at()), now + LONGEST_PROMISE)
         return at, replace(self, promised_until=at)
-
-    def _spent(self, now: datetime) -> datetime:
-        return max(self.spent_until, now - max(BURST, self._time_of(1)))
 
     def _time_of(self, count: int) -> timedelta:
         return -(-count * _SECOND_US // self.rate) * _MICROSECOND  # rounded up: a rate is never exceeded

@@ -201,6 +201,58 @@ async def test_a_manual_attempt_whose_process_died_is_made_again(world: World, r
     ]
 
 
+async def test_each_of_several_resends_makes_an_attempt_of_its_own(world: World, receiver: Receiver) -> None:
+    app = await world.application()
+    answering = asyncio.Event()
+    endpoint = await world.endpoint(app, receiver.script("/", 404, Reply(until=answering), 404, 500))
+    async with dispatching(world) as one, dispatching(world) as two:
+        for parts in (one, two):
+            parts.start_claiming()
+            parts.start_jobs()
+        [message] = await send(world, one, app)
+        delivery = delivery_id(message, endpoint)
+        await world.until_status(delivery, "refused")
+        jobs = [await begin(world, app, Task.RESEND, endpoint, message=message) for _ in range(5)]
+        for parts in (one, two):
+            await parts.snapshot.catch_up()
+            parts.jobs.wake()
+        await receiver.wait_for(2)  # the first of them is in flight, and the others wait
+        await asyncio.sleep(0.5)
+        requested = await world.owner.fetch("SELECT state, requested FROM hookledger.job WHERE id = ANY($1)", jobs)
+        assert sorted(tuple(row) for row in requested) == [("finished", 1), *[("running", 0)] * 4]
+        answering.set()
+        for job in jobs:
+            assert await finished(world, job) == (1, 1)
+        await receiver.wait_for(6)
+        await until(lambda: _with_version(world, delivery, 4 + 5 * len(MANUAL)), "recorded")
+    assert await world.facts(delivery) == [
+        *("DeliveryScheduled", "AttemptStarted", "AttemptEnded", "DeliveryRefused", *(5 * MANUAL)),
+    ]
+    asked = await world.owner.fetch(
+        "SELECT data FROM hookledger.fact WHERE stream = $1 AND kind = 'ResendRequested'", delivery
+    )
+    assert len({row["data"] for row in asked}) == 5, "each was asked for by another job"
+
+
+async def test_a_resend_that_waits_for_its_turn_while_the_payload_is_erased_says_so(
+    world: World, receiver: Receiver
+) -> None:
+    app = await world.application()
+    endpoint = await world.endpoint(app, receiver.url())
+    async with dispatching(world) as parts:
+        [message] = await send(world, parts, app)
+        await world.until_over(app, 1)
+        parts.start_jobs()  # nobody claims, so that the first stays asked for
+        await resent(world, parts, app, endpoint, message)
+        waiting = await begin(world, app, Task.RESEND, endpoint, message=message)
+        await parts.snapshot.catch_up()
+        parts.jobs.wake()
+        await world.owner.execute("DELETE FROM hookledger.message_body WHERE message = $1", message)
+        assert await finished(world, waiting, "failed") == (0, 0)
+        reason = await world.owner.fetchval("SELECT reason FROM hookledger.job WHERE id = $1", waiting)
+    assert reason == "the message's payload was erased or has expired"
+
+
 # Recover
 
 
@@ -234,6 +286,78 @@ async def test_recover_brings_back_what_failed_and_what_was_missed_while_disable
         encode(Prefix.MESSAGE, message) for message in (good, failed, failed, missed)
     )
     assert not await world.facts(delivery_id(unwanted, endpoint))
+
+
+async def skip(world: World, parts: Parts, delivery: UUID) -> None:
+    await world.owner.execute("INSERT INTO hookledger.skip_request (delivery, actor) VALUES ($1, 'me')", delivery)
+    assert await parts.skips.take() == 1
+
+
+async def worked(world: World, parts: Parts, job: UUID) -> tuple[int, int]:
+    """How many messages a job that has just begun looked at and requested."""
+    await parts.snapshot.catch_up()
+    parts.jobs.wake()
+    return await finished(world, job)
+
+
+async def test_what_was_skipped_by_hand_is_left_alone_by_what_asks_for_failures(
+    world: World, receiver: Receiver
+) -> None:
+    app = await world.application()
+    endpoint = await world.endpoint(app, receiver.script("/", 503), schedule=(3600.0,))
+    async with dispatching(world) as parts:
+        parts.start_claiming()
+        parts.start_jobs()
+        [tried] = await send(world, parts, app)
+        await world.until_status(delivery_id(tried, endpoint), "waiting")
+        [untried] = await send(world, parts, app, deliver_in=HOUR)
+        for message in (tried, untried):
+            await skip(world, parts, delivery_id(message, endpoint))
+        recovery = await begin(world, app, Task.RECOVER, endpoint)
+        assert await worked(world, parts, recovery) == (2, 0)
+        assert await worked(world, parts, await begin(world, app, Task.REPLAY_MISSING, endpoint)) == (2, 0)
+        assert await worked(world, parts, await begin(world, app, Task.REPLAY, endpoint, only_failed=True)) == (2, 0)
+        assert await world.statuses(app) == {"cancelled": 2}
+
+        await resent(world, parts, app, endpoint, untried)
+        await world.until_status(delivery_id(untried, endpoint), "succeeded")
+        assert await worked(world, parts, await begin(world, app, Task.REPLAY, endpoint)) == (2, 2)
+        await world.until_status(delivery_id(tried, endpoint), "succeeded")
+        await world.change(endpoint, disabled=True)
+        await parts.snapshot.catch_up()
+        parts.cancelling.wake()
+        await world.until_status(delivery_id(untried, endpoint), "cancelled")
+        await world.change(endpoint, disabled=False)
+        recovery = await begin(world, app, Task.RECOVER, endpoint)
+        assert await worked(world, parts, recovery) == (2, 1), "the second time nobody has skipped it"
+
+
+async def test_what_is_recovered_before_its_time_gets_its_schedule_from_then(world: World, receiver: Receiver) -> None:
+    app = await world.application()
+    endpoint = await world.endpoint(app, receiver.script("/", 503), schedule=(0.01,))
+    async with dispatching(world) as parts:
+        parts.start_claiming()
+        parts.start_jobs()
+        [cancelled] = await world.accept(app, deliver_in=timedelta(seconds=2))
+        await parts.fan_outs.take([cancelled], path="envelope")
+        await world.change(endpoint, disabled=True)
+        await parts.snapshot.catch_up()
+        parts.cancelling.wake()
+        await world.until_status(delivery_id(cancelled.id, endpoint), "cancelled")
+        [missed] = await world.accept(app, deliver_in=timedelta(seconds=2))
+        await parts.fan_outs.take([missed], path="envelope")
+        await world.change(endpoint, disabled=False)
+        assert await worked(world, parts, await begin(world, app, Task.RECOVER, endpoint)) == (2, 2)
+        assert await world.statuses(app) == {"waiting": 2}
+        await world.assert_verified()
+        assert await world.until_over(app, 2) == {"succeeded": 2}
+    for message in (cancelled, missed):
+        assert message.deliver_at is not None
+        times = await world.owner.fetch(
+            "SELECT started_at, trigger FROM projection_1.attempt WHERE delivery = $1",
+            delivery_id(message.id, endpoint),
+        )
+        assert all(row["started_at"] >= message.deliver_at and row["trigger"] == "scheduled" for row in times)
 
 
 async def test_two_dispatchers_recover_each_message_once_chunk_by_chunk(

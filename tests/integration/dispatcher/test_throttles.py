@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from libs.common.domain.ids import delivery_id
-from libs.common.domain.throttle import BURST
+from libs.common.domain.throttle import LATENESS
 from tests.integration.dispatcher.parts import Parts, dispatching
 from tests.integration.dispatcher.raw_receiver import Conversation, RawReceiver, raw_receiver
 from tests.integration.dispatcher.world import World, until
@@ -27,12 +27,51 @@ async def test_three_dispatchers_together_keep_an_endpoints_rate(world: World, r
         for parts in (one, two, three):
             parts.start_claiming()
         await receiver.wait_for(370)
-        begin = receiver.requests[0].at + BURST  # after the burst at the start
+        begin = receiver.requests[0].at + LATENESS  # after what it made up for at the start
         times = [request.at for request in receiver.requests if request.at >= begin]
         assert most_within(SPAN, times) <= 55 * SPAN.total_seconds()
         assert most_within(MOMENT, times) >= 45 * MOMENT.total_seconds(), "whatever else the machine does at times"
         for parts in (one, two, three):
             parts.stopping.set()
+
+
+async def test_an_endpoint_that_was_idle_gets_a_tenth_of_a_seconds_worth_at_once(
+    world: World, receiver: Receiver
+) -> None:
+    app = await world.application()
+    await world.endpoint(app, receiver.url("/"), throttle_rate=RATE)
+    async with dispatching(world) as parts:
+        parts.start_claiming()
+        for _ in range(2):  # a new account, and one that was used before
+            await parts.fan_outs.take(await world.accept(app, 40), path="envelope")
+            assert (await world.until_over(app, 40)).keys() == {"succeeded"}
+            await asyncio.sleep(1)
+    rows = await world.owner.fetch(
+        """
+        SELECT DISTINCT ON (d.created_at) count(*) AS at_once, a.started_at - d.created_at AS late
+        FROM projection_1.delivery_state d JOIN projection_1.attempt a USING (delivery)
+        WHERE d.app = $1 GROUP BY d.created_at, a.started_at ORDER BY d.created_at, a.started_at
+        """,
+        app,
+    )
+    assert len(rows) >= 2
+    for row in rows:
+        assert row["at_once"] <= RATE / 10 + row["late"] / SECOND * RATE + 1
+
+
+async def test_the_first_attempt_of_all_waits_for_nothing(world: World, receiver: Receiver) -> None:
+    app = await world.application()
+    await world.endpoint(app, receiver.url("/"), throttle_rate=1)
+    async with dispatching(world) as parts:
+        parts.start_claiming()
+        await parts.fan_outs.take(await world.accept(app), path="envelope")
+        await world.until_over(app, 1)
+    waited = await world.owner.fetchval(
+        "SELECT a.started_at - d.created_at FROM projection_1.attempt a JOIN projection_1.delivery_state d USING (delivery)"
+        " WHERE d.app = $1",
+        app,
+    )
+    assert waited < SECOND / 2
 
 
 def most_within(span: timedelta, times: Sequence[datetime]) -> int:
@@ -59,7 +98,7 @@ async def test_first_attempts_and_all_endpoints_of_an_application_share_its_rate
         took = await world.owner.fetchval(
             "SELECT max(started_at) - min(started_at) FROM projection_1.attempt WHERE app = $1", app
         )
-        assert took >= 120 / RATE * SECOND - BURST
+        assert took >= 120 / RATE * SECOND - LATENESS
         assert len(receiver.got("/a")) == len(receiver.got("/b")) == 60
         facts = await world.facts(delivery_id(messages[-1].id, endpoints[0]))
         assert facts == ["DeliveryScheduled", "AttemptStarted", "AttemptEnded"], "waiting costs no attempt"

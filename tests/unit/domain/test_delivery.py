@@ -392,7 +392,7 @@ def test_a_manual_attempt_of_a_held_delivery_delivers_it_or_leaves_it_held() -> 
 
 
 def test_a_replay_begins_the_schedule_of_a_held_delivery_anew() -> None:
-    anew = then(HELD, decide(HELD, Reopen(at=NOON, job=KEY)))
+    anew = then(HELD, decide(HELD, Reopen(at=NOON, due_at=NOON, job=KEY)))
     assert (anew.status, anew.run, anew.due_at, anew.failures) == (Status.WAITING, 2, NOON, 0)
 
 
@@ -468,6 +468,7 @@ def test_time_never_runs_backwards_in_a_stream() -> None:
 
 
 RESEND = RequestResend(at=NOON, job=KEY)
+REPLAY = Reopen(at=NOON, due_at=NOON, job=KEY)
 
 
 def test_a_manual_attempt_that_fails_changes_nothing_of_the_schedule() -> None:
@@ -491,8 +492,10 @@ def test_a_manual_attempt_that_succeeds_ends_what_waited_and_what_was_over() -> 
 
 
 def test_a_second_manual_attempt_is_not_asked_for_before_the_first_was_made() -> None:
-    with pytest.raises(UnderWayError):
-        decide(given(RESEND), RESEND)
+    for state in (given(RESEND), given(RESEND, start(1)), given(start(1), RESEND)):
+        with pytest.raises(UnderWayError):
+            decide(state, RESEND)
+    assert decide(given(RESEND, start(1), answer(1, 500)), RESEND) == [ResendRequested(at=NOON, job=KEY)]
 
 
 def test_a_manual_attempt_that_came_to_no_outcome_is_made_again_but_not_for_ever() -> None:
@@ -523,7 +526,7 @@ def test_a_cancelled_delivery_takes_the_manual_attempt_with_it() -> None:
 
 
 def test_a_replay_starts_the_schedule_anew() -> None:
-    state = given(start(1), answer(1, 500), start(2), answer(2, 404), Reopen(at=NOON + SECOND, job=KEY))
+    state = given(start(1), answer(1, 500), start(2), answer(2, 404), Reopen(at=NOON + SECOND, due_at=NOON, job=KEY))
     assert (state.status, state.run, state.attempts, state.failures) == (Status.WAITING, 2, 0, 0)
     assert (state.due_at, state.begun_at) == (NOON + SECOND, NOON + SECOND)
     begun = decide(state, start(3, at=NOON + SECOND))[0]
@@ -534,5 +537,10 @@ def test_a_replay_starts_the_schedule_anew() -> None:
 def test_what_is_not_over_is_not_replayed() -> None:
     for state in (given(), given(start(1))):
         with pytest.raises(UnderWayError):
-            decide(state, Reopen(at=NOON, job=KEY))
-    assert isinstance(decide(given(start(1), answer(1, 200)), Reopen(at=NOON, job=KEY))[0], DeliveryReopened)
+            decide(state, REPLAY)
+    assert isinstance(decide(given(start(1), answer(1, 200)), REPLAY)[0], DeliveryReopened)
+
+
+def test_a_replay_of_what_is_to_be_delivered_later_waits_for_that() -> None:
+    state = given(Cancel(at=NOON, reason=CancelReason.ENDPOINT_DISABLED), replace(REPLAY, due_at=NOON + SECOND))
+    assert (state.status, state.next_at) == (Status.WAITING, NOON + SECOND)

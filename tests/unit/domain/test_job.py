@@ -1,5 +1,6 @@
 """What a job wants for a message, as a table."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -18,15 +19,24 @@ def delivery(status: Status, attempts: int = 1) -> Delivery:
     )  # fmt: skip
 
 
-NEVER = Candidate(delivery=None, matches=False, missed=False)
-MISSING = Candidate(delivery=None, matches=True, missed=False)
-MISSED = Candidate(delivery=None, matches=True, missed=True)
-FAILED = Candidate(delivery=delivery(Status.EXHAUSTED), matches=True, missed=False)
-UNSENT = Candidate(delivery=delivery(Status.CANCELLED, attempts=0), matches=True, missed=False)
-GOOD = Candidate(delivery=delivery(Status.SUCCEEDED), matches=True, missed=False)
-WAITING = Candidate(delivery=delivery(Status.WAITING), matches=True, missed=False)
-HELD = Candidate(delivery=delivery(Status.HELD), matches=True, missed=False)
-EACH = (NEVER, MISSING, MISSED, FAILED, UNSENT, GOOD, WAITING, HELD)
+def candidate(
+    status: Status | None = None, *, attempts: int = 1, matches: bool = True, missed: bool = False,
+    skipped: bool = False, early: bool = False,
+) -> Candidate:  # fmt: skip
+    found = None if status is None else delivery(status, attempts)
+    return Candidate(delivery=found, matches=matches, missed=missed, skipped=skipped, early=early)
+
+
+NEVER = candidate(matches=False)
+MISSING = candidate()
+MISSED = candidate(missed=True)
+FAILED = candidate(Status.EXHAUSTED)
+UNSENT = candidate(Status.CANCELLED, attempts=0)
+SKIPPED = candidate(Status.CANCELLED, attempts=0, skipped=True)
+GOOD = candidate(Status.SUCCEEDED)
+WAITING = candidate(Status.WAITING)
+HELD = candidate(Status.HELD)
+EACH = (NEVER, MISSING, MISSED, FAILED, UNSENT, SKIPPED, GOOD, WAITING, HELD)
 
 A, R = Wish.ATTEMPT, Wish.RUN
 
@@ -34,16 +44,22 @@ A, R = Wish.ATTEMPT, Wish.RUN
 @pytest.mark.parametrize(
     ("task", "only_failed", "wishes"),
     [
-        (Task.RESEND, False, (A, A, A, A, A, A, A, A)),
-        (Task.EXAMPLE, False, (R, R, R, None, None, None, None, None)),
-        (Task.RECOVER, False, (None, None, A, A, A, None, None, A)),
-        (Task.REPLAY_MISSING, False, (None, R, R, None, R, None, None, None)),
-        (Task.REPLAY, False, (None, R, R, R, R, R, None, R)),
-        (Task.REPLAY, True, (None, None, R, R, R, None, None, R)),
+        (Task.RESEND, False, (A, A, A, A, A, A, A, A, A)),
+        (Task.EXAMPLE, False, (R, R, R, None, None, None, None, None, None)),
+        (Task.RECOVER, False, (None, None, A, A, A, None, None, None, A)),
+        (Task.REPLAY_MISSING, False, (None, R, R, None, R, None, None, None, None)),
+        (Task.REPLAY, False, (None, R, R, R, R, R, R, None, R)),
+        (Task.REPLAY, True, (None, None, R, R, R, None, None, None, R)),
     ],
 )
 def test_each_task_wants_its_own(task: Task, only_failed: bool, wishes: tuple[Wish | None, ...]) -> None:
     assert tuple(wish(task, candidate, only_failed=only_failed) for candidate in EACH) == wishes
+
+
+@pytest.mark.parametrize(("task", "wishes"), [(Task.RESEND, (A, A, A)), (Task.RECOVER, (R, R, None))])
+def test_before_its_time_nothing_is_sent_but_what_is_resent(task: Task, wishes: tuple[Wish | None, ...]) -> None:
+    early = (replace(each, early=True) for each in (MISSED, UNSENT, SKIPPED))
+    assert tuple(wish(task, each) for each in early) == wishes
 
 
 def test_a_span_of_versions_is_half_open() -> None:

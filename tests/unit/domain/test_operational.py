@@ -31,7 +31,7 @@ SCHEDULED = DeliveryScheduled(
     at=NOON, app=APP, message=MESSAGE, endpoint=ENDPOINT, config_version=1, rule=Rule.ALL, due_at=NOON
 )
 RESEND = RequestResend(at=NOON, job=JOB)
-REPLAY = Reopen(at=NOON, job=JOB)
+REPLAY = Reopen(at=NOON, due_at=NOON, job=JOB)
 FULL = RetryPolicy(schedule=STANDARD_SCHEDULE)
 OK, DOWN = 204, 503
 
