@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -69,6 +70,7 @@ async def test_two_dispatchers_make_one_probe(world: World, receiver: Receiver) 
         before = len(receiver.got("/down"))
         await receiver.wait_for(len(receiver.requests) + 1)
         for parts in (one, two):
+            await until(partial(_knows, parts, endpoint), "this one knows of it")  # first attempts ask nobody else
             await parts.fan_outs.take(await world.accept(app, 5), path="envelope")
         await asyncio.sleep(1)  # the probe hangs, and nobody may begin another
         assert len(receiver.got("/down")) == before + 1
@@ -270,6 +272,10 @@ async def _open(world: World, endpoint: UUID) -> asyncpg.Record:
     return await until(found, "the breaker opens")
 
 
+async def _knows(parts: Parts, endpoint: UUID) -> bool:
+    return endpoint in parts.breaking._known
+
+
 async def _openings(world: World, endpoint: UUID, count: int) -> None:
     async def found() -> bool:
         row = await _breaker(world, endpoint)
@@ -279,12 +285,13 @@ async def _openings(world: World, endpoint: UUID, count: int) -> None:
 
 
 async def _until_quiet(world: World, endpoint: UUID) -> datetime:
-    """When what was under way as the breaker opened is over, and no probe is."""
+    """When what was under way or being claimed as the breaker opened is over, and no probe is."""
 
     async def quiet() -> datetime | None:
         found: datetime | None = await world.owner.fetchval(
             """
-            SELECT clock_timestamp() FROM hookledger.breaker b WHERE endpoint = $1 AND open_until > clock_timestamp()
+            SELECT clock_timestamp() FROM hookledger.breaker b
+            WHERE endpoint = $1 AND openings > 1 AND open_until > clock_timestamp()
                 AND NOT EXISTS (SELECT FROM projection_1.delivery_state WHERE endpoint = $1 AND status = 'sending')
             """,
             endpoint,
