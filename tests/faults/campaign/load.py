@@ -59,9 +59,9 @@ class Load:
         self._source = str((await self._create(f"/app/{self.told.app}/source", source))["id"])
         await self._endpoint("steady", LOAD, PATIENT)
         await self._endpoint("exact", LOAD, PATIENT, exact=True)
-        for behaviour in self._round.behaviours:
+        for place, behaviour in enumerate(self._round.behaviours):  # both may be the same
             retries = PATIENT if behaviour is Behaviour.FLAPPING else BRIEF
-            target = await self._endpoint(behaviour, LOAD, retries, behaviour=behaviour)
+            target = await self._endpoint(f"{behaviour}-{place}", LOAD, retries, behaviour=behaviour)
             self._world.receiver.script(target.path, *_replies(behaviour, self._chance))
         if any(fault.kind is Kind.OVERLOAD for fault in self._round.faults):
             await self._endpoint("burst", BURST, PATIENT)
