@@ -31,6 +31,8 @@ from services.ingress.throttle import Throttle
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 _LONGEST_KEY: Final = 256
+_OF_THE_CALLER: Final = (401, 403)
+"""An API key that was revoked while its request was read is told nothing, not even what was accepted before."""
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -80,7 +82,9 @@ class Messages:
         self._key_use.note(key.id)
         try:
             return await self._publish(request, key, key_hash, body, with_content=with_content)
-        except ApiError:
+        except ApiError as refusal:
+            if refusal.status in _OF_THE_CALLER:
+                raise
             # An Idempotency-Key is judged before all else: what was accepted under it is not refused later.
             [first] = await self._acceptor.holders(self._claims_again(request, key, body)) or [None]
             if first is None:
@@ -117,7 +121,9 @@ class Messages:
         items = read_items(body)
         try:
             return await self._publish_batch(request, key, key_hash, body, items, with_content=with_content)
-        except ApiError:
+        except ApiError as refusal:
+            if refusal.status in _OF_THE_CALLER:
+                raise
             firsts = await self._acceptor.holders(self._claims_again(request, key, body, places=len(items)))
             _refuse_another_request(firsts)
             if not any(firsts):
