@@ -117,7 +117,8 @@ async def _scan(connection: Connection, job: Job, endpoint: Endpoint) -> tuple[l
     most = FILTERED_SCAN if filtered else SCAN
     rows = await connection.fetch(
         """
-        SELECT m.id, m.event_type, m.channels, m.accepted_at, m.deliver_at, m.origin, o.message IS NOT NULL AS pending,
+        SELECT m.id, m.event_type, m.channels, m.accepted_at, m.origin, o.message IS NOT NULL AS pending,
+            nullif(m.deliver_at, '-infinity') AS deliver_at, -- see `messages`
             b.message IS NOT NULL AS kept, CASE WHEN $5 THEN b.body END AS body
         FROM hookledger.message m
             LEFT JOIN hookledger.outbox o ON o.message = m.id
