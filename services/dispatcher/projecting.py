@@ -42,7 +42,6 @@ class Projection:
 
 STATISTICS: Final = Projection(follower=statistics.FOLLOWER, batch=statistics.BATCH, count=statistics.count)
 HEALTH: Final = Projection(follower=health.FOLLOWER, batch=health.BATCH, count=health.count)
-PROJECTIONS: Final = (STATISTICS, HEALTH)
 KINDS: Final = frozenset((*statistics.KINDS, *health.KINDS))
 """The kinds of fact that they take in."""
 OPERATIONAL: Final = (

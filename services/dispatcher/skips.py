@@ -90,8 +90,9 @@ class Skips:
         await connection.execute(
             """
             DELETE FROM hookledger.skip_request r
-            WHERE r.delivery = ANY($1) OR r.delivery = ANY($2)
-                AND NOT EXISTS (SELECT FROM hookledger.queue q WHERE q.delivery = r.delivery)
+            WHERE r.delivery = ANY($1) OR (
+                r.delivery = ANY($2) AND NOT EXISTS (SELECT FROM hookledger.queue q WHERE q.delivery = r.delivery)
+            )
             """,
             list(states),  # what was not skipped of these is over, and waits for a manual attempt
             asked,
