@@ -7,6 +7,7 @@ more than `window` deliveries are under way), or open (`rate` a second, whatever
 
 import asyncio
 import json
+import re
 import sys
 import time
 from collections import deque
@@ -18,6 +19,7 @@ import uvloop
 
 from bench.children import Sink
 
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _TICK: Final = 0.001
 _LOOK: Final = 0.01
 
@@ -85,10 +87,10 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        held = self._held + data
+        held = self._held + data if self._held else data
         end = held.find(b"\r\n\r\n")
-        at = held.lower().find(b"content-length:", 0, end) if end >= 0 else -1
-        if at < 0 or len(held) < end + 4 + int(held[at + 15 : held.find(b"\r\n", at)]):
+        length = _LENGTH.search(held, 0, end) if end > 0 else None
+        if length is None or len(held) < end + 4 + int(length[1]):
             self._held = held
             return
         self._held = b""

@@ -13,7 +13,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from libs.common.contracts import ledger
-from libs.common.domain.attempts import ended
+from libs.common.domain.attempts import total_us
 from libs.common.domain.delivery import Delivery, Status
 from libs.common.domain.facts import AttemptEnded, AttemptStarted, DeliveryFact, DeliveryScheduled, MessageFannedOut
 from libs.common.domain.outcome import Failure
@@ -134,8 +134,6 @@ _ENDED: Final = Columns(
     url="text",
     peer="text",
     total_us="bigint",
-    response="bytea",
-    url_query="text",
     ended="bytea",
     like_no="int",
 )
@@ -167,6 +165,8 @@ class _Like(NamedTuple):
 
 
 _DECIDED: Final = Columns(delivery="uuid", version="int", kind="text", data="bytea")
+_CONTENTS: Final = Columns(delivery="uuid", attempt="uuid", response="bytea", url_query="text")
+_FIRST_DECIDED: Final = 5 + len(_ENDED) + len(_LIKE)
 _END: Final = f"""
     WITH {_FENCE}, u AS MATERIALIZED (
         SELECT u.*, {_LIKE.picked("u.like_no", first=5 + len(_ENDED))} FROM {_ENDED.unnested("u", first=5)}
@@ -183,7 +183,7 @@ _END: Final = f"""
         FROM u JOIN over USING (delivery)
         UNION ALL
         SELECT f.delivery, f.version, $3, over.app, over.endpoint, f.kind, $4, over.updated_at, f.data
-        FROM {_DECIDED.unnested("f", first=5 + len(_ENDED) + len(_LIKE))} JOIN over USING (delivery)
+        FROM {_DECIDED.unnested("f", first=_FIRST_DECIDED)} JOIN over USING (delivery)
     ), attempts AS (
         INSERT INTO attempt (delivery, attempt, app, message, endpoint, run, number, trigger, config_version,
             signing_key, process, result, status, failure, url, peer, sends, total_us, started_at, ended_at)
@@ -193,8 +193,8 @@ _END: Final = f"""
         FROM u JOIN over USING (delivery)
     ), contents AS (
         INSERT INTO hookledger.attempt_content (delivery, attempt, response, url_query)
-        SELECT u.delivery, u.attempt, u.response, u.url_query FROM u JOIN over USING (delivery)
-        WHERE u.response <> '' OR u.url_query <> ''
+        SELECT c.delivery, c.attempt, c.response, c.url_query
+        FROM {_CONTENTS.unnested("c", first=_FIRST_DECIDED + len(_DECIDED))} JOIN over USING (delivery)
     ), left_queue AS (
         DELETE FROM hookledger.queue q USING over WHERE q.delivery = over.delivery
     )
@@ -248,6 +248,11 @@ async def end(pool: Pool, lease: Lease, *, epoch: int, attempts: Sequence[LastAt
             for last in attempts
             for number, (kind, _, data) in enumerate(map(ledger.encode, last.facts[1:]), start=last.before.version + 2)
         ),
+        *_CONTENTS.arrays(
+            (last.delivery, last.started.attempt, last.response, last.url_query)
+            for last in attempts
+            if last.response or last.url_query
+        ),
     )
     assert row is not None, "it counts"
     if not row["held"]:
@@ -257,34 +262,31 @@ async def end(pool: Pool, lease: Lease, *, epoch: int, attempts: Sequence[LastAt
 
 
 def _end_row(last: LastAttempt, like: Shared[_Like]) -> tuple[object, ...]:
-    """The values of `_ENDED`, with those of `_LIKE` among the shared ones."""
+    """The values of `_ENDED`, with those of `_LIKE` among the shared ones: `attempts.ended`, of what `over` lacks."""
     fact = last.facts[0]
     assert isinstance(fact, AttemptEnded)
-    before, after, started = last.before, last.after, last.started
-    row = ended(started, fact, delivery=last.delivery, app=before.app, message=before.message, endpoint=before.endpoint)
+    after, started = last.after, last.started
     return (
         last.delivery,
-        row.attempt,
+        fact.attempt,
         after.updated_at,
-        row.signing_key,
-        row.started_at,
-        row.url,
-        row.peer,
-        row.total_us,
-        last.response,
-        last.url_query,
+        started.signing_key,
+        started.at,
+        fact.url,
+        fact.peer,
+        total_us(fact),
         ledger.encode(fact)[2],
         like.number(
             _Like(
-                before=before.version,
-                status=after.status,
-                version=after.version,
-                failures=after.failures,
-                last_status=after.last_status,
-                config_version=row.config_version,
-                result=row.result,
-                failure=row.failure,
-                sends=row.sends,
+                last.before.version,
+                after.status,
+                after.version,
+                after.failures,
+                after.last_status,
+                started.config_version,
+                fact.outcome,
+                fact.failure,
+                fact.sends,
             )
         ),
     )

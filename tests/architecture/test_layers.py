@@ -22,8 +22,10 @@ PURE = frozenset({
 })  # fmt: skip
 """Modules of the standard library that the domain may use: none of them does I/O."""
 
-RECORDS = frozenset({("msgspec", "Struct"), ("msgspec.structs", "replace")})
-"""What the domain's data is made of: a struct is a frozen class of fields that is made in C (decision 31)."""
+RECORDS = frozenset({("msgspec", "Struct"), ("msgspec.structs", "replace"), ("msgspec.msgpack", "Decoder")})
+"""What the domain's data is made of: a struct is a frozen class of fields that is made in C (decision 31), and so, by
+the decoder, is an id.
+"""
 
 IMPURE_CALLS = frozenset({
     "now", "utcnow", "today", "uuid1", "uuid4", "getnode", "localtime", "make_msgid", "open", "print", "input",

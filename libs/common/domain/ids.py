@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import Final
 from uuid import UUID
 
+from msgspec.msgpack import Decoder
+
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _PAIRS: Final = [high + low for high in _DIGITS for low in _DIGITS]
 _TWO: Final = 62**2
@@ -21,6 +23,10 @@ _TIME_BITS: Final = 48
 _TEXTS_KEPT: Final = 16_384
 """An application's id, an endpoint's or a message's is written again and again within a short time."""
 _HASH_BYTES: Final = 10
+_AS_BINARY: Final = b"\xc4\x10"
+"""What 16 bytes follow in MessagePack."""
+_READER: Final = Decoder(UUID)
+"""Makes a UUID of its bytes in a quarter of the time that its constructor takes."""
 
 WEEK_MS: Final = 7 * 24 * 3600 * 1000
 
@@ -129,4 +135,5 @@ def _layout(at_ms: int, tail: bytes) -> UUID:
     free = int.from_bytes(tail, "big")
     high = (free >> 62) & 0xFFF
     low = free & ((1 << 62) - 1)
-    return UUID(int=(at_ms << 80) | (0x7 << 76) | (high << 64) | (0b10 << 62) | low)
+    number = (at_ms << 80) | (0x7 << 76) | (high << 64) | (0b10 << 62) | low
+    return _READER.decode(_AS_BINARY + number.to_bytes(16, "big"))

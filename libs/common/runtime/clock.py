@@ -23,7 +23,8 @@ _CHANCE: Final = random.Random()  # noqa: S311  spreads retries, and keeps nothi
 _ENTROPY_BYTES: Final = 4096
 
 _entropy = BytesIO()
-_reference: tuple[datetime, float] | None = None
+_reference: tuple[datetime, float, float] | None = None
+"""A time of the database's, the same in milliseconds since 1970, and when it was, by the monotonic clock."""
 
 
 def follow(database: datetime, *, asked: float) -> None:
@@ -36,20 +37,23 @@ def follow(database: datetime, *, asked: float) -> None:
     global _reference  # noqa: PLW0603  one process, one clock
     answered = monotonic()
     if _reference is None or answered - asked <= SLOWEST_ANSWER_SECONDS:
-        _reference = database, (asked + answered) / 2
+        _reference = database, database.timestamp() * 1000, (asked + answered) / 2
 
 
 def now() -> datetime:
     """The wall clock, in UTC. The ledger's times are by it, or the database's own where a transaction asks for that."""
     if _reference is None:
         return datetime.now(UTC) + clock_step()  # noqa: TID251  this is the clock
-    database, at = _reference
+    database, _, at = _reference
     return database + timedelta(0, monotonic() - at)  # seconds; named, they would take half as long again
 
 
 def unix_ms() -> int:
     """Milliseconds since 1970, by the wall clock."""
-    return int(now().timestamp() * 1000)
+    if _reference is None:
+        return int(now().timestamp() * 1000)
+    _, database, at = _reference
+    return int(database + (monotonic() - at) * 1000)
 
 
 def monotonic() -> float:
