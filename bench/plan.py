@@ -11,7 +11,8 @@ class Plan:
     Attributes:
         rounds: how often everything that is held against a ceiling is measured, ceiling and figure in turn.
         ceiling_seconds: for each ceiling.
-        deliveries: where the platform is saturated.
+        saturated: how often in each round deliveries are measured where the platform is saturated.
+        deliveries: of each such time.
         bulky: the same with bodies of 10 and of 100 KiB.
         accepted: messages to accept.
         paced: seconds of each steady rate.
@@ -21,6 +22,7 @@ class Plan:
 
     rounds: int
     ceiling_seconds: float
+    saturated: int
     deliveries: int
     bulky: tuple[int, int]
     accepted: int
@@ -34,6 +36,7 @@ class Plan:
 FULL: Final = Plan(
     rounds=3,
     ceiling_seconds=2.0,
+    saturated=2,
     deliveries=20_000,
     bulky=(3_000, 1_000),
     accepted=15_000,
@@ -46,6 +49,7 @@ FULL: Final = Plan(
 QUICK: Final = Plan(
     rounds=1,
     ceiling_seconds=0.5,
+    saturated=1,
     deliveries=600,
     bulky=(200, 100),
     accepted=500,

@@ -1,7 +1,8 @@
 """From measurements to the file of figures and the table.
 
-Each figure is measured several times in a run, every time right after its ceiling. Its value is the median, its ratio
-the median of the ratios of these pairs, so that a machine that is slow for a while is slow for both.
+Each figure is measured several times in a run, every time right after its ceiling, or between two of them. Its value
+is the median, its ratio the median of the ratios of these pairs, so that a machine that is slow for a while is slow for
+both.
 """
 
 import json
@@ -42,14 +43,14 @@ class Measurements:
         assert name in CEILINGS, name
         self._ceilings[name].append(value)
 
-    def figure(self, name: str, value: float) -> None:
-        """A figure was measured; its ceiling was taken last before it."""
+    def figure(self, name: str, value: float, *, ceiling: float | None = None) -> None:
+        """A figure was measured, at a time when its ceiling was that; by default, what was taken of it last."""
         figure = FIGURES[name]
         self._values[name].append(value)
         if figure.unit == _TIMES:
             self._ratios[name].append(value)
         elif figure.ceiling is not None:
-            self._ratios[name].append(value / self._ceilings[figure.ceiling][-1])
+            self._ratios[name].append(value / (ceiling or self.last(figure.ceiling)))
 
     def last(self, name: str) -> float:
         """The ceiling as it was taken last."""
