@@ -24,6 +24,7 @@ from libs.common.domain.facts import (
     Trigger,
 )
 from libs.common.domain.ids import Prefix, encode
+from libs.common.domain.outcome import Failure
 from libs.common.postgres.ledger import appended
 
 Stream: TypeAlias = Sequence[DeliveryFact]
@@ -84,7 +85,8 @@ def disagreements(
         streams: all deliveries.
         seen: by message id and receiver.
         names: the receiver of each endpoint id.
-        every: whether each request that was sent has come; not so where the network to the receivers was harmed.
+        every: whether each request that was sent has come, but for those that were given up, which a receiver that has
+            no time may never read; not so where the network to the receivers was harmed.
     """
     told: set[tuple[str, str]] = set()
     for stream in streams:
@@ -96,9 +98,11 @@ def disagreements(
         if state.status is Status.SUCCEEDED and not any(_is_success(status) for status in found.statuses):
             yield f"{what}: succeeded, and the receiver has no 2xx (8)"
         recorded = [fact.status for fact in stream if isinstance(fact, AttemptEnded) and fact.status is not None]
-        sends = sum(fact.sends for fact in stream if isinstance(fact, AttemptEnded))
+        ended = [fact for fact in stream if isinstance(fact, AttemptEnded)]
+        sends = sum(fact.sends for fact in ended)
+        came = sum(fact.sends for fact in ended if fact.failure is not Failure.TIMEOUT) if every else len(recorded)
         unknown = sum(isinstance(fact, AttemptOutcomeUnknown) for fact in stream)
-        if not (sends if every else len(recorded)) <= len(found.statuses) <= sends + MOST_SENDS * unknown:
+        if not came <= len(found.statuses) <= sends + MOST_SENDS * unknown:
             yield f"{what}: seen {len(found.statuses)} times, the ledger has {sends} sends and {unknown} unknown (8)"
         if not _is_within(recorded, found.statuses):
             yield f"{what}: the ledger has the answers {recorded}, the receiver gave {found.statuses} (8)"

@@ -19,7 +19,7 @@ from libs.common.domain.facts import (
     Trigger,
 )
 from libs.common.domain.ids import Prefix, encode
-from libs.common.domain.outcome import Outcome
+from libs.common.domain.outcome import Failure, Outcome
 from tests.support.invariants import Seen, broken, disagreements
 
 NOON = datetime(2026, 8, 21, 12, tzinfo=UTC)
@@ -44,13 +44,14 @@ def started(number: int) -> AttemptStarted:
     )
 
 
-def ended(number: int, status: int, *, sends: int = 1) -> AttemptEnded:
+def ended(number: int, answer: int | Failure, *, sends: int = 1) -> AttemptEnded:
+    status, failure = (None, answer) if isinstance(answer, Failure) else (answer, None)
     return AttemptEnded(
         at=NOON,
         attempt=UUID(int=10 + number),
-        outcome=Outcome.SUCCEEDED if status < 300 else Outcome.RETRYABLE,
+        outcome=Outcome.SUCCEEDED if status is not None and status < 300 else Outcome.RETRYABLE,
         status=status,
-        failure=None,
+        failure=failure,
         url="http://127.0.0.1/",
         peer=None,
         sends=sends,
@@ -134,6 +135,20 @@ def test_the_receiver_may_or_may_not_have_seen_an_unknown_attempt(statuses: tupl
 )
 def test_what_the_receiver_did_not_see_so_is_seen(statuses: tuple[int, ...]) -> None:
     assert "(8)" in compared(seen(*statuses))
+
+
+@pytest.mark.parametrize("statuses", [(200,), (None, 200)])
+def test_the_receiver_may_never_have_read_a_send_that_was_given_up(statuses: tuple[int | None, ...]) -> None:
+    facts: list[DeliveryFact] = [SCHEDULED, started(1), ended(1, Failure.TIMEOUT), RETRY, started(2), ended(2, 200)]
+    assert compared(seen(*statuses), facts) == ""
+    assert "(8)" in compared(seen(None, None, 200), facts)
+
+
+@pytest.mark.parametrize("failure", [Failure.RESET, Failure.PROTOCOL])
+def test_any_other_send_that_failed_came_to_the_receiver(failure: Failure) -> None:
+    facts: list[DeliveryFact] = [SCHEDULED, started(1), ended(1, failure), RETRY, started(2), ended(2, 200)]
+    assert compared(seen(None, 200), facts) == ""
+    assert "(8)" in compared(seen(200), facts)
 
 
 def test_a_send_that_was_repeated_on_a_stale_connection_counts_twice() -> None:
