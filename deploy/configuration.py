@@ -26,7 +26,7 @@ SERVICES: Final[Mapping[str, Kind]] = {
     "dispatcher": DispatcherSettings,
 }
 COMMANDS: Final[Mapping[str, Kind]] = {
-    "`migrate`, `verify`, `rebuild`, `organisation`, `key`": AdminSettings,
+    "`migrate`, `verify`, `rebuild`, `retain`, `organisation`, `key`": AdminSettings,
     "`secrets`": SecretSettings,
     "`dead-letter`": BrokerSettings,
     "`listen`": ListenSettings,

@@ -16,6 +16,7 @@ from libs.common.domain.ids import BadIdError, Prefix
 from libs.common.postgres import migrate as migrations
 from libs.common.postgres.pool import Pool, open_pool
 from libs.common.postgres.rebuild import rebuild_database
+from libs.common.postgres.retaining import retain as retain_weeks
 from libs.common.postgres.verify import verify_database
 from libs.common.runtime import failpoints
 from libs.common.runtime.settings import load
@@ -89,6 +90,25 @@ def verify() -> None:
         typer.echo(f"ledger: {found.differences} differences ({found.counted})")
         raise typer.Exit(NOT_ALL)
     typer.echo(f"ledger: verified ({found.counted})")
+
+
+@commands.command()
+def retain(
+    days: Annotated[
+        int, typer.Option(min=91, max=36_500, help="What is younger stays; payloads have up to 90 days of their own.")
+    ] = 400,
+) -> None:
+    """Drop the weeks of the ledger that ended so many days ago and are over, with their messages and attempts."""
+    with operator_errors():
+        done = asyncio.run(retain_weeks(_database_url(), keep=timedelta(days=days), say=typer.echo))
+    if done.weeks:
+        typer.echo(f"retain: done, {done.facts} ledger events dropped")
+    elif done.kept is None:
+        typer.echo(f"retain: no week of the ledger ended more than {days} days ago")
+    if done.kept is not None:
+        begins, why = done.kept
+        typer.echo(f"retain: the week of {begins:%Y-%m-%d} stays, and with it all that follow: {why}")
+        raise typer.Exit(NOT_ALL)
 
 
 @organisations.command("create")

@@ -11,6 +11,7 @@ from libs.common.contracts.ledger import UnknownFactError
 from libs.common.postgres.migrate import SchemaError
 from libs.common.postgres.pool import CONNECTION_ERRORS, DatabaseUnavailableError, reason
 from libs.common.postgres.rebuild import RebuildRunningError
+from libs.common.postgres.retaining import RetainingError
 from libs.common.rabbitmq.connection import BrokerRefusedError, BrokerUnavailableError
 from libs.common.runtime.settings import SettingsError
 from services.admin.creation import CreationError
@@ -32,6 +33,7 @@ def operator_errors() -> Iterator[None]:
         CreationError,
         UnknownFactError,
         RebuildRunningError,
+        RetainingError,
         BrokerRefusedError,
         BrokerUnavailableError,
         FeedError,

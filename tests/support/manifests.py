@@ -53,8 +53,15 @@ def the(resources: list[Resource], kind: str, name: str) -> Any:
 
 def pods(resources: list[Resource]) -> Iterator[tuple[str, Resource]]:
     """The pods that the resources lead to: name, and spec."""
-    for resource in of_kind(resources, "Deployment", "StatefulSet", "Job"):
-        yield resource["metadata"]["name"], resource["spec"]["template"]["spec"]
+    for name, template in templates(resources):
+        yield name, template["spec"]
+
+
+def templates(resources: list[Resource]) -> Iterator[tuple[str, Resource]]:
+    """What the pods are made from: name, and template."""
+    for resource in of_kind(resources, "Deployment", "StatefulSet", "Job", "CronJob"):
+        job = resource["spec"].get("jobTemplate", resource)
+        yield resource["metadata"]["name"], job["spec"]["template"]
 
 
 def containers(resources: list[Resource]) -> Iterator[tuple[str, Resource, Resource]]:
@@ -65,8 +72,7 @@ def containers(resources: list[Resource]) -> Iterator[tuple[str, Resource, Resou
 
 def labels(resources: list[Resource]) -> list[Mapping[str, str]]:
     """Of each pod."""
-    found = of_kind(resources, "Deployment", "StatefulSet", "Job")
-    return [resource["spec"]["template"]["metadata"]["labels"] for resource in found]
+    return [template["metadata"]["labels"] for _, template in templates(resources)]
 
 
 def is_ours(container: Resource) -> bool:
@@ -123,7 +129,7 @@ def dependencies(service: str) -> set[str]:
 
 def role_of(container: Resource) -> str:
     """The role of deploy/roles.sql, and the user of the broker's, that the container logs in as."""
-    return "owner" if container.get("args") == ["migrate"] else service_of(container)
+    return "owner" if container.get("args") in (["migrate"], ["retain"]) else service_of(container)
 
 
 def started(resources: list[Resource]) -> Iterator[tuple[str, Resource, Resource, Any]]:

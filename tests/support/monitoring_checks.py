@@ -25,7 +25,7 @@ from tests.support.manifests import DOCKERFILE, health_paths
 
 PROGRAMS: Final[Mapping[str, tuple[str, str, tuple[type[msgspec.Struct], ...]]]] = {
     **{name: (name, name, (kind,)) for name, kind in SERVICES.items()},
-    "migrate": ("owner", "", (COMMANDS["`migrate`, `verify`, `rebuild`, `organisation`, `key`"],)),
+    "migrate": ("owner", "", (COMMANDS["`migrate`, `verify`, `rebuild`, `retain`, `organisation`, `key`"],)),
     "hookledger": ("registry", "operator", (COMMANDS["`secrets`"], COMMANDS["`dead-letter`"])),
 }
 """What runs our code in compose: role in the database, user of the broker's, and the settings that it reads."""

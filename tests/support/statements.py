@@ -17,7 +17,11 @@ ROLES: Final = {
     # The operator's command takes this role too.
     "hookledger_registry": ("services.registry", "services.admin"),
 }
-AS_OWNER: Final = {"libs.common.postgres.migrate.migrate", "libs.common.postgres.rebuild.rebuild_database"}
+AS_OWNER: Final = {
+    "libs.common.postgres.migrate.migrate",
+    "libs.common.postgres.rebuild.rebuild_database",
+    "libs.common.postgres.retaining.retain",
+}
 """They connect as the tables' owner, by themselves."""
 
 _STATEMENT: Final = re.compile(

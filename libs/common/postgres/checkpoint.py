@@ -68,8 +68,8 @@ class Checkpoint:
             *cursor,
         )
 
-    async def rewind(self, connection: Connection) -> None:
-        """Begin again at the ledger's first fact, and own the checkpoint whoever owned it."""
+    async def rewind(self, connection: Connection, cursor: Cursor) -> None:
+        """Begin again behind `cursor`, and own the checkpoint whoever owned it."""
         await connection.execute(
             """
             INSERT INTO hookledger.checkpoint (follower, epoch, xact, position, owner, owned_until)
@@ -81,7 +81,7 @@ class Checkpoint:
             self._follower,
             self._process,
             OWNED_FOR,
-            *BEGINNING,
+            *cursor,
         )
 
     async def leave(self, connection: "Connection | Pool") -> None:

@@ -17,7 +17,7 @@ from msgspec import Struct
 from libs.common.domain.facts import AttemptEnded, AttemptStarted
 from libs.common.domain.health import Ended, Failed, Health, Succeeded, fold
 from libs.common.domain.outcome import Outcome
-from libs.common.postgres.checkpoint import Checkpoint, Cursor
+from libs.common.postgres.checkpoint import BEGINNING, Checkpoint, Cursor
 from libs.common.postgres.following import ReadOn, read_on
 from libs.common.postgres.ledger import Appended, appended
 from libs.common.postgres.pool import Connection, Pool
@@ -27,6 +27,7 @@ FOLLOWER: Final = "health"
 BATCH: Final = 5_000
 KINDS: Final = (AttemptEnded.__name__,)
 COLUMNS: Final = Health.__struct_fields__
+_NAMES: Final = ", ".join(("endpoint", "app", *COLUMNS))
 BEHIND: Final = timedelta(minutes=1)
 """When the next fact is older than this, health is of the past, and nothing may follow from it."""
 
@@ -67,16 +68,47 @@ async def count(connection: Connection, checkpoint: Checkpoint, read_on: ReadOn 
 
 
 async def forget(connection: Connection, checkpoint: Checkpoint) -> None:
-    """Fold again from the ledger's first fact: takes the checkpoint from its owner, in the caller's transaction."""
-    await checkpoint.rewind(connection)
-    await connection.execute("DELETE FROM projection_1.endpoint_health")
+    """Fold again from the first fact behind the baseline: takes the checkpoint, in the caller's transaction."""
+    await checkpoint.rewind(connection, await _baseline(connection))
+    await connection.execute(f"""
+        DELETE FROM projection_1.endpoint_health;
+        INSERT INTO projection_1.endpoint_health ({_NAMES}) SELECT {_NAMES} FROM hookledger.baseline_health;
+    """)  # noqa: S608  of constants
+
+
+async def keep_baseline(connection: Connection) -> None:
+    """What is no longer kept of the ledger lies before the checkpoint: later facts are folded on what health is now.
+
+    In the transaction that lets go of it, and that keeps the checkpoint where it is.
+    """
+    await connection.execute(f"""
+        DELETE FROM hookledger.baseline_health;
+        INSERT INTO hookledger.baseline_health ({_NAMES}) SELECT {_NAMES} FROM projection_1.endpoint_health;
+    """)  # noqa: S608  of constants
+    await connection.execute(
+        """
+        INSERT INTO hookledger.baseline (follower, epoch, xact, position)
+        SELECT follower, epoch, xact, position FROM hookledger.checkpoint WHERE follower = $1
+        ON CONFLICT (follower) DO UPDATE
+        SET epoch = excluded.epoch, xact = excluded.xact, position = excluded.position
+        """,
+        FOLLOWER,
+    )
+
+
+async def _baseline(connection: Connection) -> Cursor:
+    row = await connection.fetchrow(
+        "SELECT epoch, xact, position FROM hookledger.baseline WHERE follower = $1", FOLLOWER
+    )
+    return BEGINNING if row is None else Cursor(*row)
 
 
 async def fold_until(connection: Connection, until: Cursor) -> dict[UUID, Row]:
-    """The health of all endpoints, folded from the ledger's first fact up to and including the one at `until`."""
-    cursor = Cursor(0, 0, 0)
-    folded: dict[UUID, Health] = {}
-    apps: dict[UUID, UUID] = {}
+    """The health of all endpoints, folded from the baseline up to and including the fact at `until`."""
+    cursor = await _baseline(connection)
+    known = await connection.fetch(f"SELECT {_NAMES} FROM hookledger.baseline_health")  # noqa: S608  of constants
+    folded: dict[UUID, Health] = {row["endpoint"]: row_of(row).health for row in known}
+    apps: dict[UUID, UUID] = {row["endpoint"]: row["app"] for row in known}
     while True:
         batch = await _next(connection, cursor, partial(read_on, until=until))
         folded |= {endpoint: health for (_, endpoint), health in _folded(folded, batch.attempts).items()}

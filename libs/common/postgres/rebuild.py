@@ -29,6 +29,7 @@ from libs.common.postgres.folding import (
     fold_registry,
 )
 from libs.common.postgres.pool import RETRYABLE_ERRORS, Connection, connect
+from libs.common.postgres.retaining import whole_ledger
 from libs.common.postgres.staging import Staging, values
 from libs.common.runtime.clock import new_id
 from libs.common.runtime.failpoints import Failpoint, reach
@@ -81,9 +82,10 @@ async def rebuild_database(url: str, progress: Progress, say: Say) -> Rebuilt:
     Raises:
         DatabaseUnavailableError: with one line for the operator.
         RebuildRunningError: another rebuild is under way.
+        RetainingError: weeks of the ledger are being let go of.
         UnknownFactError: the ledger was written by a newer version.
     """
-    async with _alone(url) as connection:
+    async with _alone(url) as connection, whole_ledger(connection):
         progress.begin(
             await connection.fetchval("""
                 SELECT count(*) + 2 * count(*) FILTER (WHERE hookledger.is_followed(kind, data)) FROM hookledger.fact

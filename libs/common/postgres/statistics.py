@@ -11,7 +11,7 @@ from typing import Final, get_args
 from uuid import UUID
 
 from libs.common.domain.attempts import End, result, total_us
-from libs.common.postgres.checkpoint import Checkpoint
+from libs.common.postgres.checkpoint import BEGINNING, Checkpoint
 from libs.common.postgres.following import ReadOn, read_on
 from libs.common.postgres.ledger import Appended
 from libs.common.postgres.pool import Connection
@@ -50,8 +50,12 @@ async def count(connection: Connection, checkpoint: Checkpoint, read_on: ReadOn 
 
 async def forget(connection: Connection, checkpoint: Checkpoint) -> None:
     """Count again from the ledger's first fact: takes the checkpoint from its owner, in the caller's transaction."""
-    await checkpoint.rewind(connection)
-    await connection.execute("DELETE FROM projection_1.endpoint_hour")
+    await checkpoint.rewind(connection, BEGINNING)
+    await connection.execute("""
+        DELETE FROM projection_1.endpoint_hour;
+        INSERT INTO projection_1.endpoint_hour (app, endpoint, hour, result, attempts, total_us)
+        SELECT app, endpoint, hour, result, attempts, total_us FROM hookledger.baseline_hour;
+    """)
 
 
 async def _add(connection: Connection, ended: Iterable[Appended]) -> None:

@@ -27,6 +27,7 @@ from libs.common.postgres.folding import (
     fold_registry,
 )
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool
+from libs.common.postgres.retaining import whole_ledger
 
 COPY_SECONDS: Final = 600.0
 """How long copying the statistics may take: they are copied at one instant."""
@@ -36,10 +37,11 @@ async def verify_database(pool: Pool, say: Say) -> Findings:
     """Compare everything; each difference is said as one line.
 
     Raises:
+        RetainingError: weeks of the ledger are being let go of.
         UnknownFactError: the ledger was written by a newer version.
     """
     findings = Findings(say=say)
-    async with pool.acquire() as connection:
+    async with pool.acquire() as connection, whole_ledger(connection):
         # Before the streams: what is counted now is in the ledger for good, and so in the chunks read after it.
         async with _statistics(connection) as counted:
             async for chunk in delivery_chunks(connection):
@@ -124,7 +126,10 @@ def _compare_queue(folded: Mapping[UUID, FoldedDelivery], queue: Mapping[UUID, R
 
 
 async def _verify_health(connection: Connection, findings: Findings) -> None:
-    """The health of each endpoint is what the ledger comes to, read once more in its order up to the checkpoint."""
+    """The health of each endpoint is what the ledger comes to, read once more in its order up to the checkpoint.
+
+    What is no longer kept is taken for true.
+    """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         checkpoint = await connection.fetchrow(
             "SELECT epoch, xact, position FROM hookledger.checkpoint WHERE follower = $1", health.FOLLOWER
@@ -258,11 +263,13 @@ async def _statistics(connection: Connection) -> AsyncIterator[_Statistics]:
             CREATE TEMPORARY TABLE verified_hour (
                 app uuid, endpoint uuid, hour timestamptz, result text,
                 attempts bigint, total_us bigint, -- as they were found
-                told bigint, told_us bigint,      -- as the ledger has them
+                told bigint, told_us bigint,      -- as the ledger has them, with what is no longer kept of it
                 PRIMARY KEY (app, endpoint, hour, result)
             );
             INSERT INTO pg_temp.verified_hour
-            SELECT app, endpoint, hour, result, attempts, total_us FROM projection_1.endpoint_hour;
+            SELECT app, endpoint, hour, result, h.attempts, h.total_us, b.attempts, b.total_us
+            FROM projection_1.endpoint_hour h
+            FULL JOIN hookledger.baseline_hour b USING (app, endpoint, hour, result);
             """,
             timeout=COPY_SECONDS,
         )

@@ -33,6 +33,7 @@ class Failpoint(StrEnum):
     FOLLOWER_PUBLISHED = "follower.published"
     CHANGE_COMMITTED = "change.committed"
     REBUILD_CHUNK = "rebuild.chunk"
+    RETAIN_STEP = "retain.step"
 
 
 CLOCK: Final = "clock"

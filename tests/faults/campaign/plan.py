@@ -72,7 +72,8 @@ NETWORKS = (
     *(REGISTRY, RECEIVERS),
 )
 LOCKS = ("hookledger.outbox", "hookledger.queue", "hookledger.lane", "hookledger.registry_version", "hookledger.fact")
-POINTS = tuple(point for point in Failpoint if point is not Failpoint.REBUILD_CHUNK)
+OF_COMMANDS = frozenset({Failpoint.REBUILD_CHUNK, Failpoint.RETAIN_STEP})
+POINTS = tuple(point for point in Failpoint if point not in OF_COMMANDS)
 ROUND_SECONDS = 8.0
 TIMES = {Kind.KILL_AT: 4, Kind.FREEZE_AT: 2}
 """How often a kind is in the deck, where it is more than once: there are many points to stop at."""

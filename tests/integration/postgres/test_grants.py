@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -12,6 +13,7 @@ from deploy.stack.isolation import create_database, drop_database
 from deploy.stack.places import CHECKOUT
 from deploy.stack.postgres import binaries
 from deploy.stack.servers import Servers
+from libs.common.postgres.retaining import retain
 from tests.support.grants import missing, unused
 from tests.support.roles import NAMES, OWNER, Prepared, prepare
 from tests.support.statements import ROLES
@@ -112,6 +114,11 @@ async def test_a_service_cannot_take_another_role_nor_make_anything(prepared: Pr
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute(statement)
     await connection.close()
+
+
+async def test_the_owner_may_drop_old_weeks(prepared: Prepared) -> None:
+    done = await retain(prepared.urls[OWNER], keep=timedelta(0), say=lambda _: None)
+    assert (len(done.weeks), done.kept) == (1, None)
 
 
 async def test_roles_sql_may_run_again(prepared: Prepared) -> None:

@@ -52,11 +52,13 @@ async def accept(
     event_id: str | None = None,
     content_type: str = "application/json",
     publish: bool = False,
+    at: datetime | None = None,
 ) -> UUID:
-    """A committed message."""
+    """A committed message, of now or of another time."""
     await asyncio.sleep(0.002)  # ids of one millisecond are in no order
-    message = new_id()
-    at: datetime = await sql.fetchval("SELECT clock_timestamp()")
+    message = new_id() if at is None else ids.time_ordered(int(at.timestamp() * 1000), random_bytes(10))
+    if at is None:
+        at = await sql.fetchval("SELECT clock_timestamp()")
     await sql.execute(
         """
         INSERT INTO hookledger.message (id, org, app, event_type, channels, event_id, origin, content_type, body_hash,
@@ -94,13 +96,15 @@ async def deliver(
     *,
     response: bytes | None = None,
     url: str = "https://receiver.example/hook",
+    at: datetime | None = None,
 ) -> UUID:
     """A delivery whose attempts went as `steps` say: a status, a failure, unknown, abandoned, or still sending."""
     stream = ids.delivery_id(message, endpoint)
-    # Attempts of a delivery told later are later ones, also where the one before was told ahead of the clock.
-    at: datetime = await sql.fetchval(
-        "SELECT greatest(clock_timestamp(), (SELECT max(updated_at) FROM projection_1.delivery_state))"
-    )
+    if at is None:
+        # Attempts of a delivery told later are later ones, also where the one before was told ahead of the clock.
+        at = await sql.fetchval(
+            "SELECT greatest(clock_timestamp(), (SELECT max(updated_at) FROM projection_1.delivery_state))"
+        )
     scheduled = DeliveryScheduled(
         at=at, app=place.app, message=message, endpoint=endpoint, config_version=1, rule=Rule.ALL, due_at=at
     )

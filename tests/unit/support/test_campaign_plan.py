@@ -50,7 +50,7 @@ def test_a_point_is_armed_in_the_service_that_comes_by_it() -> None:
 
 
 def test_only_the_rebuild_has_a_point_that_no_service_comes_by() -> None:
-    assert set(Failpoint) - set(POINTS) == {Failpoint.REBUILD_CHUNK}
+    assert set(Failpoint) - set(POINTS) == {Failpoint.REBUILD_CHUNK, Failpoint.RETAIN_STEP}
 
 
 def test_every_kind_can_be_done() -> None:
