@@ -27,35 +27,35 @@ _FENCE: Final = """
         WHERE id = $1 AND epoch = $2 AND alive_until > clock_timestamp() FOR KEY SHARE
     )
 """
-_MESSAGES: Final = Columns(message="uuid", app="uuid", fanned_out="bytea")
+_MESSAGES: Final = Columns(message="uuid", fanned_out="bytea")
 _BEGUN: Final = Columns(
-    delivery="uuid", message="uuid", app="uuid", endpoint="uuid", attempt="uuid", scheduled="bytea", started="bytea"
+    delivery="uuid", message="uuid", endpoint="uuid", attempt="uuid", scheduled="bytea", started="bytea"
 )
 _BEGIN: Final = f"""
     WITH {_FENCE}, locked AS (
         SELECT o.message FROM hookledger.outbox o, fence
         WHERE o.message = ANY($3) AND o.after_endpoint IS NULL ORDER BY o.message FOR UPDATE OF o
     ), taken AS (
-        DELETE FROM hookledger.outbox o USING locked WHERE o.message = locked.message RETURNING o.message
+        DELETE FROM hookledger.outbox o USING locked WHERE o.message = locked.message RETURNING o.message, o.app
     ), matched AS (
         INSERT INTO hookledger.fact (stream, version, epoch, app, kind, schema, at, data)
-        SELECT u.message, 2, $6, u.app, 'MessageFannedOut', $7, $8, u.fanned_out
+        SELECT u.message, 2, $5, taken.app, 'MessageFannedOut', $6, $7, u.fanned_out
         FROM {_MESSAGES.unnested("u", first=3)} JOIN taken USING (message)
     ), begun AS (
-        SELECT u.* FROM {_BEGUN.unnested("u", first=17)} JOIN taken USING (message)
+        SELECT u.*, taken.app FROM {_BEGUN.unnested("u", first=16)} JOIN taken USING (message)
     ), facts AS (
         INSERT INTO hookledger.fact (stream, version, epoch, app, endpoint, kind, schema, at, data)
-        SELECT b.delivery, f.version, $6, b.app, b.endpoint, f.kind, $7, $8, f.data
+        SELECT b.delivery, f.version, $5, b.app, b.endpoint, f.kind, $6, $7, f.data
         FROM begun b CROSS JOIN LATERAL (
             VALUES (1, 'DeliveryScheduled', b.scheduled), (2, 'AttemptStarted', b.started)
         ) AS f (version, kind, data)
     ), states AS (
         INSERT INTO delivery_state (delivery, app, message, endpoint, attempt, status, version, run, attempts, failures,
             unknowns, process, created_at, updated_at)
-        SELECT b.delivery, b.app, b.message, b.endpoint, b.attempt, $9, $10, $11, $12, $13, $14, $1, $15, $16
+        SELECT b.delivery, b.app, b.message, b.endpoint, b.attempt, $8, $9, $10, $11, $12, $13, $1, $14, $15
         FROM begun b
     ), queued AS (
-        INSERT INTO hookledger.queue (delivery, lane, due_at, owner) SELECT delivery, endpoint, $8, $1 FROM begun
+        INSERT INTO hookledger.queue (delivery, lane, due_at, owner) SELECT delivery, endpoint, $7, $1 FROM begun
     )
     SELECT (SELECT count(*) FROM fence) AS held, array(SELECT message FROM taken) AS taken
 """  # noqa: S608  of constants
@@ -76,10 +76,10 @@ async def begin(
     *,
     epoch: int,
     at: datetime,
-    messages: Sequence[tuple[UUID, UUID, MessageFannedOut]],
+    messages: Sequence[tuple[UUID, MessageFannedOut]],
     attempts: Sequence[FirstAttempt],
 ) -> AbstractSet[UUID]:
-    """Fan out messages (id, application, fact) that are still to be, with their deliveries' first attempts.
+    """Fan out messages (id, fact) that are still to be, with their deliveries' first attempts.
 
     Args:
         pool: of the dispatcher.
@@ -100,7 +100,7 @@ async def begin(
         _BEGIN,
         lease.process,
         lease.epoch,
-        *_MESSAGES.arrays((message, app, ledger.encode(fact)[2]) for message, app, fact in messages),
+        *_MESSAGES.arrays((message, ledger.encode(fact)[2]) for message, fact in messages),
         epoch,
         ledger.SCHEMA,
         at,
@@ -109,7 +109,6 @@ async def begin(
             (
                 first.delivery,
                 first.state.message,
-                first.state.app,
                 first.state.endpoint,
                 first.state.attempt,
                 ledger.encode(first.scheduled)[2],

@@ -206,7 +206,7 @@ class FanOuts:
                 self._lease,
                 epoch=self._epoch,
                 at=at,
-                messages=[(message.id, message.app, fact) for message, _, fact in plan.fanned_out],
+                messages=[(message.id, fact) for message, _, fact in plan.fanned_out],
                 attempts=plan.direct,
             )
         if len(taken) < len(plan.fanned_out):
