@@ -130,9 +130,7 @@ async def _measure(sizes: tuple[int, int], requests: int, servers: Servers) -> d
         histories = []
         for size in sizes:
             corner = stack.enter_context(isolated(servers, label="lists"))
-            installation = Installation(
-                folder=servers.folder / f"lists-{size}", corner=corner, settings={"LOG_LEVEL": "warning"}
-            )
+            installation = Installation(folder=servers.folder / f"lists-{size}", corner=corner)
             await asyncio.to_thread(installation.migrate)
             key = await asyncio.to_thread(installation.create_key)
             registry = installation.service("registry")

@@ -195,7 +195,7 @@ async def running(
         settings: more settings for the dispatchers, without the prefix `HOOKLEDGER_`.
     """
     with isolated(servers, label="bench") as corner:
-        installation = Installation(folder=folder, corner=corner, settings={"LOG_LEVEL": "warning"})
+        installation = Installation(folder=folder, corner=corner)
         await asyncio.to_thread(installation.migrate)
         key = await asyncio.to_thread(installation.create_key)
         services = installation.services() | {

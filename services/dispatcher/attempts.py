@@ -1,10 +1,10 @@
 """Carrying out attempts whose start is committed: sign, send, have the end recorded."""
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from functools import lru_cache, partial
 from typing import Any, Final
-from uuid import UUID
 
 import asyncpg
 from msgspec import Struct
@@ -12,7 +12,8 @@ from msgspec import Struct
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.commands import AbandonAttempt, DeclareUnknown, RecordAnswer
 from libs.common.domain.facts import Timings
-from libs.common.domain.outcome import Answer, Failure, describe
+from libs.common.domain.ids import Prefix, encode
+from libs.common.domain.outcome import Answer, Failure, Outcome, classify, describe
 from libs.common.domain.urls import UrlRefusal, parse_target
 from libs.common.postgres.pool import CONNECTION_ERRORS, CONTENT_ERRORS
 from libs.common.runtime import clock
@@ -26,6 +27,7 @@ from services.dispatcher.lease import Lease, LeaseLostError
 from services.dispatcher.recorder import Ending, Recorder
 from services.dispatcher.sender import TARGETS_KEPT, Report, Sender
 from services.dispatcher.signing import NoSigningKeyError, sign
+from services.dispatcher.transitions import Transition
 
 _LOG: Final = logger("attempts")
 _RECORD_AGAIN_SECONDS: Final = 0.3
@@ -174,20 +176,32 @@ class Attempts:
                 await asyncio.sleep(_RECORD_AGAIN_SECONDS)
         command = ending.command
         if transition is not None and isinstance(command, RecordAnswer):
-            _LOG.info(
-                "attempt.ended",
-                **_which(ending.flight),
-                number=ending.flight.started.number,
-                answer=describe(command.answer),
-                status=transition.after.status,
-                due_at=transition.after.due_at,
-                total_ms=command.timings.total.total_seconds() * 1000,
-            )
+            _say(ending.flight, command, transition)
 
 
-def _which(flight: Flight) -> dict[str, UUID]:
-    """What each line about an attempt says."""
-    return {"delivery": flight.delivery, "message": flight.message.id}
+def _say(flight: Flight, command: RecordAnswer, transition: Transition) -> None:
+    """Log how an attempt ended: a success, which most are and the ledger has, only to who wants all."""
+    outcome = classify(command.answer, retry_client_errors=command.policy.retry_client_errors)
+    level = logging.DEBUG if outcome is Outcome.SUCCEEDED else logging.INFO
+    if _LOG.is_enabled_for(level):
+        _LOG.log(
+            level,
+            "attempt.ended",
+            **_which(flight),
+            number=flight.started.number,
+            answer=describe(command.answer),
+            status=transition.after.status,
+            due_at=transition.after.due_at,
+            total_ms=command.timings.total.total_seconds() * 1000,
+        )
+
+
+def _which(flight: Flight) -> dict[str, str]:
+    """What each line about an attempt says: ids as the API has them."""
+    return {
+        "delivery": encode(Prefix.DELIVERY, flight.delivery),
+        "message": encode(Prefix.MESSAGE, flight.message.id),
+    }
 
 
 def _parse(url: str, policy: AddressPolicy) -> _Target | UrlRefusal:

@@ -29,6 +29,7 @@ from libs.common.domain.breaker import (
 )
 from libs.common.domain.delivery import Delivery
 from libs.common.domain.endpoint import Endpoint
+from libs.common.domain.ids import Prefix, encode
 from libs.common.domain.outcome import Answer
 from libs.common.postgres.pool import CONNECTION_ERRORS, RETRYABLE_ERRORS, Connection, Pool, transaction
 from libs.common.postgres.snapshot import RegistrySnapshot
@@ -237,7 +238,12 @@ class Breaking:
         self._known[identity] = breaker
         self._look_from(identity, endpoint.app, breaker.open_until)
         BREAKERS.labels("opened").inc()
-        _LOG.warning("breaker.opened", endpoint=str(identity), attempts=evidence.down, open_until=breaker.open_until)
+        _LOG.warning(
+            "breaker.opened",
+            endpoint=encode(Prefix.ENDPOINT, identity),
+            attempts=evidence.down,
+            open_until=breaker.open_until,
+        )
 
     def _close(self, endpoint: UUID, app: UUID, look_at: datetime, reason: str) -> None:
         self._known.pop(endpoint, None)
@@ -245,7 +251,7 @@ class Breaking:
         self._runs.pop(endpoint, None)
         self._look_from(endpoint, app, look_at)
         BREAKERS.labels("closed").inc()
-        _LOG.info("breaker.closed", endpoint=str(endpoint), reason=reason)
+        _LOG.info("breaker.closed", endpoint=encode(Prefix.ENDPOINT, endpoint), reason=reason)
 
     def _look_from(self, endpoint: UUID, app: UUID, at: datetime) -> None:
         """Have an endpoint's lanes looked at from then on. Should this process die before, they are in the end."""

@@ -17,6 +17,7 @@ from libs.common.domain.commands import Cancel, Command, DropResend
 from libs.common.domain.delivery import Delivery, NotWaitingError, decide
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.facts import CancelReason, DropReason
+from libs.common.domain.ids import Prefix, encode
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
 from libs.common.postgres.snapshot import RegistrySnapshot
 from libs.common.runtime.logs import logger
@@ -100,7 +101,7 @@ class Cancelling:
                 facts = decide(state, given_up(state, endpoint, now))
                 changed.append(Transition.of(delivery=delivery, before=state, facts=facts))
             except NotWaitingError as error:
-                _LOG.error("cancelling.not_waiting", delivery=str(delivery), status=str(error))
+                _LOG.error("cancelling.not_waiting", delivery=encode(Prefix.DELIVERY, delivery), status=str(error))
         await transitions.write_facts(connection, self._epoch, changed)
         await lanes.finish(connection, [change.delivery for change in changed])
         await lanes.refresh(connection, changes, now, served=False)

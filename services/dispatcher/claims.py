@@ -13,6 +13,7 @@ from libs.common.domain.commands import Command, Expire, LetGo
 from libs.common.domain.delivery import Delivery, NotWaitingError, Status, decide
 from libs.common.domain.endpoint import Endpoint
 from libs.common.domain.facts import AttemptStarted, CancelReason, DropReason
+from libs.common.domain.ids import Prefix, encode
 from libs.common.domain.message import Message
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
 from libs.common.postgres.snapshot import RegistrySnapshot
@@ -157,7 +158,7 @@ class Claims:
         for item in claim.deliveries:
             state = states.get(item.delivery)
             if state is None:  # a damaged row must not stop the others; rebuild brings it back
-                _LOG.error("claims.no_state", delivery=str(item.delivery))
+                _LOG.error("claims.no_state", delivery=encode(Prefix.DELIVERY, item.delivery))
                 continue
             if state.endpoint in probes and state.next_at is not None:
                 put_back.append((item.delivery, state.next_at))
@@ -173,7 +174,7 @@ class Claims:
             try:
                 facts = decide(state, command)
             except NotWaitingError as error:
-                _LOG.error("claims.not_waiting", delivery=str(item.delivery), status=str(error))
+                _LOG.error("claims.not_waiting", delivery=encode(Prefix.DELIVERY, item.delivery), status=str(error))
                 continue
             change = Transition.of(delivery=item.delivery, before=state, facts=facts)
             changed.append(change)

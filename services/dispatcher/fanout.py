@@ -18,6 +18,7 @@ import asyncpg
 from libs.common.contracts import envelope
 from libs.common.domain.delivery import Delivery
 from libs.common.domain.endpoint import fan_out
+from libs.common.domain.ids import Prefix, encode
 from libs.common.domain.message import Message
 from libs.common.postgres.ledger import append
 from libs.common.postgres.pool import (
@@ -139,7 +140,7 @@ class FanOuts:
                             continue
                         failed += 1
                         # Its outbox row stays: the sweep comes back to it, in case the cause is mended.
-                        _LOG.error("fanout.failed", message=str(message.id), reason=repr(error))
+                        _LOG.error("fanout.failed", message=encode(Prefix.MESSAGE, message.id), reason=repr(error))
                         self._set_aside[message.id] = clock.monotonic() + SET_ASIDE_SECONDS
                 FANNED_OUT.labels(path).inc(len(left) - len(again) - failed)
                 if again and await set_within(self._stopping, _AGAIN_SECONDS):

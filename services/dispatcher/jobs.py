@@ -22,6 +22,7 @@ from libs.common.domain.commands import Command, Reopen, RequestResend
 from libs.common.domain.delivery import Delivery, Status, UnderWayError, decide, fold
 from libs.common.domain.endpoint import Endpoint, Rule
 from libs.common.domain.facts import DeliveryScheduled
+from libs.common.domain.ids import Prefix, encode
 from libs.common.domain.job import Task, Wish, begin
 from libs.common.postgres.ledger import Appended, append
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
@@ -152,7 +153,7 @@ class Jobs:
             await _look_at(connection, job.app, now) if chunk.waits else now,
         )
         if chunk.cursor is None:
-            _LOG.info("job.finished", job=str(job.id), task=job.document.task)
+            _LOG.info("job.finished", job=encode(Prefix.JOB, job.id), task=job.document.task)
         return states
 
     async def _request(
@@ -315,4 +316,4 @@ async def _fail(connection: Connection, job: Job, reason: str) -> None:
         job.id,
         reason,
     )
-    _LOG.warning("job.failed", job=str(job.id), reason=reason)
+    _LOG.warning("job.failed", job=encode(Prefix.JOB, job.id), reason=reason)

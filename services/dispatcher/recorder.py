@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from libs.common.domain.commands import AbandonAttempt, DeclareUnknown, RecordAnswer
 from libs.common.domain.delivery import Delivery, StaleAttemptError, Status, decide
 from libs.common.domain.facts import DeliveryFact
+from libs.common.domain.ids import Prefix, encode
 from libs.common.domain.outcome import Answer
 from libs.common.postgres.pool import CONTENT_ERRORS, RETRYABLE_ERRORS, Connection, Pool, transaction
 from libs.common.runtime.batcher import Batcher
@@ -173,7 +174,7 @@ class Recorder:
                 facts = decide(before, replace(ending.command, at=now))
             except StaleAttemptError as stale:
                 # Settled for this stream alone: somebody declared the attempt unknown and went on.
-                _LOG.warning("attempt.stale", delivery=str(flight.delivery), reason=str(stale))
+                _LOG.warning("attempt.stale", delivery=encode(Prefix.DELIVERY, flight.delivery), reason=str(stale))
                 results.append(None)
                 continue
             results.append(_transition(flight, before, facts))

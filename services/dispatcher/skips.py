@@ -9,6 +9,7 @@ import asyncpg
 
 from libs.common.domain.commands import Skip
 from libs.common.domain.delivery import Delivery, decide
+from libs.common.domain.ids import Prefix, encode
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool, transaction
 from libs.common.runtime.logs import logger
 from libs.common.runtime.waiting import set_within
@@ -62,7 +63,7 @@ class Skips:
         async with transaction(self._pool) as connection:
             skipped = await self._skip(connection, {row["delivery"]: row["actor"] for row in rows})
         for delivery in skipped:
-            _LOG.info("delivery.skipped", delivery=str(delivery))
+            _LOG.info("delivery.skipped", delivery=encode(Prefix.DELIVERY, delivery))
         if skipped:
             self._waiting([])
         return len(skipped)

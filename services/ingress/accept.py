@@ -16,6 +16,7 @@ import asyncpg
 from msgspec.structs import replace
 
 from libs.common.domain.facts import Origin
+from libs.common.domain.ids import Prefix, encode
 from libs.common.domain.message import Message
 from libs.common.postgres.pool import CONNECTION_ERRORS, CONTENT_ERRORS, RETRYABLE_ERRORS, Pool, transaction
 from libs.common.postgres.snapshot import RegistrySnapshot
@@ -195,7 +196,7 @@ class Acceptor:
                 # No partition takes messages of this week: nothing that the sender could mend.
                 return UnavailableError(str(error))
             case _ if isinstance(error, _CONTENT_FAULTS):
-                _LOG.warning("accept.unstorable", app=str(group[0].app), reason=str(error))
+                _LOG.warning("accept.unstorable", app=encode(Prefix.APPLICATION, group[0].app), reason=str(error))
                 return UnstorableError("this message cannot be stored")
             case _:
                 return UnavailableError(str(error) or type(error).__name__)

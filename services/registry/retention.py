@@ -12,6 +12,7 @@ import asyncpg
 from msgspec import Struct
 
 from libs.common.contracts.registry import DEFAULT_PAYLOAD_DAYS
+from libs.common.domain.ids import Prefix, encode
 from libs.common.postgres.pool import Connection, Pool, transaction
 from libs.common.runtime.clock import now
 from libs.common.runtime.logs import logger
@@ -82,7 +83,7 @@ class Retention:
             if len(still_open) > self._most_open:
                 forgotten = forgotten or still_open[self._most_open]
                 del still_open[self._most_open :]
-        _LOG.info("payloads.erased", app=str(app), read=read, messages=erased)
+        _LOG.info("payloads.erased", app=encode(Prefix.APPLICATION, app), read=read, messages=erased)
         return _Progress(through=forgotten or through, open=tuple(still_open))
 
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from libs.common.contracts.configuration import config_version
 from libs.common.contracts.registry import EndpointDocument, FailingDocument, RegistryObject
 from libs.common.domain.health import Health, Limits, Verdict, judge
+from libs.common.domain.ids import Prefix, encode
 from libs.common.postgres import health
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool
 from libs.common.postgres.registry import SYSTEM, Changes, Verb, changing
@@ -85,7 +86,11 @@ class Verdicts:
                 UNJUDGED.inc()
                 unjudged.add(endpoint)
                 if endpoint not in self._unjudged:
-                    _LOG.error("endpoint.unjudged", endpoint=str(endpoint), reason=str(error) or type(error).__name__)
+                    _LOG.error(
+                        "endpoint.unjudged",
+                        endpoint=encode(Prefix.ENDPOINT, endpoint),
+                        reason=str(error) or type(error).__name__,
+                    )
         self._unjudged = frozenset(unjudged)
         self._seen_until = now - LOOK_BACK
 
@@ -106,7 +111,12 @@ class Verdicts:
             if verdict is None:
                 return
             changed = await _carry_out(changes, verdict, found, known.health)
-        _LOG.info("endpoint.judged", endpoint=str(endpoint), verdict=verdict, since=known.health.failing_since)
+        _LOG.info(
+            "endpoint.judged",
+            endpoint=encode(Prefix.ENDPOINT, endpoint),
+            verdict=verdict,
+            since=known.health.failing_since,
+        )
         self._announcer.announce(changed.registry_version)
 
 

@@ -2,10 +2,13 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 import structlog
+from structlog.typing import FilteringBoundLogger
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -36,14 +39,17 @@ def configure(service: str, level: str) -> None:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 
-def logger(name: str) -> structlog.stdlib.BoundLogger:
+def logger(name: str) -> FilteringBoundLogger:
     """The logger of a module or part."""
-    bound: structlog.stdlib.BoundLogger = structlog.get_logger(part=name)
+    bound: FilteringBoundLogger = structlog.get_logger(part=name)
     return bound
 
 
-def _dumps(value: Any, default: Any = str, **_: Any) -> bytes:
-    return orjson.dumps(value, default=default, option=orjson.OPT_NON_STR_KEYS)
+def _dumps(value: Any, default: Callable[[Any], Any], **_: Any) -> bytes:
+    def told(other: Any) -> Any:
+        return str(other) if isinstance(other, UUID) else default(other)  # asyncpg's are not orjson's
+
+    return orjson.dumps(value, default=told, option=orjson.OPT_NON_STR_KEYS)
 
 
 class _IntoStructlog(logging.Handler):

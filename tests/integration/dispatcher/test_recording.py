@@ -1,14 +1,17 @@
 """Recording: many outcomes in one transaction, each one judged by itself."""
 
 import asyncio
+from collections.abc import MutableMapping
 from datetime import timedelta
-from typing import Self
+from typing import Any, Self
 
 import pytest
+import structlog
 
 from libs.common.domain.commands import RecordAnswer, RequestResend
 from libs.common.domain.delivery import decide
 from libs.common.domain.facts import Timings
+from libs.common.domain.ids import Prefix, encode
 from libs.common.domain.outcome import Answer, Failure
 from libs.common.postgres.pool import CONTENT_ERRORS
 from libs.common.runtime import clock
@@ -20,6 +23,7 @@ from services.dispatcher.sender import Report, Sender
 from services.dispatcher.transitions import Transition
 from tests.integration.dispatcher.parts import POLICY, Parts, dispatching
 from tests.integration.dispatcher.world import World
+from tests.support.patience import eventually
 from tests.support.receiver import Receiver, Reply
 
 OK = Answer(status=200)
@@ -41,6 +45,27 @@ async def test_each_outcome_of_a_batch_is_recorded_with_its_decision(world: Worl
         ["AttemptEnded", "RetryScheduled"],
         ["AttemptEnded", "DeliveryRefused"],
         ["AttemptEnded", "DeliveryGone"],
+    ]
+
+
+async def test_what_fails_is_logged_and_what_succeeds_only_to_who_wants_all(world: World, receiver: Receiver) -> None:
+    app = await world.application()
+    await world.endpoint(app, receiver.script("/picky", 404, 200))
+    async with dispatching(world) as parts:
+        with structlog.testing.capture_logs() as lines:
+
+            async def ended() -> list[MutableMapping[str, Any]]:
+                return [line for line in lines if line["event"] == "attempt.ended"]
+
+            refused, taken = await world.accept(app, 2)
+            await parts.fan_outs.take([refused], path="envelope")
+            await eventually(ended, lambda found: len(found) == 1)
+            await parts.fan_outs.take([taken], path="envelope")
+            said = await eventually(ended, lambda found: len(found) == 2)
+    assert [line["message"] for line in said] == [encode(Prefix.MESSAGE, each.id) for each in (refused, taken)]
+    assert [(line["log_level"], line["answer"], line["status"]) for line in said] == [
+        ("info", "HTTP 404", "refused"),
+        ("debug", "HTTP 200", "succeeded"),
     ]
 
 

@@ -306,7 +306,9 @@ async def test_one_delivery_that_is_not_over_does_not_have_everything_after_it_r
         with capture_logs() as logs:
             await retention.sweep(late)
         return sum(
-            entry["read"] for entry in logs if entry["event"] == "payloads.erased" and entry["app"] == str(identity)
+            entry["read"]
+            for entry in logs
+            if entry["event"] == "payloads.erased" and entry["app"] == ids.encode(Prefix.APPLICATION, identity)
         )
 
     async def end(message: UUID) -> None:

@@ -11,6 +11,7 @@ from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.delivery import evolve, scheduled, start
 from libs.common.domain.endpoint import Endpoint, Rule
 from libs.common.domain.facts import DeliveryScheduled, Origin
+from libs.common.domain.ids import Prefix, encode
 from libs.common.domain.lanes import Standing
 from libs.common.domain.message import Message
 from libs.common.runtime.clock import new_id
@@ -66,7 +67,8 @@ async def test_an_attempt_that_goes_wrong_here_says_which_it_is_and_gives_its_pl
         _attempts(capacity).begin(flight)
         await asyncio.wait_for(capacity.freed.wait(), 5)
     assert capacity.in_flight == 0
+    named = encode(Prefix.DELIVERY, flight.delivery), encode(Prefix.MESSAGE, flight.message.id)
     assert [(line["event"], line["delivery"], line["message"]) for line in lines] == [
-        ("attempt.failed_here", flight.delivery, flight.message.id),
-        ("attempt.left_in_flight", flight.delivery, flight.message.id),
+        ("attempt.failed_here", *named),
+        ("attempt.left_in_flight", *named),
     ]

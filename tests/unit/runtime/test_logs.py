@@ -30,6 +30,15 @@ logging.getLogger("elsewhere").info("not worth a line")
 """
 
 
+IDS = """
+import uuid
+from asyncpg.pgproto.pgproto import UUID
+from libs.common.runtime import logs
+logs.configure("ingress", "info")
+logs.logger("part").info("told", ours=uuid.UUID(int=7), of_postgres=UUID(bytes(15) + bytes([7])), other=range(2))
+"""
+
+
 def logged(program: str) -> list[dict[str, object]]:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return [orjson.loads(line) for line in done.stdout.splitlines()]
@@ -46,3 +55,9 @@ def test_a_warning_of_a_library_is_one_line() -> None:
     [line] = logged(WARNING)
     assert line.pop("timestamp")
     assert line == {"event": "library", "level": "warning", "part": "elsewhere", "said": "3 left", "service": "ingress"}
+
+
+def test_an_id_is_spelled_alike_whoever_made_it() -> None:
+    [line] = logged(IDS)
+    assert line["ours"] == line["of_postgres"] == "00000000-0000-0000-0000-000000000007"
+    assert line["other"] == "range(0, 2)"
