@@ -77,29 +77,29 @@ async def forget(connection: Connection, checkpoint: Checkpoint) -> None:
 
 
 async def keep_baseline(connection: Connection) -> None:
-    """What is no longer kept of the ledger lies before the checkpoint: later facts are folded on what health is now.
+    """From now on, health is folded on what it is now: nobody needs what lies before the checkpoint any more.
 
-    In the transaction that lets go of it, and that keeps the checkpoint where it is.
+    In a transaction, in which nobody folds on.
     """
+    row = await connection.fetchrow(
+        "SELECT epoch, xact, position FROM hookledger.checkpoint WHERE follower = $1 FOR UPDATE", FOLLOWER
+    )
     await connection.execute(f"""
         DELETE FROM hookledger.baseline_health;
         INSERT INTO hookledger.baseline_health ({_NAMES}) SELECT {_NAMES} FROM projection_1.endpoint_health;
     """)  # noqa: S608  of constants
     await connection.execute(
         """
-        INSERT INTO hookledger.baseline (follower, epoch, xact, position)
-        SELECT follower, epoch, xact, position FROM hookledger.checkpoint WHERE follower = $1
-        ON CONFLICT (follower) DO UPDATE
+        INSERT INTO hookledger.baseline (epoch, xact, position) VALUES ($1, $2, $3)
+        ON CONFLICT (alone) DO UPDATE
         SET epoch = excluded.epoch, xact = excluded.xact, position = excluded.position
         """,
-        FOLLOWER,
+        *(BEGINNING if row is None else Cursor(*row)),
     )
 
 
 async def _baseline(connection: Connection) -> Cursor:
-    row = await connection.fetchrow(
-        "SELECT epoch, xact, position FROM hookledger.baseline WHERE follower = $1", FOLLOWER
-    )
+    row = await connection.fetchrow("SELECT epoch, xact, position FROM hookledger.baseline")
     return BEGINNING if row is None else Cursor(*row)
 
 

@@ -1,51 +1,55 @@
 """Letting go of the oldest weeks of the ledger, with all that stands beside their facts, while the system runs.
 
-A week goes when it lies before a given time, nothing in it is open, and whoever follows the ledger has passed it. Its
-tables are detached first, one after another, for which nobody else waits and after which nothing can be added to them.
-Then, in one short transaction, they are dropped, and what the facts that stay are folded on is written down: the health
-that they begin with, and those attempts that ended later than their week. Statistics of hours that lie before what is
-kept go too. What is killed in between goes on when it is run again; until then there is nothing to compare, and
-`verify` and `rebuild` refuse.
+A week goes when it lies before a given time, nothing in it is open, and whoever follows the ledger has read all of it.
+What the facts that stay are folded on is written down (`baseline`): the health that they begin with, and, of the
+attempts that go, those that ended later than their week. The week is dropped in one short transaction, which looks once
+more whether anything was begun meanwhile, and gives up at once where others would have to wait for it. So it can be
+killed at any time and run again.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+import asyncpg
 from msgspec import Struct
 
 from libs.common.domain import ids
 from libs.common.postgres import health, statistics
+from libs.common.postgres.checkpoint import Cursor
 from libs.common.postgres.pool import Connection, connect
 from libs.common.runtime.failpoints import Failpoint, reach
 
 _LOCK: Final = 0x72657461  # "reta"
 _WEEK: Final = timedelta(milliseconds=ids.WEEK_MS)
+_ATTEMPTS: Final = "projection_1.attempt"
+_FACTS: Final = "hookledger.fact"
+_STATES: Final = "projection_1.delivery_state"
 _TABLES: Final = (
-    "projection_1.delivery_state",
-    "projection_1.attempt",
+    _STATES,
+    _ATTEMPTS,
     "hookledger.attempt_content",
     "hookledger.message_body",
     "hookledger.message",
-    "hookledger.fact",
+    _FACTS,
 )
-"""Partitioned by week, each under its name with the week's first day behind it; without the first one, nothing begins
-in the others.
-"""
+"""Partitioned by week, each part under the table's name with the week's first day behind it."""
 _SECONDS: Final = 3600.0
-"""For one statement: the attempts of a week are many."""
-_FOUND: Final = """
-    SELECT n.nspname || '.' || left(c.relname, -9) AS parent, right(c.relname, 8) AS day, c.relispartition AS attached,
-        coalesce((SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = c.oid), false) AS pending
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind = 'r' AND c.relname ~ '_[0-9]{8}$' AND n.nspname || '.' || left(c.relname, -9) = ANY($1)
+"""For one statement that reads a week from end to end."""
+_LOCK_MS: Final = 200
+"""For so long others wait behind us at most, each time that we want the tables to ourselves. Postgres looks for a
+deadlock later than that, so that we are the one who gives up.
 """
+TRIES: Final = 60
+PAUSE_SECONDS: Final = 1.0
+_HOURS_AT_ONCE: Final = 20_000
 
 
 class RetainingError(Exception):
-    """A week is let go of, or was by half; or none can be, because of what else is done."""
+    """Nothing can be let go of now, or not be compared, because of what else is done."""
 
 
 class Retained(Struct, kw_only=True):
@@ -62,18 +66,11 @@ class Retained(Struct, kw_only=True):
     kept: tuple[datetime, str] | None = None
 
 
-class _Table(Struct, frozen=True, kw_only=True):
-    """One week of a partitioned table. `attached`: it still belongs to that; `pending`: not for long."""
-
-    attached: bool
-    pending: bool
-
-
 class _Week(Struct, frozen=True, kw_only=True):
-    """A week and what is there of its tables."""
+    """A week, and which of the tables have a part of it."""
 
     begins: datetime
-    tables: dict[str, _Table]
+    parents: frozenset[str]
 
     @property
     def ends(self) -> datetime:
@@ -84,14 +81,9 @@ class _Week(Struct, frozen=True, kw_only=True):
         """Ids from the first up to, and not, the second."""
         return _lowest(self.begins), _lowest(self.ends)
 
-    @property
-    def detached(self) -> bool:
-        """Whether it was begun with."""
-        return any(not table.attached or table.pending for table in self.tables.values())
-
-    def name(self, parent: str) -> str:
-        """Of its part of a table."""
-        return f"{parent}_{self.begins:%Y%m%d}"
+    def part(self, parent: str) -> str | None:
+        """The name of its part of a table, if there is one."""
+        return f"{parent}_{self.begins:%Y%m%d}" if parent in self.parents else None
 
 
 async def retain(url: str, *, keep: timedelta, say: Callable[[str], None]) -> Retained:
@@ -104,26 +96,34 @@ async def retain(url: str, *, keep: timedelta, say: Callable[[str], None]) -> Re
 
     Raises:
         DatabaseUnavailableError: with one line for the operator.
-        RetainingError: somebody verifies, rebuilds or retains.
+        RetainingError: somebody verifies, rebuilds or retains, or keeps the tables busy.
     """
     connection = await connect(url)
     try:
         if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
             raise RetainingError("the ledger is being verified, rebuilt or retained: try again when that is over")
-        await connection.execute("SET enable_seqscan = on")  # some tables are read from end to end
+        await connection.execute("""
+            SET enable_seqscan = on; -- some tables are read from end to end
+            SET client_connection_check_interval = '1s'; -- or the lock would outlive a process that is killed
+            CREATE TEMPORARY TABLE late_hour (LIKE hookledger.baseline_hour);
+        """)
         before = await connection.fetchval("SELECT clock_timestamp()") - keep
         retained = Retained(weeks=[])
         for week in await _weeks(connection):
             if week.ends > before:
                 break
-            why = await _reason_to_stay(connection, week) or await _detach(connection, week)
+            why = await _reason_to_stay(connection, week)
+            facts = 0 if why is not None else await _let_go(connection, week)
+            if isinstance(facts, str):
+                why = facts
+            else:
+                retained.facts += facts
             if why is not None:
                 retained.kept = week.begins, why
                 break
-            facts = await _drop(connection, week)
             say(f"retain: the week of {week.begins:%Y-%m-%d} is dropped: {facts} ledger events")
             retained.weeks.append(week.begins)
-            retained.facts += facts
+        await _forget_hours(connection)
         return retained
     finally:
         await connection.close()
@@ -134,36 +134,51 @@ async def whole_ledger(connection: Connection) -> AsyncIterator[None]:
     """Meanwhile no week is let go of.
 
     Raises:
-        RetainingError: one is, or was, and not to the end.
+        RetainingError: one is.
     """
     if not await connection.fetchval("SELECT pg_try_advisory_lock_shared($1)", _LOCK):
         raise RetainingError("weeks of the ledger are being let go of: try again when `hookledger retain` is over")
     try:
-        if any(week.detached for week in await _weeks(connection)):
-            raise RetainingError("a week of the ledger is let go of by half: run `hookledger retain` again first")
         yield
     finally:
         await connection.execute("SELECT pg_advisory_unlock_shared($1)", _LOCK)
 
 
+async def kept_from(connection: Connection) -> datetime:
+    """When the first week begins that is kept; hours before that are nothing that the ledger can tell."""
+    found = await connection.fetchval("SELECT kept_from FROM hookledger.baseline WHERE isfinite(kept_from)")
+    return datetime.min.replace(tzinfo=UTC) if found is None else found
+
+
 async def _weeks(connection: Connection) -> list[_Week]:
-    found: dict[datetime, dict[str, _Table]] = {}
-    for row in await connection.fetch(_FOUND, _TABLES):
+    rows = await connection.fetch(
+        """
+        SELECT n.nspname || '.' || p.relname AS parent, right(c.relname, 8) AS day
+        FROM pg_inherits i
+        JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace n ON n.oid = p.relnamespace
+        JOIN pg_class c ON c.oid = i.inhrelid AND c.relkind = 'r'
+        WHERE n.nspname || '.' || p.relname = ANY($1) AND c.relname ~ '_[0-9]{8}$'
+        """,
+        _TABLES,
+    )
+    found: dict[datetime, set[str]] = {}
+    for row in rows:
         begins = datetime.strptime(row["day"], "%Y%m%d").replace(tzinfo=UTC)
-        found.setdefault(begins, {})[row["parent"]] = _Table(attached=row["attached"], pending=row["pending"])
-    return [_Week(begins=begins, tables=tables) for begins, tables in sorted(found.items())]
+        found.setdefault(begins, set()).add(row["parent"])
+    return [_Week(begins=begins, parents=frozenset(parents)) for begins, parents in sorted(found.items())]
 
 
 async def _reason_to_stay(connection: Connection, week: _Week) -> str | None:
-    """Why a week cannot go yet."""
-    lacking = [parent for parent in _TABLES if parent not in week.tables]
-    if lacking:
-        return f"it has no part of {', '.join(lacking)}"
-    unfinished = await _unfinished(connection, week)
-    if unfinished is not None:
-        return unfinished
-    behind = await _behind(connection, week)
-    return f"not all of it is read yet by: {', '.join(behind)}" if behind else None
+    """Why a week cannot go yet; what begins later than this is seen when it is dropped."""
+    states = week.part(_STATES)
+    if states is not None:  # each of these stands in the queue, but for what a rebuild would mend
+        count = await connection.fetchval(
+            f"SELECT count(*) FROM {states} WHERE status IN ('waiting', 'sending', 'held') OR resend_at IS NOT NULL",  # noqa: S608  a name of ours
+            timeout=_SECONDS,
+        )
+        if count:
+            return _not_over(count)
+    return await _unfinished(connection, week) or await _unread(connection, week)
 
 
 async def _unfinished(connection: Connection, week: _Week) -> str | None:
@@ -174,85 +189,132 @@ async def _unfinished(connection: Connection, week: _Week) -> str | None:
         """,
         *week.bounds,
     )
-    return f"{count} of its messages or deliveries are not over" if count else None
+    return _not_over(count) if count else None
 
 
-async def _behind(connection: Connection, week: _Week) -> list[str]:
-    """Who follows the ledger and has not passed all of the week's facts."""
+def _not_over(count: int) -> str:
+    return f"{count} of its messages or deliveries are not over"
+
+
+async def _unread(connection: Connection, week: _Week) -> str | None:
+    """Who follows the ledger and has not read all of the week's facts."""
+    last = await _last(connection, week)
+    if last is None:
+        return None
     rows = await connection.fetch(
-        f"""
-        WITH last AS (
-            SELECT f.epoch, f.xact, f.position FROM {week.name("hookledger.fact")} f
-            WHERE hookledger.is_followed(f.kind, f.data)
-            ORDER BY f.epoch DESC, f.xact DESC, f.position DESC LIMIT 1
-        )
-        SELECT follower FROM last,
-            (SELECT unnest($1::text[]) AS follower UNION SELECT follower FROM hookledger.checkpoint) known
+        """
+        SELECT follower
+        FROM (SELECT unnest($1::text[]) AS follower UNION SELECT follower FROM hookledger.checkpoint) known
             LEFT JOIN hookledger.checkpoint c USING (follower)
-        WHERE c.epoch IS NULL OR (c.epoch, c.xact, c.position) < (last.epoch, last.xact, last.position)
+        WHERE c.epoch IS NULL OR (c.epoch, c.xact, c.position) < ($2::int, $3::xid8, $4::bigint)
         ORDER BY follower
-        """,  # noqa: S608  a name of ours
+        """,
         [statistics.FOLLOWER, health.FOLLOWER],
+        *last,
     )
-    return [row["follower"] for row in rows]
+    return f"not all of it is read yet by: {', '.join(row['follower'] for row in rows)}" if rows else None
 
 
-async def _detach(connection: Connection, week: _Week) -> str | None:
-    """Take a week's tables from their parents; it waits for transactions under way, and none waits for it.
+async def _last(connection: Connection, week: _Week) -> Cursor | None:
+    """The place of the week's last fact that anybody follows.
 
-    Returns:
-        Why it stays after all, where something of it was begun in the last moment.
+    Once all followers have come to it, no transaction is under way that could add one before it: they read below the
+    snapshot's xmin.
     """
-    for parent in _TABLES:
-        table, name = week.tables[parent], week.name(parent)
-        if table.attached:
-            how = "FINALIZE" if table.pending else "CONCURRENTLY"
-            await connection.execute(f"ALTER TABLE {parent} DETACH PARTITION {name} {how}", timeout=_SECONDS)
-            reach(Failpoint.RETAIN_STEP)
-        if parent == _TABLES[0] and (unfinished := await _unfinished(connection, week)) is not None:
-            low, high = week.bounds
-            bounds = f"FROM ('{low}') TO ('{high}')"
-            await connection.execute(f"ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES {bounds}")
-            return unfinished
-    return None
-
-
-async def _drop(connection: Connection, week: _Week) -> int:
-    """Drop a week's detached tables, and write down what the rest is folded on; how many facts they held."""
-    names = {parent: week.name(parent) for parent in _TABLES}
-    fact = names["hookledger.fact"]
-    facts: int = await connection.fetchval(f"SELECT count(*) FROM {fact}", timeout=_SECONDS)  # noqa: S608  a name of ours
-    await connection.execute("CREATE TEMPORARY TABLE late_hour (LIKE hookledger.baseline_hour)")
-    await connection.execute(
+    facts = week.part(_FACTS)
+    if facts is None:
+        return None
+    row = await connection.fetchrow(
         f"""
-        INSERT INTO pg_temp.late_hour (app, endpoint, hour, result, attempts, total_us)
-        SELECT app, endpoint, date_trunc('hour', ended_at, 'UTC'), result, count(*), coalesce(sum(total_us), 0)
-        FROM {names["projection_1.attempt"]} WHERE ended_at >= $1 GROUP BY 1, 2, 3, 4
-        """,  # noqa: S608  a name of ours
-        week.ends,
-        timeout=_SECONDS,
+        SELECT f.epoch, f.xact, f.position FROM {facts} f WHERE hookledger.is_followed(f.kind, f.data)
+        ORDER BY f.epoch DESC, f.xact DESC, f.position DESC LIMIT 1
+        """  # noqa: S608  a name of ours
     )
-    await connection.execute("DELETE FROM projection_1.endpoint_hour WHERE hour < $1", week.ends, timeout=_SECONDS)
-    async with connection.transaction():
-        # Nobody follows until this ends, so that health is as of the checkpoint.
-        await connection.execute("SELECT FROM hookledger.checkpoint ORDER BY follower FOR UPDATE")
-        if behind := await _behind(connection, week):
-            raise RetainingError(f"{', '.join(behind)} went back meanwhile: run it again when they have come on")
-        await connection.execute("DELETE FROM hookledger.baseline_hour WHERE hour < $1", week.ends)
-        await connection.execute("""
-            INSERT INTO hookledger.baseline_hour AS b (app, endpoint, hour, result, attempts, total_us)
-            SELECT app, endpoint, hour, result, attempts, total_us FROM pg_temp.late_hour
-            ON CONFLICT (app, endpoint, hour, result) DO UPDATE
-            SET attempts = b.attempts + excluded.attempts, total_us = b.total_us + excluded.total_us
-        """)
-        await health.keep_baseline(connection)
+    return None if row is None else Cursor(*row)
+
+
+async def _let_go(connection: Connection, week: _Week) -> "int | str":
+    """Drop a week that is over; how many facts it held, or why it stays after all."""
+    last, facts = await _last(connection, week), 0
+    if (part := week.part(_FACTS)) is not None:
+        facts = await connection.fetchval(f"SELECT count(*) FROM {part}", timeout=_SECONDS)  # noqa: S608  a name of ours
+    await connection.execute("TRUNCATE pg_temp.late_hour")
+    if (part := week.part(_ATTEMPTS)) is not None:
         await connection.execute(
-            "DELETE FROM hookledger.body_expiry WHERE message >= $1 AND message < $2", *week.bounds
+            f"""
+            INSERT INTO pg_temp.late_hour (app, endpoint, hour, result, attempts, total_us)
+            SELECT app, endpoint, date_trunc('hour', ended_at, 'UTC'), result, count(*), coalesce(sum(total_us), 0)
+            FROM {part} WHERE ended_at >= $1 GROUP BY 1, 2, 3, 4
+            """,  # noqa: S608  a name of ours
+            week.ends,
+            timeout=_SECONDS,
         )
-        await connection.execute(f"DROP TABLE {', '.join(names.values())}")
-        reach(Failpoint.RETAIN_STEP)
-    await connection.execute("DROP TABLE pg_temp.late_hour")
-    return facts
+    async with connection.transaction():
+        await health.keep_baseline(connection)
+    reach(Failpoint.RETAIN_STEP)
+    for _ in range(TRIES):
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
+                await connection.execute(f"LOCK TABLE ONLY {', ONLY '.join(_TABLES)} IN ACCESS EXCLUSIVE MODE")
+                if (why := await _unfinished(connection, week)) is not None:
+                    return why
+                if await _last(connection, week) != last:
+                    return "something was added to it just now"
+                await _drop(connection, week)
+                reach(Failpoint.RETAIN_STEP)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            await asyncio.sleep(PAUSE_SECONDS)
+        else:
+            reach(Failpoint.RETAIN_STEP)
+            return facts
+    raise RetainingError(
+        f"others use the tables all the time ({await _holders(connection)}): try again when that is over,"
+        " and not beside a dump"
+    )
+
+
+async def _drop(connection: Connection, week: _Week) -> None:
+    await connection.execute("DELETE FROM hookledger.baseline_hour WHERE hour < $1", week.ends)
+    await connection.execute("""
+        INSERT INTO hookledger.baseline_hour AS b (app, endpoint, hour, result, attempts, total_us)
+        SELECT app, endpoint, hour, result, attempts, total_us FROM pg_temp.late_hour
+        ON CONFLICT (app, endpoint, hour, result) DO UPDATE
+        SET attempts = b.attempts + excluded.attempts, total_us = b.total_us + excluded.total_us
+    """)
+    await connection.execute("UPDATE hookledger.baseline SET kept_from = greatest(kept_from, $1)", week.ends)
+    await connection.execute("DELETE FROM hookledger.body_expiry WHERE message >= $1 AND message < $2", *week.bounds)
+    parts = [part for parent in _TABLES if (part := week.part(parent)) is not None]
+    await connection.execute(f"DROP TABLE {', '.join(parts)}")
+
+
+async def _forget_hours(connection: Connection) -> None:
+    """Delete the statistics of hours before what is kept, some at a time: followers wait for each transaction."""
+    since = await kept_from(connection)
+    deleted = _HOURS_AT_ONCE
+    while deleted == _HOURS_AT_ONCE:
+        status = await connection.execute(
+            """
+            DELETE FROM projection_1.endpoint_hour WHERE ctid = ANY(ARRAY(
+                SELECT ctid FROM projection_1.endpoint_hour WHERE hour < $1 LIMIT $2))
+            """,
+            since,
+            _HOURS_AT_ONCE,
+            timeout=_SECONDS,
+        )
+        deleted = int(status.removeprefix("DELETE "))
+
+
+async def _holders(connection: Connection) -> str:
+    """Who has had a transaction open for longest, for the operator."""
+    rows = await connection.fetch(
+        """
+        SELECT pid, application_name FROM pg_stat_activity
+        WHERE xact_start IS NOT NULL AND pid <> pg_backend_pid() AND datname = current_database()
+        ORDER BY xact_start LIMIT 3
+        """
+    )
+    return ", ".join(f"process {row['pid']} {row['application_name']}".rstrip() for row in rows) or "no longer"
 
 
 def _lowest(at: datetime) -> UUID:

@@ -27,7 +27,7 @@ from libs.common.postgres.folding import (
     fold_registry,
 )
 from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, Pool
-from libs.common.postgres.retaining import whole_ledger
+from libs.common.postgres.retaining import kept_from, whole_ledger
 
 COPY_SECONDS: Final = 600.0
 """How long copying the statistics may take: they are copied at one instant."""
@@ -209,9 +209,10 @@ class _Statistics:
     In memory there would be a row for each endpoint and hour that ever was.
     """
 
-    def __init__(self, connection: Connection, checkpoint: Cursor) -> None:
+    def __init__(self, connection: Connection, checkpoint: Cursor, since: datetime) -> None:
         self._connection = connection
         self._checkpoint = checkpoint
+        self._since = since
 
     async def add(self, deliveries: Iterable[FoldedDelivery]) -> None:
         """Count the attempts of these deliveries that the statistics have come to."""
@@ -219,7 +220,7 @@ class _Statistics:
         total_us: Counter[tuple[UUID, UUID, datetime, str]] = Counter()
         for delivery in deliveries:
             for row, place in zip(delivery.attempts, delivery.ends, strict=True):
-                if place <= self._checkpoint:
+                if place <= self._checkpoint and row.ended_at >= self._since:
                     key = (row.app, row.endpoint, row.ended_at.replace(minute=0, second=0, microsecond=0), row.result)
                     attempts[key] += 1
                     total_us[key] += row.total_us or 0
@@ -257,6 +258,7 @@ async def _statistics(connection: Connection) -> AsyncIterator[_Statistics]:
         row = await connection.fetchrow(
             "SELECT epoch, xact, position FROM hookledger.checkpoint WHERE follower = $1", statistics.FOLLOWER
         )
+        since = await kept_from(connection)
         await connection.execute("SET LOCAL statement_timeout = 0")
         await connection.execute(
             """
@@ -269,12 +271,13 @@ async def _statistics(connection: Connection) -> AsyncIterator[_Statistics]:
             INSERT INTO pg_temp.verified_hour
             SELECT app, endpoint, hour, result, h.attempts, h.total_us, b.attempts, b.total_us
             FROM projection_1.endpoint_hour h
-            FULL JOIN hookledger.baseline_hour b USING (app, endpoint, hour, result);
+            FULL JOIN hookledger.baseline_hour b USING (app, endpoint, hour, result)
+            WHERE hour >= coalesce((SELECT kept_from FROM hookledger.baseline), '-infinity');
             """,
             timeout=COPY_SECONDS,
         )
     try:
-        yield _Statistics(connection, BEGINNING if row is None else Cursor(*row))
+        yield _Statistics(connection, BEGINNING if row is None else Cursor(*row), since)
     finally:
         with suppress(*CONNECTION_ERRORS):  # then it is gone with its connection
             await connection.execute("DROP TABLE pg_temp.verified_hour")

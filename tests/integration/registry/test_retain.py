@@ -39,7 +39,8 @@ TABLES = (
     "projection_1.delivery_state",
     "projection_1.attempt",
 )
-DETACHED = len(TABLES)
+COMMITTED = 3
+"""The step before which the week is still there."""
 AT_ONCE = """
 import asyncio, datetime, sys
 from libs.common.postgres.retaining import retain
@@ -81,6 +82,11 @@ class World(Struct):
         for endpoint, story in zip(self.endpoints, STORIES, strict=True):
             await deliver(self.sql, self.place, message, endpoint, story, at=None if late else at, response=b"said")
         return message
+
+    async def end(self, stream: UUID) -> None:
+        """As if a delivery were over."""
+        await self.sql.execute("DELETE FROM hookledger.queue WHERE delivery = $1", stream)
+        await self.sql.execute("UPDATE projection_1.delivery_state SET status = 'gone' WHERE delivery = $1", stream)
 
     async def retain(self) -> Retained:
         """Let go of what ended before now: last week."""
@@ -201,23 +207,49 @@ async def test_a_week_in_which_something_is_open_stays_until_it_is_over(world: W
     assert done.kept[1] == "1 of its messages or deliveries are not over"
     assert await world.counts() == before
     await world.sql.execute("DELETE FROM hookledger.queue WHERE delivery = $1", stream)
+    assert (await world.retain()).kept is not None, "a rebuild would put it there again"
+    await world.end(stream)
     assert len((await world.retain()).weeks) == 1
 
 
 async def test_what_is_begun_in_the_last_moment_is_not_let_go_of(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    await deliver(world.sql, world.place, world.old[0], new_id(), [SENDING])
+    keep_baseline = health.keep_baseline
+
+    async def and_begin(connection: Sql) -> None:
+        await keep_baseline(connection)
+        await deliver(world.sql, world.place, world.old[0], new_id(), [SENDING])
+
     before = await world.counts()
-
-    async def nothing_seen(*_: object) -> None:
-        """As if it began just behind the look."""
-
-    monkeypatch.setattr(retaining, "_reason_to_stay", nothing_seen)
-    done = await world.retain()
+    with monkeypatch.context() as patched:
+        patched.setattr(health, "keep_baseline", and_begin)
+        done = await world.retain()
     assert done.kept is not None
-    assert await world.counts() == before, "the states are attached again"
+    assert done.kept[1] == "1 of its messages or deliveries are not over"
+    assert (await world.counts())["projection_1.attempt"] == before["projection_1.attempt"]
     assert await world.differences() == []
-    await world.sql.execute("DELETE FROM hookledger.queue")
+
+
+async def test_what_ends_in_the_last_moment_is_counted_before_it_goes(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_baseline, other = health.keep_baseline, new_id()
+
+    async def and_deliver(connection: Sql) -> None:
+        await keep_baseline(connection)
+        await deliver(world.sql, world.place, world.old[0], other, [500, 200])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(health, "keep_baseline", and_deliver)
+        done = await world.retain()
+    assert done.kept is not None
+    assert done.kept[1] == "something was added to it just now"
+    assert await world.differences() == []
+    assert (await world.retain()).kept is not None, "nobody has read it yet"
+    await world.follow()
     assert len((await world.retain()).weeks) == 1
+    assert await world.differences() == []
+    counted = "SELECT sum(attempts) FROM projection_1.endpoint_hour WHERE endpoint = $1"
+    assert await world.sql.fetchval(counted, other) == 2
 
 
 async def test_a_week_stays_until_all_who_follow_have_read_it(world: World) -> None:
@@ -232,24 +264,48 @@ async def test_a_week_stays_until_all_who_follow_have_read_it(world: World) -> N
     assert len((await world.retain()).weeks) == 1
 
 
-@pytest.mark.parametrize("step", range(1, DETACHED + 2))
-async def test_killed_at_any_step_it_goes_on_when_it_is_run_again(world: World, tmp_path: Path, step: int) -> None:
+@pytest.mark.parametrize("step", [1, 2, 3])
+async def test_killed_at_any_step_all_is_as_before_or_as_after(world: World, tmp_path: Path, step: int) -> None:
     before = await world.counts()
     (tmp_path / Failpoint.RETAIN_STEP).write_text(f"kill {step}")
     killed = await asyncio.to_thread(_python, "-c", AT_ONCE, world.url, str(tmp_path))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert (tmp_path / f"{Failpoint.RETAIN_STEP}{HIT}").exists()
-    with pytest.raises(RetainingError, match="run `hookledger retain` again first"):
-        await world.differences()
-    with pytest.raises(RetainingError, match="run `hookledger retain` again first"):
-        await rebuild_database(world.url, UNHEARD, pytest.fail)
-    assert len((await world.retain()).weeks) == 1
-    assert {table: before[table] / count for table, count in (await world.counts()).items()} == dict.fromkeys(
-        TABLES, 4.0
-    )
+    assert (await world.counts() == before) == (step < COMMITTED)
     assert await world.differences() == []
     await world.deliver()
     await world.follow()
+    assert await world.differences() == []
+    assert len((await _until_let(world)).weeks) == (step < COMMITTED)
+    assert await world.differences() == []
+    assert await world.sql.fetch("SELECT FROM projection_1.endpoint_hour WHERE hour < $1", world.began) == []
+
+
+async def test_who_keeps_the_tables_busy_is_named_and_nothing_is_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retaining, "TRIES", 2)
+    monkeypatch.setattr(retaining, "PAUSE_SECONDS", 0.01)
+    before = await world.counts()
+    async with world.sql.transaction():
+        dumping = await world.sql.fetchval("SELECT pg_backend_pid() FROM hookledger.message LIMIT 1")
+        with pytest.raises(RetainingError, match=f"process {dumping}"):
+            await world.retain()
+    assert await world.counts() == before
+    assert await world.differences() == []
+    assert len((await world.retain()).weeks) == 1
+
+
+async def test_a_clock_that_was_behind_at_the_weeks_end_makes_no_difference(world: World) -> None:
+    message = await accept(world.sql, world.place, at=world.began + timedelta(milliseconds=2))
+    await deliver(
+        world.sql, world.place, message, world.endpoints[0], [200], at=world.began - timedelta(milliseconds=60)
+    )
+    await world.follow()
+    assert await world.differences() == []
+    await world.retain()
+    assert await world.differences() == []
+    await rebuild_database(world.url, UNHEARD, pytest.fail)
     assert await world.differences() == []
 
 
@@ -276,7 +332,7 @@ async def test_the_command_says_what_went_and_what_stays_and_why(world: World) -
     assert stays.stdout == (
         f"retain: the week of {begins:%Y-%m-%d} stays, and with it all that follow: 1 of its messages or deliveries are not over\n"
     )
-    await world.sql.execute("DELETE FROM hookledger.queue WHERE delivery = $1", open_one)
+    await world.end(open_one)
     facts = await world.sql.fetchval(f"SELECT count(*) FROM hookledger.fact_{begins:%Y%m%d}")  # noqa: S608  a name of ours
     goes = await asyncio.to_thread(_python, *command, "400", DATABASE_URL=world.url)
     assert goes.returncode == 0, goes.stderr
@@ -284,6 +340,15 @@ async def test_the_command_says_what_went_and_what_stays_and_why(world: World) -
         f"retain: the week of {begins:%Y-%m-%d} is dropped: {facts} ledger events",
         f"retain: done, {facts} ledger events dropped",
     ]
+
+
+async def _until_let(world: World) -> Retained:
+    """As soon as the server has noticed that a process was killed."""
+    while True:
+        try:
+            return await world.retain()
+        except RetainingError:
+            await asyncio.sleep(0.05)
 
 
 async def _age(world: World, *, weeks: int) -> list[UUID]:
