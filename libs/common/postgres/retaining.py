@@ -52,6 +52,10 @@ class RetainingError(Exception):
     """Nothing can be let go of now, or not be compared, because of what else is done."""
 
 
+class _StaysError(Exception):
+    """Why a week cannot go yet."""
+
+
 class Retained(Struct, kw_only=True):
     """What was let go of.
 
@@ -112,17 +116,14 @@ async def retain(url: str, *, keep: timedelta, say: Callable[[str], None]) -> Re
         for week in await _weeks(connection):
             if week.ends > before:
                 break
-            why = await _reason_to_stay(connection, week)
-            facts = 0 if why is not None else await _let_go(connection, week)
-            if isinstance(facts, str):
-                why = facts
-            else:
-                retained.facts += facts
-            if why is not None:
-                retained.kept = week.begins, why
+            try:
+                facts = await _let_go(connection, week)
+            except _StaysError as why:
+                retained.kept = week.begins, str(why)
                 break
             say(f"retain: the week of {week.begins:%Y-%m-%d} is dropped: {facts} ledger events")
             retained.weeks.append(week.begins)
+            retained.facts += facts
         await _forget_hours(connection)
         return retained
     finally:
@@ -168,39 +169,39 @@ async def _weeks(connection: Connection) -> list[_Week]:
     return [_Week(begins=begins, parents=frozenset(parents)) for begins, parents in sorted(found.items())]
 
 
-async def _reason_to_stay(connection: Connection, week: _Week) -> str | None:
-    """Why a week cannot go yet; what begins later than this is seen when it is dropped."""
-    states = week.part(_STATES)
-    if states is not None:  # each of these stands in the queue, but for what a rebuild would mend
-        count = await connection.fetchval(
-            f"SELECT count(*) FROM {states} WHERE status IN ('waiting', 'sending', 'held') OR resend_at IS NOT NULL",  # noqa: S608  a name of ours
-            timeout=_SECONDS,
+async def _see_that_all_is_over(connection: Connection, week: _Week) -> None:
+    """Look at the states too: each that is open stands in the queue, but for what a rebuild would mend."""
+    if (part := week.part(_STATES)) is not None:
+        _must_be_none(
+            await connection.fetchval(
+                f"SELECT count(*) FROM {part} WHERE status IN ('waiting', 'sending', 'held') OR resend_at IS NOT NULL",  # noqa: S608  a name of ours
+                timeout=_SECONDS,
+            )
         )
-        if count:
-            return _not_over(count)
-    return await _unfinished(connection, week) or await _unread(connection, week)
+    await _see_that_nothing_waits(connection, week)
 
 
-async def _unfinished(connection: Connection, week: _Week) -> str | None:
-    count = await connection.fetchval(
-        """
-        SELECT (SELECT count(*) FROM hookledger.queue WHERE delivery >= $1 AND delivery < $2)
-            + (SELECT count(*) FROM hookledger.outbox WHERE message >= $1 AND message < $2)
-        """,
-        *week.bounds,
+async def _see_that_nothing_waits(connection: Connection, week: _Week) -> None:
+    _must_be_none(
+        await connection.fetchval(
+            """
+            SELECT (SELECT count(*) FROM hookledger.queue WHERE delivery >= $1 AND delivery < $2)
+                + (SELECT count(*) FROM hookledger.outbox WHERE message >= $1 AND message < $2)
+            """,
+            *week.bounds,
+        )
     )
-    return _not_over(count) if count else None
 
 
-def _not_over(count: int) -> str:
-    return f"{count} of its messages or deliveries are not over"
+def _must_be_none(count: int) -> None:
+    if count:
+        raise _StaysError(f"{count} of its messages or deliveries are not over")
 
 
-async def _unread(connection: Connection, week: _Week) -> str | None:
-    """Who follows the ledger and has not read all of the week's facts."""
-    last = await _last(connection, week)
+async def _see_that_all_is_read(connection: Connection, last: Cursor | None) -> None:
+    """Whoever follows the ledger has come to a week's last fact."""
     if last is None:
-        return None
+        return
     rows = await connection.fetch(
         """
         SELECT follower
@@ -212,7 +213,8 @@ async def _unread(connection: Connection, week: _Week) -> str | None:
         [statistics.FOLLOWER, health.FOLLOWER],
         *last,
     )
-    return f"not all of it is read yet by: {', '.join(row['follower'] for row in rows)}" if rows else None
+    if rows:
+        raise _StaysError(f"not all of it is read yet by: {', '.join(row['follower'] for row in rows)}")
 
 
 async def _last(connection: Connection, week: _Week) -> Cursor | None:
@@ -233,9 +235,16 @@ async def _last(connection: Connection, week: _Week) -> Cursor | None:
     return None if row is None else Cursor(*row)
 
 
-async def _let_go(connection: Connection, week: _Week) -> "int | str":
-    """Drop a week that is over; how many facts it held, or why it stays after all."""
+async def _let_go(connection: Connection, week: _Week) -> int:
+    """Drop a week that is over and read; how many facts it held.
+
+    Raises:
+        _StaysError: it is not, or not any more.
+        RetainingError: others keep the tables busy.
+    """
+    await _see_that_all_is_over(connection, week)
     last, facts = await _last(connection, week), 0
+    await _see_that_all_is_read(connection, last)
     if (part := week.part(_FACTS)) is not None:
         facts = await connection.fetchval(f"SELECT count(*) FROM {part}", timeout=_SECONDS)  # noqa: S608  a name of ours
     await connection.execute("TRUNCATE pg_temp.late_hour")
@@ -257,10 +266,9 @@ async def _let_go(connection: Connection, week: _Week) -> "int | str":
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
                 await connection.execute(f"LOCK TABLE ONLY {', ONLY '.join(_TABLES)} IN ACCESS EXCLUSIVE MODE")
-                if (why := await _unfinished(connection, week)) is not None:
-                    return why
+                await _see_that_nothing_waits(connection, week)
                 if await _last(connection, week) != last:
-                    return "something was added to it just now"
+                    raise _StaysError("something was added to it just now")
                 await _drop(connection, week)
                 reach(Failpoint.RETAIN_STEP)
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
