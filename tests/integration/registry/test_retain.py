@@ -28,6 +28,7 @@ from libs.common.runtime.failpoints import HIT, Failpoint
 from tests.integration.registry.history import SENDING, Place, Step, accept, deliver
 from tests.support import databases
 from tests.support.following import follow_to_the_end
+from tests.support.patience import eventually
 from tests.support.progress import UNHEARD
 
 STORIES: list[list[Step]] = [[200], [500, 200], [404], [410], [500, 500, 500]]
@@ -47,6 +48,10 @@ from libs.common.postgres.retaining import retain
 from libs.common.runtime import failpoints
 failpoints.enable(sys.argv[2])
 asyncio.run(retain(sys.argv[1], keep=datetime.timedelta(0), say=print))
+"""
+IN_HAND = """
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
 """
 Sql: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -271,12 +276,13 @@ async def test_killed_at_any_step_all_is_as_before_or_as_after(world: World, tmp
     killed = await asyncio.to_thread(_python, "-c", AT_ONCE, world.url, str(tmp_path))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert (tmp_path / f"{Failpoint.RETAIN_STEP}{HIT}").exists()
+    await eventually(lambda: world.sql.fetchval(IN_HAND), lambda held: not held)  # until its server has noticed
     assert (await world.counts() == before) == (step < COMMITTED)
     assert await world.differences() == []
     await world.deliver()
     await world.follow()
     assert await world.differences() == []
-    assert len((await _until_let(world)).weeks) == (step < COMMITTED)
+    assert len((await world.retain()).weeks) == (step < COMMITTED)
     assert await world.differences() == []
     assert await world.sql.fetch("SELECT FROM projection_1.endpoint_hour WHERE hour < $1", world.began) == []
 
@@ -340,15 +346,6 @@ async def test_the_command_says_what_went_and_what_stays_and_why(world: World) -
         f"retain: the week of {begins:%Y-%m-%d} is dropped: {facts} ledger events",
         f"retain: done, {facts} ledger events dropped",
     ]
-
-
-async def _until_let(world: World) -> Retained:
-    """As soon as the server has noticed that a process was killed."""
-    while True:
-        try:
-            return await world.retain()
-        except RetainingError:
-            await asyncio.sleep(0.05)
 
 
 async def _age(world: World, *, weeks: int) -> list[UUID]:
