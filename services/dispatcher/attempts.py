@@ -11,9 +11,9 @@ from msgspec import Struct
 
 from libs.common.domain.addresses import AddressPolicy
 from libs.common.domain.commands import AbandonAttempt, DeclareUnknown, RecordAnswer
-from libs.common.domain.facts import Timings
+from libs.common.domain.facts import AttemptEnded, Timings
 from libs.common.domain.ids import Prefix, encode
-from libs.common.domain.outcome import Answer, Failure, Outcome, classify, describe
+from libs.common.domain.outcome import Answer, Failure, Outcome, describe
 from libs.common.domain.urls import UrlRefusal, parse_target
 from libs.common.postgres.pool import CONNECTION_ERRORS, CONTENT_ERRORS
 from libs.common.runtime import clock
@@ -181,8 +181,9 @@ class Attempts:
 
 def _say(flight: Flight, command: RecordAnswer, transition: Transition) -> None:
     """Log how an attempt ended: a success, which most are and the ledger has, only to who wants all."""
-    outcome = classify(command.answer, retry_client_errors=command.policy.retry_client_errors)
-    level = logging.DEBUG if outcome is Outcome.SUCCEEDED else logging.INFO
+    ended = transition.facts[0]
+    succeeded = isinstance(ended, AttemptEnded) and ended.outcome is Outcome.SUCCEEDED
+    level = logging.DEBUG if succeeded else logging.INFO
     if _LOG.is_enabled_for(level):
         _LOG.log(
             level,

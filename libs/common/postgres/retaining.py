@@ -9,7 +9,7 @@ killed at any time and run again.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
@@ -20,7 +20,7 @@ from msgspec import Struct
 from libs.common.domain import ids
 from libs.common.postgres import health, statistics
 from libs.common.postgres.checkpoint import Cursor
-from libs.common.postgres.pool import Connection, connect
+from libs.common.postgres.pool import CONNECTION_ERRORS, Connection, connect
 from libs.common.runtime.failpoints import Failpoint, reach
 
 _LOCK: Final = 0x72657461  # "reta"
@@ -40,8 +40,8 @@ _TABLES: Final = (
 _SECONDS: Final = 3600.0
 """For one statement that reads a week from end to end."""
 _LOCK_MS: Final = 200
-"""For so long others wait behind us at most, each time that we want the tables to ourselves. Postgres looks for a
-deadlock later than that, so that we are the one who gives up.
+"""For so long others wait behind us at most, each time that we want the tables to ourselves, all together. Postgres looks
+for a deadlock later than that, so that we are the one who gives up.
 """
 TRIES: Final = 60
 PAUSE_SECONDS: Final = 1.0
@@ -142,7 +142,8 @@ async def whole_ledger(connection: Connection) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        await connection.execute("SELECT pg_advisory_unlock_shared($1)", _LOCK)
+        with suppress(*CONNECTION_ERRORS):  # then it is gone with its connection
+            await connection.execute("SELECT pg_advisory_unlock_shared($1)", _LOCK)
 
 
 async def kept_from(connection: Connection) -> datetime:
@@ -264,14 +265,17 @@ async def _let_go(connection: Connection, week: _Week) -> int:
     for _ in range(TRIES):
         try:
             async with connection.transaction():
-                await connection.execute(f"SET LOCAL lock_timeout = {_LOCK_MS}")
+                await connection.execute(
+                    f"SET LOCAL lock_timeout = {_LOCK_MS}; SET LOCAL statement_timeout = {_LOCK_MS}"
+                )
                 await connection.execute(f"LOCK TABLE ONLY {', ONLY '.join(_TABLES)} IN ACCESS EXCLUSIVE MODE")
+                await connection.execute("SET LOCAL statement_timeout = 0")
                 await _see_that_nothing_waits(connection, week)
                 if await _last(connection, week) != last:
                     raise _StaysError("something was added to it just now")
                 await _drop(connection, week)
                 reach(Failpoint.RETAIN_STEP)
-        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+        except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError, asyncpg.DeadlockDetectedError):
             await asyncio.sleep(PAUSE_SECONDS)
         else:
             reach(Failpoint.RETAIN_STEP)
