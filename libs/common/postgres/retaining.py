@@ -40,8 +40,8 @@ _TABLES: Final = (
 _SECONDS: Final = 3600.0
 """For one statement that reads a week from end to end."""
 _LOCK_MS: Final = 200
-"""For so long others wait behind us at most, each time that we want the tables to ourselves, all together. Postgres looks
-for a deadlock later than that, so that we are the one who gives up.
+"""For so long others wait behind us at most, each time that we want the tables to ourselves, all together. Postgres
+looks for a deadlock later than that, so that we are the one who gives up.
 """
 TRIES: Final = 60
 PAUSE_SECONDS: Final = 1.0
